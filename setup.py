@@ -1,0 +1,52 @@
+"""Packages, dependencies and the `augnet` command."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "augnet/__init__.py").read_text())[1]
+
+setup(
+    name="augnet",
+    version=VERSION,
+    description="Dataset-wide sensitivity audits of trained Keras image models",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        "augnet",
+        "augnet.engine",
+        "augnet.engine.rewrites",
+        "augnet.report",
+        "augnet.sources",
+        "augnet.statistics",
+        "augnet.storage",
+        "pipeline",
+        "transforms",
+    ],
+    package_dir={"": "."},
+    package_data={"augnet.report": ["*.html", "*.css"]},
+    install_requires=[
+        "tensorflow>=2.18,<2.22",
+        "keras>=3.8,<4",
+        "apache-beam>=2.77,<2.80",
+        "numpy>=2.0,<3",
+        "pillow>=12,<14",
+        "pyarrow>=18,<27",
+        "pydantic>=2.9,<3",
+        "PyYAML>=6,<7",
+        "fsspec>=2024.6",
+        "rich>=13,<16",
+        "jinja2>=3.1,<4",
+        "matplotlib>=3.9,<4",
+    ],
+    extras_require={
+        "demo": ["scikit-learn>=1.5,<2"],
+        "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
+        "test": ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11"],
+    },
+    entry_points={"console_scripts": ["augnet = pipeline.main:main"]},
+)
