@@ -1,0 +1,250 @@
+"""The configuration of an audit: validated, frozen, and the only definition of its keys.
+
+Every key is one in YAML, a command-line flag (`--section.key=value`) and a line of `augnet audit --help`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from augnet.errors import ConfigError
+
+OUTPUT_WORDS = re.compile(r"all|predicted|label|top:[1-9][0-9]*")
+Positive = Annotated[int, Field(gt=0)]
+Outputs = str | tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_outputs(value: Outputs, words: re.Pattern[str], example: str) -> Outputs:
+    if isinstance(value, str) and not words.fullmatch(value):
+        raise ValueError(f"is {example} or a list of output numbers such as [0, 3, 7]")
+    if not isinstance(value, str) and (not value or len(set(value)) < len(value)):
+        raise ValueError("lists each output number once, and at least one")
+    return value
+
+
+class ModelConfig(Section):
+    path: str = Field(description="trained model: .keras, .h5 or a SavedModel folder")
+    output: int | str | None = Field(
+        None, description="which output of a model with several, by position or name"
+    )
+    space: Literal["logits", "model"] = Field(
+        "logits",
+        description="logits: differentiate before a final softmax or sigmoid; model: outputs as they are",
+    )
+    safe_mode: bool = Field(
+        True, description="refuse models that carry code (Lambda layers); false only for models you trust"
+    )
+
+
+class ImagesConfig(Section):
+    path: str = Field(description="a folder, a glob such as 'data/**/*.png', or one file")
+    format: Literal["auto", "folder"] = Field("auto", description="dataset format")
+    labels: Literal["folder", "none"] = Field(
+        "folder", description="folder: the first folder below path is the label; none: no labels"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="the label that each model output stands for, in order; default: see the log"
+    )
+    limit: Positive | None = Field(None, description="audit a random sample of this many images")
+    sample_seed: int = Field(0, description="seed of that sample")
+    max_pixels: Positive = Field(
+        100_000_000,
+        le=178_956_970,  # Pillow's own limit, 2 * PIL.Image.MAX_IMAGE_PIXELS
+        description="an image with more pixels than this is a failure, and is not decoded",
+    )
+    max_bytes: Positive = Field(
+        256 * 1024**2, description="an image file larger than this is a failure, and is not read"
+    )
+
+
+class OwnScale(Section):
+    """(pixel / 255 - mean) / std, per channel; pixels in [0, 255]."""
+
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class PreprocessConfig(Section):
+    size: tuple[Positive, Positive] | None = Field(
+        None, description="height, width; default: the model's input shape"
+    )
+    color: Literal["auto", "grey", "rgb", "rgba"] = Field(
+        "auto", description="colour mode; auto: from the model's input channels"
+    )
+    resize: Literal["bilinear", "nearest", "bicubic", "lanczos", "box"] = Field(
+        "bilinear", description="Pillow's resampling filter, used when an image has another size"
+    )
+    scale: Literal["auto", "unit", "minus_one_one", "imagenet", "none"] | OwnScale = Field(
+        "auto",
+        description="unit: [0, 1]; minus_one_one: [-1, 1]; imagenet: its mean and std; none: 0..255; or "
+        "{mean: [...], std: [...]} in [0, 1] units; auto: none where the model rescales by itself, else unit",
+    )
+
+
+class JacobianConfig(Section):
+    outputs: Outputs = Field("all", description="rows: all | predicted | label | top:N | [0, 3, 7]")
+    input_space: Literal["model", "pixel"] = Field(
+        "model", description="model: per unit of the model's input; pixel: per 0..255 pixel step"
+    )
+    precision: Literal["float32", "float64"] = Field("float32", description="arithmetic of the Jacobian")
+    batch_size: Literal["auto"] | Positive = Field("auto", description="images per device batch")
+
+    @field_validator("outputs")
+    @classmethod
+    def _outputs(cls, value: Outputs) -> Outputs:
+        return _check_outputs(value, OUTPUT_WORDS, "all, predicted, label, top:N")
+
+
+class StoreConfig(Section):
+    jacobians: Outputs = Field(
+        "all", description="rows to keep of those computed: all | none | predicted | label | top:N | [0, 3]"
+    )
+    format: Literal["parquet", "npz"] = Field("parquet", description="file format of the Jacobian shards")
+    dtype: Literal["float32", "float16"] = Field("float32", description="type of the stored values")
+    pool: Positive = Field(1, description="store means over blocks of pool x pool pixels")
+    channels: Literal["keep", "l2", "sum"] = Field(
+        "keep", description="keep the channels, or reduce them to their l2 norm or sum"
+    )
+    shard_bytes: Positive = Field(256 * 1024**2, description="upper bound of a Jacobian shard")
+    max_bytes: Positive = Field(
+        100 * 1000**3, description="a run whose Jacobians would pass this size is refused before it starts"
+    )
+
+    @field_validator("jacobians")
+    @classmethod
+    def _jacobians(cls, value: Outputs) -> Outputs:
+        words = re.compile(OUTPUT_WORDS.pattern + "|none")
+        return _check_outputs(value, words, "all, none, predicted, label, top:N")
+
+
+class StatisticsConfig(Section):
+    border: float = Field(
+        0.1, gt=0, lt=0.5, description="width of the outer frame, as a share of the shorter side"
+    )
+    gallery: int = Field(8, ge=0, le=100, description="images shown at each end of margin and norm")
+    map_bytes: Positive = Field(
+        64 * 1024**2,
+        description="memory for one unit's mean maps; above it they are kept over blocks of pixels",
+    )
+
+
+class Config(Section):
+    """A whole audit. `model.path`, `images.path` and `output` are all that has no default."""
+
+    model: ModelConfig
+    images: ImagesConfig
+    preprocess: PreprocessConfig = PreprocessConfig()
+    jacobian: JacobianConfig = JacobianConfig()
+    store: StoreConfig = StoreConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
+    output: str = Field(description="folder that the audit writes")
+    beam: dict[str, Any] = Field(
+        default_factory=dict, description="Beam pipeline options, such as runner: FlinkRunner"
+    )
+
+    @model_validator(mode="after")
+    def _stored_rows_are_computed(self) -> Config:
+        rows, kept = self.jacobian.outputs, self.store.jacobians
+        if not rows_contain(rows, kept):
+            raise ValueError(
+                f"store.jacobians: {kept!r} keeps rows that jacobian.outputs: {rows!r} does not compute; "
+                "widen jacobian.outputs or narrow store.jacobians"
+            )
+        return self
+
+
+def rows_contain(rows: Outputs, kept: Outputs) -> bool:
+    """Whether every row that `kept` asks for is among `rows`, for any image. `all` means all of `rows`."""
+    if kept in ("all", "none") or rows == "all" or rows == kept:
+        return True
+    if isinstance(rows, str) and rows.startswith("top:"):
+        return kept == "predicted" or (
+            isinstance(kept, str) and kept.startswith("top:") and int(kept[4:]) <= int(rows[4:])
+        )
+    return not isinstance(rows, str) and not isinstance(kept, str) and set(kept) <= set(rows)
+
+
+def load_config(path: str | None = None, flags: dict[str, Any] | None = None) -> Config:
+    """Config from a YAML file, flags, or both; flags win.
+
+    Args:
+        path: YAML file, or None.
+        flags: dotted key -> value, such as {"jacobian.outputs": "top:5"}. Text values are read as YAML.
+
+    Raises:
+        ConfigError: names the key, the value found and the rule.
+    """
+    tree = _read_yaml(path) if path else {}
+    for key, value in (flags or {}).items():
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{parent}: {node!r} is not a section of keys")
+        node[leaf] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item, tree) for item in error.errors())) from None
+
+
+def flag_value(text: str) -> Any:
+    """The value of a flag: YAML, so that 5, true, [0, 3] and {mean: [0.5], std: [0.2]} mean what they say."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def config_keys() -> dict[str, Any]:
+    """Every key as section.key -> its pydantic field, in the order of the help text."""
+    keys: dict[str, Any] = {}
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            keys.update({f"{name}.{key}": sub for key, sub in section.model_fields.items()})
+        elif name != "beam":
+            keys[name] = field
+    return keys
+
+
+def config_json(config: Config) -> dict[str, Any]:
+    """The config as plain JSON values, for run.json."""
+    return json.loads(config.model_dump_json())
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config: cannot read {path!r} ({error.strerror}); give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config: {path!r} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config: {path!r} holds no keys; see configs/quickstart.yaml for an example")
+    return tree
+
+
+def _explain(error: Any, tree: dict[str, Any]) -> str:
+    where = [part for part in error["loc"] if isinstance(part, str) and not part.startswith("function-")]
+    key = ".".join(where[:2])
+    known = [*config_keys(), "beam"]
+    match error["type"]:
+        case "missing":
+            return f"{key}: is required; give it in the config file or as --{key}"
+        case "extra_forbidden":
+            siblings = [k for k in known if k.split(".")[0] == where[0]] or known
+            return f"{key}: no such key; known here: {', '.join(siblings)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {error['input']!r} {message}" if key else message
