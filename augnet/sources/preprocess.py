@@ -1,0 +1,217 @@
+"""Encoded bytes to a model's input: decode, resize, scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from augnet.config import OwnScale, PreprocessConfig
+from augnet.errors import ConfigError, ImageError
+from augnet.sources.decode import CHANNELS, Color, decode
+
+IMAGENET = OwnScale(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+_MAX_RESIZE_PIXELS = 2**28
+"""Pixels between Pillow's two resize passes, 4 bytes each: a bound for pictures of absurd proportions."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One model input.
+
+    Attributes:
+        image: (height, width, channel) float32, in the model's input space.
+        resized: whether the picture had another size.
+        recolored: whether the file had another colour mode.
+    """
+
+    image: np.ndarray
+    resized: bool
+    recolored: bool
+
+
+class Preprocess:
+    """How an image file becomes the input of one model, settled before the first image is read.
+
+    A resized image is what `keras.utils.load_img(path, target_size=..., interpolation=...)` gives: Pillow's
+    filters, which average over all source pixels when they shrink (`tf.image.resize` does not, unless
+    antialias=True), rounded to 8 bits and kept in 0..255. 16-bit images are resized in float32, without
+    rounding.
+
+    Args:
+        config: the `preprocess` section.
+        height: of the model's input in pixels; None where the model takes any.
+        width: as height.
+        channels: of the model's input.
+        model_rescales: whether the model rescales its input by itself, as True, False, or as words that name
+            what in it does ("layer 'rescaling' divides by 255").
+        max_pixels: `images.max_pixels`.
+
+    Attributes:
+        height, width, channels: of the prepared image.
+        color: "grey", "rgb" or "rgba".
+        resize: name of Pillow's filter.
+        scale: "unit", "minus_one_one", "imagenet", "none" or an OwnScale; never "auto".
+        reason: one sentence that says why this scale.
+        input_scale: (channel,) float64, d model input / d pixel, with pixels in 0..255.
+
+    Raises:
+        ConfigError: when the model's input and the configuration do not fit together.
+    """
+
+    def __init__(
+        self,
+        config: PreprocessConfig,
+        height: int | None,
+        width: int | None,
+        channels: int,
+        model_rescales: bool | str,
+        max_pixels: int,
+    ):
+        self.height, self.width = _resolve_size(config, height, width)
+        self.channels = channels
+        self.color = _resolve_color(config, channels)
+        self.scale, self.reason = _resolve_scale(config, model_rescales)
+        self.resize = config.resize
+        self._max_pixels = max_pixels
+        divisor, mean, std = _formula(self.scale, channels)
+        self.input_scale = 1 / (divisor * np.broadcast_to(std, channels))
+        self._divisor = np.float32(divisor)
+        self._mean, self._std = (
+            # As whole rows of pixels: NumPy is several times faster on those than on a few channels.
+            np.tile(np.broadcast_to(values, channels).astype(np.float32), (self.width, 1))
+            for values in (mean, std)
+        )
+
+    def __call__(self, data: bytes) -> Prepared:
+        """The model input made of one encoded image.
+
+        Args:
+            data: an image file, as `decode` takes it.
+
+        Raises:
+            ImageError: stage "decode" or "preprocess".
+        """
+        decoded = decode(data, self.color, self._max_pixels)
+        pixels = decoded.pixels
+        resized = pixels.shape[:2] != (self.height, self.width)
+        if resized:
+            pixels = self._resize(pixels)
+        return Prepared(self._rescale(pixels), resized, decoded.recolored)
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """The uint8 picture (height, width, 1 or 3) that an input (height, width, channel) was made of."""
+        pixels = (image * self._std + self._mean) * self._divisor
+        return np.rint(pixels[..., :3]).clip(0, 255).astype(np.uint8)
+
+    def describe(self) -> dict[str, Any]:
+        """What was settled, as plain JSON values: size (height, width), color, resize, scale, reason."""
+        return {
+            "size": [self.height, self.width],
+            "color": self.color,
+            "resize": self.resize,
+            "scale": self.scale.model_dump(mode="json") if isinstance(self.scale, OwnScale) else self.scale,
+            "reason": self.reason,
+        }
+
+    def _resize(self, pixels: np.ndarray) -> np.ndarray:
+        height, width, channels = pixels.shape
+        if height * self.width > _MAX_RESIZE_PIXELS:
+            raise ImageError(
+                "preprocess", f"{height} x {width} pixels (height x width) are too tall a picture to resize"
+            )
+        size, kernel = (self.width, self.height), _FILTERS[self.resize]
+        if pixels.dtype == np.float32:
+            planes = [Image.fromarray(pixels[..., c]).resize(size, kernel) for c in range(channels)]
+            return np.stack([np.asarray(plane) for plane in planes], axis=-1).clip(0, 255)
+        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(size, kernel)
+        return np.asarray(image).reshape(self.height, self.width, channels)
+
+    def _rescale(self, pixels: np.ndarray) -> np.ndarray:
+        """(pixels / divisor - mean) / std, step by step in float32 as keras.applications does it."""
+        image = np.divide(pixels, self._divisor, dtype=np.float32)
+        if self._mean.any():
+            image -= self._mean
+        if (self._std != 1).any():
+            image /= self._std
+        return image
+
+
+def _resolve_size(config: PreprocessConfig, height: int | None, width: int | None) -> tuple[int, int]:
+    if config.size is None:
+        if height is None or width is None:
+            raise ConfigError(
+                f"preprocess.size: the model takes {_size_text(height, width)} (height x width) pixels; "
+                "give the size to audit it at, such as [224, 224]"
+            )
+        return height, width
+    if (height or config.size[0], width or config.size[1]) != config.size:
+        raise ConfigError(
+            f"preprocess.size: {_size_text(*config.size)} does not fit the model, whose input has "
+            f"{_size_text(height, width)} (height x width) pixels; give that size, or leave it out"
+        )
+    return config.size
+
+
+def _size_text(height: int | None, width: int | None) -> str:
+    return f"{height or 'any'} x {width or 'any'}"
+
+
+def _resolve_color(config: PreprocessConfig, channels: int) -> Color:
+    if config.color == "auto":
+        for color, count in CHANNELS.items():
+            if count == channels:
+                return color
+        raise ConfigError(
+            f"preprocess.color: the model's input has {channels} channels; images give 1 (grey), 3 (rgb) or "
+            "4 (rgba)"
+        )
+    if CHANNELS[config.color] != channels:
+        raise ConfigError(
+            f"preprocess.color: {config.color!r} has {CHANNELS[config.color]} channels, but the model's "
+            f"input has {channels}; leave color at auto"
+        )
+    return config.color
+
+
+def _resolve_scale(config: PreprocessConfig, model_rescales: bool | str) -> tuple[str | OwnScale, str]:
+    rescaling = "the model rescales its input by itself"
+    if isinstance(model_rescales, str):
+        rescaling += f" ({model_rescales})"
+    if config.scale != "auto":
+        although = f", although {rescaling}" if model_rescales and config.scale != "none" else ""
+        return config.scale, f"The configuration says so{although}."
+    if model_rescales:
+        return "none", f"Pixels stay in 0..255, because {rescaling}."
+    return "unit", "Pixels are divided by 255, because the model does not rescale its input by itself."
+
+
+def _formula(scale: str | OwnScale, channels: int) -> tuple[float, np.ndarray, np.ndarray]:
+    """Divisor, mean and std (1 or channel,) float64, of (pixel / divisor - mean) / std."""
+    nothing, one = np.zeros(1), np.ones(1)
+    match scale:
+        case "none":
+            return 1.0, nothing, one
+        case "unit":
+            return 255.0, nothing, one
+        case "minus_one_one":
+            return 127.5, one, one
+    own = scale if isinstance(scale, OwnScale) else IMAGENET
+    for name, values in (("mean", own.mean), ("std", own.std)):
+        if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
+            raise ConfigError(
+                f"preprocess.scale: {name} {list(values)} does not fit a model input of {channels} channels; "
+                f"give {{mean, std}} of 1 or {channels} finite numbers each"
+            )
+    return 255.0, np.array(own.mean), np.array(own.std)
