@@ -1,0 +1,173 @@
+"""Reading a finished audit back."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from augnet.errors import AuditError
+from augnet.storage import names, schema
+from augnet.storage.files import OutputFolder
+
+SMALLEST_IS_WORST = ("margin_l2", "margin_linf", "probability")
+
+
+def open_audit(path: str) -> Audit:
+    """The finished audit in folder `path` (a local path or an fsspec URI).
+
+    Raises:
+        AuditError: when the folder holds no finished audit.
+    """
+    folder = OutputFolder(str(path))
+    if not folder.exists(names.MANIFEST):
+        started = folder.exists(names.RUN)
+        state = "an audit that has not finished; run the same command again" if started else "no audit"
+        raise AuditError(f"{path}: holds {state} ({names.MANIFEST} is missing)")
+    return Audit(folder)
+
+
+class Audit:
+    """Tables are Arrow tables, maps are NumPy arrays; everything is read when first asked for.
+
+    Attributes:
+        folder: where it lies.
+    """
+
+    def __init__(self, folder: OutputFolder):
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return f"Audit({self.folder.root!r}: {counts['audited']} audited, {counts['failed']} failed)"
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Counts, and name, size and checksum of every result file."""
+        return self.folder.read_json(names.MANIFEST)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Images planned, audited and failed."""
+        audited, failed = self.summary["images"], self.summary["failures"]
+        return {"planned": audited + failed, "audited": audited, "failed": failed}
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """Resolved config, model, versions, times."""
+        return self.folder.read_json(names.RUN)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Dataset-wide figures."""
+        return self.folder.read_json(names.SUMMARY)
+
+    @cached_property
+    def statistics(self) -> pa.Table:
+        """One row per image, in plan order; columns as in augnet.storage.schema.STATISTICS."""
+        return self._parts("statistics", schema.STATISTICS)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of `statistics`, read alone: what a large audit has memory for."""
+        parts = [self._table(part, [name])[name] for part in self.folder.names("statistics")]
+        return pa.chunked_array(
+            [chunk for part in parts for chunk in part.chunks], schema.STATISTICS.field(name).type
+        )
+
+    @cached_property
+    def failures(self) -> pa.Table:
+        """One row per image that could not be audited: image_id, uri, stage, error."""
+        return self._parts("failures", schema.FAILURES)
+
+    @cached_property
+    def outputs(self) -> pa.Table:
+        """One row per model output."""
+        return self._table(names.OUTPUTS)
+
+    @cached_property
+    def slices(self) -> pa.Table:
+        """One row per (slice column, value, statistic)."""
+        return self._table(names.SLICES)
+
+    @cached_property
+    def output_pairs(self) -> pa.Table:
+        """One row per pair of outputs."""
+        return self._table(names.OUTPUT_PAIRS)
+
+    @cached_property
+    def maps(self) -> dict[str, np.ndarray]:
+        """mean, mean_abs, rms, std, max_abs (output, height, width, channel), and label_* by label."""
+        return self._arrays(names.MAPS)
+
+    @cached_property
+    def gallery(self) -> dict[str, np.ndarray]:
+        """Pictures and heat maps of the images at each end of margin and norm, and the mean image."""
+        return self._arrays(names.GALLERY)
+
+    def jacobian(self, image_id: str) -> np.ndarray:
+        """The stored Jacobian of one image, (output, height, width, channel).
+
+        Raises:
+            KeyError: no such image was audited, or its Jacobian was not stored.
+        """
+        return self._stored(image_id)[1]
+
+    def jacobian_outputs(self, image_id: str) -> np.ndarray:
+        """The model output of each row of `jacobian(image_id)`, (output,) int32."""
+        return self._stored(image_id)[0]
+
+    def worst(self, statistic: str, count: int = 20) -> pa.Table:
+        """The rows of the images at the alarming end of a statistic: smallest margin, largest norm."""
+        if statistic not in schema.SCALARS:
+            raise KeyError(f"{statistic!r} is not a statistic; known: {', '.join(schema.SCALARS)}")
+        known = self.statistics.filter(pc.is_valid(self.statistics[statistic]))
+        order = "ascending" if statistic in SMALLEST_IS_WORST else "descending"
+        return known.sort_by([(statistic, order), ("image_id", "ascending")]).slice(0, count)
+
+    def _stored(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        row = self._places.get(image_id)
+        if row is None:
+            raise KeyError(f"{image_id!r}: no such image among the {len(self._places)} audited")
+        name, first = (self.statistics[key][row].as_py() for key in ("jacobian_file", "jacobian_row"))
+        if name is None:
+            raise KeyError(f"{image_id!r}: its Jacobian was not stored (store.jacobians: none)")
+        if name.endswith(".npz"):
+            arrays = self._arrays(name)
+            return arrays["output"][first], arrays["jacobian"][first]
+        return self._stored_in_parquet(name, image_id, first)
+
+    def _stored_in_parquet(self, name: str, image_id: str, first: int) -> tuple[np.ndarray, np.ndarray]:
+        with self.folder.open(name) as stream, pq.ParquetFile(stream) as file:
+            tables, start = [], 0
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                if stop > first:
+                    table = file.read_row_group(group).slice(max(0, first - start))
+                    mine = pc.sum(pc.equal(table["image_id"], image_id)).as_py() or 0
+                    tables.append(table.slice(0, mine))
+                    if mine < len(table):
+                        break
+                start = stop
+            table = pa.concat_tables(tables).combine_chunks()
+        tensor = table["jacobian"].chunk(0).to_numpy_ndarray()
+        return table["output"].to_numpy(), tensor
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.statistics["image_id"].to_pylist())}
+
+    def _parts(self, kind: str, empty: pa.Schema) -> pa.Table:
+        parts = [self._table(name) for name in self.folder.names(kind)]
+        return pa.concat_tables(parts) if parts else empty.empty_table()
+
+    def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        with self.folder.open(name) as stream:
+            return pq.read_table(stream, columns=columns)
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        with self.folder.open(name) as stream, np.load(stream, allow_pickle=False) as arrays:
+            return dict(arrays)

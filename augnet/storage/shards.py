@@ -1,0 +1,133 @@
+"""Writers of a unit's shards: Jacobians as Parquet or NPZ, tables as Parquet."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augnet.storage import schema
+
+ROW_GROUP_BYTES = 32 * 1024**2
+
+
+class JacobianWriter(ABC):
+    """Takes batches of stored rows and fills one shard file.
+
+    Args:
+        path: file to fill.
+        row_shape: (height, width, channel) of one stored row.
+        dtype: "float32" or "float16".
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, int, int], dtype: str):
+        self.path, self.row_shape, self.dtype = path, row_shape, np.dtype(dtype)
+
+    @abstractmethod
+    def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
+        """Append images.
+
+        Args:
+            image_ids: n names.
+            outputs: (n, S) int32, the model output of each row.
+            rows: (n, S, height, width, channel).
+
+        Returns:
+            Where each image lies in the file: its first table row (Parquet) or its index (NPZ).
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the file."""
+
+
+class ParquetJacobianWriter(JacobianWriter):
+    """One table row per (image, output), row groups bounded by ROW_GROUP_BYTES."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, int, int], dtype: str):
+        super().__init__(path, row_shape, dtype)
+        self._schema = schema.jacobian_parquet(*row_shape, pa.from_numpy_dtype(self.dtype))
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            write_statistics=["image_id", "output"],
+            column_encoding={"jacobian.list.element": "BYTE_STREAM_SPLIT"},
+        )
+        row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
+        self._group_rows = max(1, ROW_GROUP_BYTES // row_bytes)
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._count = 0
+
+    def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
+        n, stored = outputs.shape
+        flat = np.ascontiguousarray(rows, dtype=self.dtype).reshape(n * stored, *self.row_shape)
+        tensor = pa.ExtensionArray.from_storage(
+            self._schema.field("jacobian").type,
+            pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), int(np.prod(self.row_shape))),
+        )
+        names = pa.array(np.repeat(np.asarray(image_ids, dtype=object), stored), pa.string())
+        batch = pa.record_batch([names, pa.array(outputs.reshape(-1), pa.int32()), tensor], self._schema)
+        self._pending.append(batch)
+        self._pending_rows += len(batch)
+        if self._pending_rows >= self._group_rows:
+            self._flush()
+        first = self._count
+        self._count += n * stored
+        return list(range(first, self._count, stored))
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._pending:
+            table = pa.Table.from_batches(self._pending, self._schema)
+            self._writer.write_table(table, row_group_size=self._group_rows)
+        self._pending, self._pending_rows = [], 0
+
+
+class NpzJacobianWriter(JacobianWriter):
+    """image_id (n,), output (n, S) int32, jacobian (n, S, height, width, channel); no pickles."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, int, int], dtype: str):
+        super().__init__(path, row_shape, dtype)
+        self._image_ids: list[str] = []
+        self._outputs: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+
+    def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
+        first = len(self._image_ids)
+        self._image_ids += image_ids
+        self._outputs.append(outputs.astype(np.int32))
+        self._rows.append(rows.astype(self.dtype))
+        return list(range(first, len(self._image_ids)))
+
+    def close(self) -> None:
+        no_outputs, no_rows = np.zeros((0, 0), np.int32), np.zeros((0, 0, *self.row_shape), self.dtype)
+        with open(self.path, "wb") as stream:
+            np.savez(
+                stream,
+                image_id=np.asarray(self._image_ids, dtype=np.str_),
+                output=np.concatenate(self._outputs) if self._outputs else no_outputs,
+                jacobian=np.concatenate(self._rows) if self._rows else no_rows,
+            )
+
+
+def open_jacobian_writer(
+    format: str, path: Path, row_shape: tuple[int, int, int], dtype: str
+) -> JacobianWriter:
+    """The writer for `store.format`."""
+    writers = {"parquet": ParquetJacobianWriter, "npz": NpzJacobianWriter}
+    return writers[format](path, row_shape, dtype)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """A table of plain columns as one Parquet file."""
+    pq.write_table(table, path, compression="zstd", compression_level=3)

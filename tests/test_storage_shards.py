@@ -1,0 +1,89 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from augnet.storage import shards
+from augnet.storage.shards import open_jacobian_writer
+
+SHAPE = (4, 5, 3)
+
+
+def batches(rng, sizes=(3, 1, 4), outputs=2, shape=SHAPE):
+    start = 0
+    for size in sizes:
+        ids = [f"class é/{i}.png" for i in range(start, start + size)]
+        selected = np.tile(np.arange(outputs, dtype=np.int32) * 3, (size, 1))
+        yield ids, selected, rng.normal(size=(size, outputs, *shape)).astype(np.float32)
+        start += size
+
+
+def write(path, format, dtype="float32", **kwargs):
+    content = list(batches(np.random.default_rng(0), **kwargs))
+    writer = open_jacobian_writer(format, path, content[0][2].shape[2:], dtype)
+    places = [place for batch in content for place in writer.write(*batch)]
+    writer.close()
+    return places, content
+
+
+def test_parquet_gives_the_tensors_back(tmp_path):
+    path = tmp_path / "a.parquet"
+    places, content = write(path, "parquet")
+    table = pq.read_table(path)
+    assert places == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert isinstance(table.schema.field("jacobian").type, pa.FixedShapeTensorType)
+    found = table["jacobian"].combine_chunks().to_numpy_ndarray()
+    np.testing.assert_array_equal(found, np.concatenate([rows.reshape(-1, *SHAPE) for *_, rows in content]))
+    assert table["image_id"].to_pylist() == [i for ids, *_ in content for i in ids for _ in range(2)]
+    assert table["output"].to_pylist() == [0, 3] * 8
+
+
+def test_plain_readers_see_a_fixed_size_list(tmp_path):
+    path = tmp_path / "a.parquet"
+    write(path, "parquet")
+    schema = pq.ParquetFile(path).schema
+    assert schema.column(2).path == "jacobian.list.element"
+    column = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    assert column.compression == "ZSTD"
+    assert "BYTE_STREAM_SPLIT" in column.encodings
+
+
+def test_row_groups_are_bounded_by_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 4 * 5 * 3 * 4 * 3)
+    path = tmp_path / "a.parquet"
+    write(path, "parquet")
+    metadata = pq.ParquetFile(path).metadata
+    assert max(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)) <= 3
+
+
+def test_npz_loads_without_pickle(tmp_path):
+    path = tmp_path / "a.npz"
+    places, content = write(path, "npz")
+    assert places == list(range(8))
+    with np.load(path, allow_pickle=False) as arrays:
+        assert arrays["image_id"].tolist() == [i for ids, *_ in content for i in ids]
+        assert arrays["output"].dtype == np.int32
+        np.testing.assert_array_equal(arrays["jacobian"], np.concatenate([rows for *_, rows in content]))
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_same_rows_give_the_same_bytes(tmp_path, format, dtype):
+    for name in "ab":
+        write(tmp_path / name, format, dtype)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_half_precision_is_stored_as_such(tmp_path):
+    write(tmp_path / "a", "parquet", "float16")
+    assert pq.read_table(tmp_path / "a")["jacobian"].type.value_type == pa.float16()
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+def test_a_unit_without_images_gives_a_readable_file(tmp_path, format):
+    writer = open_jacobian_writer(format, tmp_path / "a", SHAPE, "float32")
+    writer.close()
+    if format == "parquet":
+        assert pq.read_table(tmp_path / "a").num_rows == 0
+    else:
+        assert np.load(tmp_path / "a", allow_pickle=False)["jacobian"].size == 0
