@@ -1,0 +1,33 @@
+"""augnet: which pixels does each prediction of a trained Keras model depend on, and how strongly?
+
+    from augnet import AugNet, open_audit
+
+Importing this package is light. TensorFlow is imported when `AugNet` is first used, pyarrow when `open_audit`
+is, and Apache Beam never: the pipeline lives in the packages `transforms` and `pipeline`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from augnet.model import AugNet
+    from augnet.storage.reader import open_audit
+
+__version__ = "0.1.0"
+__all__ = ["AugNet", "__version__", "open_audit"]
+
+_HOME = {"AugNet": "augnet.model", "open_audit": "augnet.storage.reader"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'augnet' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,208 @@
+"""Every format loads and differentiates, nothing unsafe runs, and a fingerprint is the model's alone."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from augnet import AugNet
+from augnet.config import ModelConfig
+from augnet.errors import ModelError
+from augnet.loading import fingerprint, load_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def cnn(seed=0):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6, 5, 1), name="image")
+    x = layers.BatchNormalization()(layers.Conv2D(3, 3, activation="relu")(inputs))
+    x = layers.Dropout(0.5)(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(4, activation="softmax")(x), name="cnn")
+
+
+def load(path, **options):
+    return load_model(ModelConfig(path=str(path), **options))
+
+
+def images(count=3):
+    return np.random.default_rng(0).uniform(size=(count, 6, 5, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_keras_and_h5(tmp_path, name):
+    model = cnn()
+    model.compile(optimizer="sgd", loss="mse")
+    model.save(tmp_path / name)
+    loaded = load(tmp_path / name)
+    assert isinstance(loaded, keras.Model)
+    np.testing.assert_array_equal(loaded(images()), model(images()))
+
+
+def test_saved_augnet_in_a_fresh_interpreter(tmp_path):
+    path = tmp_path / "net.keras"
+    AugNet.from_model(cnn()).save(path)
+    script = (
+        "import sys; from augnet.loading import load_model; from augnet.config import ModelConfig;"
+        f"print(type(load_model(ModelConfig(path={str(path)!r}))).__name__, 'apache_beam' in sys.modules)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "AugNet False"
+
+
+def test_saved_model_folder(tmp_path):
+    model = cnn()
+    model.export(tmp_path / "exported", verbose=False)
+    loaded = load(tmp_path / "exported")
+    assert loaded.input_shape == (None, 6, 5, 1) and loaded.output_shape == (None, 4)
+    np.testing.assert_allclose(loaded(images()), model(images()), atol=1e-6)
+    expected = AugNet.from_model(model).return_jacobian(images())
+    np.testing.assert_allclose(AugNet.from_model(loaded).return_jacobian(images()), expected, atol=1e-6)
+
+
+def test_saved_model_with_several_inputs_and_outputs(tmp_path):
+    a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
+    model = keras.Model({"a": a, "b": b}, {"one": layers.Dense(2)(a), "two": layers.Concatenate()([a, b])})
+    model.export(tmp_path / "many", verbose=False)
+    loaded = load(tmp_path / "many")
+    x = {"a": np.ones((2, 2), "float32"), "b": np.zeros((2, 3), "float32")}
+    assert {name: part.shape for name, part in loaded(x).items()} == {"one": (2, 2), "two": (2, 5)}
+    np.testing.assert_allclose(loaded(x)["one"], model(x)["one"], atol=1e-6)
+
+
+def export(folder, function, *specs):
+    module = tf.Module()
+    module.f = tf.function(function, input_signature=specs)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.f})
+
+
+def test_saved_model_without_a_gradient(tmp_path):
+    images_spec = tf.TensorSpec((None, 3), tf.float32, name="x")
+    export(tmp_path / "argmax", lambda x: {"y": tf.argmax(x, axis=1)}, images_spec)
+    export(
+        tmp_path / "tokens",
+        lambda x: {"y": tf.cast(x, tf.float32)},
+        tf.TensorSpec((None, 3), tf.int32, name="x"),
+    )
+    export(tmp_path / "round", lambda x: {"y": tf.round(x)}, images_spec)
+    for name, words in (("argmax", "no output"), ("tokens", "int32"), ("round", "no output")):
+        with pytest.raises(ModelError, match=f"has no gradient.*{words}"):
+            load(tmp_path / name)
+
+
+def test_unsafe_saved_model_needs_trust(tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("1")
+
+    def read(x):
+        return {"y": x * tf.strings.to_number(tf.io.read_file(str(secret)))}
+
+    export(tmp_path / "unsafe", read, tf.TensorSpec((None, 3), tf.float32, name="x"))
+    with pytest.raises(ModelError, match=r"ReadFile.*model\.safe_mode: false only for models you trust"):
+        load(tmp_path / "unsafe")
+    assert load(tmp_path / "unsafe", safe_mode=False)(np.ones((1, 3), "float32")).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5"])
+def test_lambda_layers_need_trust(tmp_path, name):
+    inputs = keras.Input((3,))
+    keras.Model(inputs, layers.Lambda(lambda x: x * 2, output_shape=(3,))(inputs)).save(tmp_path / name)
+    with pytest.raises(ModelError, match=r"carries code.*model\.safe_mode: false only for models you trust"):
+        load(tmp_path / name)
+    np.testing.assert_array_equal(load(tmp_path / name, safe_mode=False)(np.ones((1, 3))), [[2, 2, 2]])
+
+
+@pytest.mark.parametrize("name", ["own.keras", "own.h5"])
+def test_unknown_classes(tmp_path, name):
+    class Mine(layers.Layer):
+        def call(self, x):
+            return x
+
+    inputs = keras.Input((3,))
+    keras.Model(inputs, Mine()(inputs)).save(tmp_path / name)
+    with pytest.raises(ModelError, match=r"uses 'Mine'.*register_keras_serializable.*model\.export"):
+        load(tmp_path / name)
+
+
+def test_paths_that_hold_no_model(tmp_path):
+    cnn().save_weights(tmp_path / "only.weights.h5")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "text.h5").write_text("no model")
+    (tmp_path / "model.pt").write_text("torch")
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("readme.txt", "no model")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    for name, words in {
+        "missing.keras": "does not exist; give a .keras file",
+        "only.weights.h5": "weights only",
+        "other.h5": "weights only",
+        "empty": "no saved_model.pb",
+        "text.keras": "no zip archive",
+        "text.h5": "cannot load",
+        "other.keras": "cannot load",
+        "model.pt": "ends in '.pt'",
+    }.items():
+        with pytest.raises(ModelError, match=rf"model\.path: .*{words}"):
+            load(tmp_path / name)
+    with pytest.raises(ModelError, match="is a URI"):
+        load("gs://bucket/model.keras")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"\xff" * 20)
+    with pytest.raises(ModelError, match="damaged"):
+        load(tmp_path / "damaged")
+
+
+def test_a_model_saved_twice_has_one_fingerprint(tmp_path):
+    model = cnn()
+    before = fingerprint(model)
+    assert len(before) == 64 and int(before, 16)
+    for name in ("one.keras", "two.keras"):
+        model.save(tmp_path / name)
+        assert fingerprint(load(tmp_path / name)) == before
+    model.compile(optimizer="adam", loss="mse")
+    model(images(), training=True)  # moves the moving statistics
+    assert fingerprint(model) != before
+
+
+def test_fingerprints_of_sequential_nested_and_augnet(tmp_path):
+    keras.utils.set_random_seed(0)
+    nested = keras.Sequential([layers.Rescaling(1 / 255), cnn(), layers.Dense(2, kernel_regularizer="l2")])
+    nested.build((None, 6, 5, 1))
+    for model in (nested, AugNet.from_model(nested)):
+        model.save(tmp_path / "model.keras")
+        assert fingerprint(load(tmp_path / "model.keras")) == fingerprint(model)
+
+
+def test_one_weight_or_one_name_changes_the_fingerprint():
+    model = cnn()
+    before = fingerprint(model)
+    assert fingerprint(keras.models.clone_model(model)) != before  # the same shape, other weights
+    bias = model.layers[-1].bias
+    bias.assign(bias.numpy() + np.array([0, 0, 0, 1e-7], "float32"))
+    changed = fingerprint(model)
+    assert changed != before
+    model.layers[-1].activation = keras.activations.sigmoid
+    assert fingerprint(model) not in (before, changed)
+
+
+def test_fingerprint_of_a_saved_model_is_of_its_files_and_not_of_its_place(tmp_path):
+    model = cnn()
+    model.export(tmp_path / "one", verbose=False)
+    before = fingerprint(load(tmp_path / "one"))
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert fingerprint(load(tmp_path / "moved")) == before
+    model.layers[-1].bias.assign(np.ones(4, "float32"))
+    model.export(tmp_path / "two", verbose=False)
+    assert fingerprint(load(tmp_path / "two")) != before
