@@ -1,0 +1,317 @@
+"""The mergeable dataset aggregate: what a unit of work knows of its images, without the images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from augnet.engine.batch import JacobianBatch, MapMoments
+from augnet.statistics.gallery import SHOWN, Gallery
+from augnet.statistics.image import FLAGS, predicted_outputs
+from augnet.statistics.moments import block_mean, empty_moments, merge_moments, without_nonfinite
+from augnet.statistics.places import Places
+
+FORMAT = 1
+"""Of the saved file; a file of another format is refused."""
+
+
+PAIRED_OUTPUTS = 2048
+"""Above this many outputs nothing is gathered of their pairs, which would take 24 bytes each."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What two aggregates must share to be merged.
+
+    Attributes:
+        outputs: K, the model's outputs.
+        labels: known labels, 0 for none.
+        height, width, channels: of the model input.
+        map_pool: side in pixels of the blocks over which maps are kept.
+        gallery: images at each end of a gallery.
+    """
+
+    outputs: int
+    labels: int
+    height: int
+    width: int
+    channels: int
+    map_pool: int = 1
+    gallery: int = 8
+
+    @property
+    def paired_outputs(self) -> int:
+        """Outputs of which pairs are gathered: all of them, or none of more than PAIRED_OUTPUTS."""
+        return self.outputs if self.outputs <= PAIRED_OUTPUTS else 0
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Figures of pairs of outputs; [i, j] and, but for `rivals`, [j, i] are equal, and [i, i] is unused.
+
+    Attributes:
+        count: (output, output) int64, images in which both rows were selected and neither is zero.
+        cosine: (output, output) float64, sum over them of G_ij / sqrt(G_ii G_jj).
+        rivals: (output, output) int64, images predicted as i whose rival is j.
+    """
+
+    count: np.ndarray
+    cosine: np.ndarray
+    rivals: np.ndarray
+
+
+@dataclass(frozen=True)
+class RowNorms:
+    """Moments of ||J_r||_2 by output r.
+
+    Attributes:
+        count: (output,) int64, rows.
+        mean, m2, max: (output,) float64; m2 is the sum of squared deviations from the mean.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    m2: np.ndarray
+    max: np.ndarray
+
+    def merge(self, other: RowNorms) -> None:
+        """Takes in other rows, in place (Chan et al. 1979)."""
+        total = self.count + other.count
+        weight = other.count / np.maximum(total, 1)
+        delta = other.mean - self.mean
+        self.m2[:] += other.m2 + delta**2 * self.count * weight
+        self.mean[:] += delta * weight
+        self.count[:] = total
+        np.maximum(self.max, other.max, out=self.max)
+
+
+@dataclass
+class Aggregate:
+    """Sums over images that can be added up in any order and split: the same to float64 rounding.
+
+    An image whose Jacobian holds a NaN or Inf counts in `images`, `flags`, `labels` and `input_sum` only.
+
+    Attributes:
+        shape: sizes that are fixed for an audit.
+        images: images measured.
+        failures: images that could not be.
+        resized, recolored: images whose size or colour mode was changed on the way in.
+        flags: (flag,) int64, images that carry each of `image.FLAGS`.
+        labels: (label,) int64, images of each known label.
+        moments: per-pixel moments of the rows, outputs first, then labels.
+        input_sum: (height, width, channel) float64, sum of the model inputs, over the maps' blocks.
+        row_l2: norms of the rows by output.
+        pairs: of outputs.
+        places: where the predicted rows' magnitude lies.
+        gallery: the images at the ends of `gallery.SHOWN`.
+    """
+
+    shape: Shape
+    images: int
+    failures: int
+    resized: int
+    recolored: int
+    flags: np.ndarray
+    labels: np.ndarray
+    moments: MapMoments
+    input_sum: np.ndarray
+    row_l2: RowNorms
+    pairs: Pairs
+    places: Places
+    gallery: Gallery
+
+    @classmethod
+    def empty(cls, shape: Shape) -> Aggregate:
+        """The aggregate of no images."""
+        outputs, paired, pool = shape.outputs, shape.paired_outputs, shape.map_pool
+        height, width = -(-shape.height // pool), -(-shape.width // pool)
+        return cls(
+            shape=shape,
+            images=0,
+            failures=0,
+            resized=0,
+            recolored=0,
+            flags=np.zeros(len(FLAGS), np.int64),
+            labels=np.zeros(shape.labels, np.int64),
+            moments=empty_moments(outputs + shape.labels, height, width, shape.channels),
+            input_sum=np.zeros((height, width, shape.channels)),
+            row_l2=RowNorms(np.zeros(outputs, np.int64), *(np.zeros(outputs) for _ in range(3))),
+            pairs=Pairs(*(np.zeros((paired, paired), dtype) for dtype in (np.int64, np.float64, np.int64))),
+            places=Places(shape.height, shape.width),
+            gallery=Gallery(shape.gallery),
+        )
+
+    def add(
+        self,
+        batch: JacobianBatch,
+        statistics: Mapping[str, pa.Array],
+        images: np.ndarray,
+        *,
+        image_ids: list[str],
+        label_ids: np.ndarray,
+        picture: Callable[[int], np.ndarray],
+        resized: int = 0,
+        recolored: int = 0,
+    ) -> None:
+        """Takes in a batch of n images.
+
+        Args:
+            batch: as measured.
+            statistics: the batch's columns, from `image_statistics`.
+            images: (n, height, width, channel), the model inputs.
+            image_ids: n ids, unique in the dataset.
+            label_ids: (n,) integers, the label's number; -1 for none.
+            picture: k -> the k-th image as uint8 (height, width, 1 or 3); called only for gallery images.
+            resized, recolored: images of the batch to which that was done.
+        """
+        self.images += len(batch)
+        self.resized += resized
+        self.recolored += recolored
+        raised = statistics["flags"].flatten().to_pylist()
+        self.flags += [raised.count(flag) for flag in FLAGS]
+        self.labels += np.bincount(label_ids[label_ids >= 0], minlength=self.shape.labels)
+        self.input_sum += block_mean(images.sum(axis=0, dtype=np.float64), self.shape.map_pool)
+        spoiled = "nan" in raised or "inf" in raised
+        merge_moments(self.moments, without_nonfinite(batch.moments) if spoiled else batch.moments)
+
+        usable = statistics["row_l2"].is_valid().to_numpy(zero_copy_only=False)
+        self._add_rows(batch.gram, batch.selected, usable)
+        predicted = predicted_outputs(batch.outputs)
+        if self.shape.paired_outputs:
+            rival = statistics["rival"].fill_null(-1).to_numpy(zero_copy_only=False)
+            met = (rival >= 0) & (predicted >= 0)
+            np.add.at(self.pairs.rivals, (predicted[met], rival[met]), 1)
+
+        mapped = np.flatnonzero(statistics["spread"].is_valid().to_numpy(zero_copy_only=False))
+        magnitude = batch.magnitude if len(mapped) == len(batch) else batch.magnitude[mapped]
+        self.places.add(magnitude, predicted[mapped], [image_ids[k] for k in mapped])
+        values = {name: statistics[name].to_numpy(zero_copy_only=False) for name in SHOWN}
+        self.gallery.add(values, image_ids, batch.magnitude, picture)
+
+    def _add_rows(self, gram: np.ndarray, selected: np.ndarray, usable: np.ndarray) -> None:
+        """Norms and cosines of the selected rows."""
+        if not usable.all():
+            gram, selected = gram[usable], selected[usable]
+        if not len(gram):
+            return
+        norms = np.sqrt(np.maximum(np.einsum("nrr->nr", gram), 0.0))
+        self.row_l2.merge(_row_norms(norms, selected, self.shape.outputs))
+
+        if not self.shape.paired_outputs:
+            return
+        inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+        directed = (norms > 0).astype(np.float64)
+        together = bool((selected == selected[0]).all())
+        for part in [slice(None)] if together else [slice(k, k + 1) for k in range(len(gram))]:
+            pairs = np.ix_(selected[part][0], selected[part][0])
+            self.pairs.count[pairs] += (directed[part].T @ directed[part]).astype(np.int64)
+            self.pairs.cosine[pairs] += np.einsum("nij,ni,nj->ij", gram[part], inverse[part], inverse[part])
+
+    def merge(self, other: Aggregate) -> None:
+        """Takes in the images of another aggregate.
+
+        Raises:
+            ValueError: the two are not of the same audit.
+        """
+        if self.shape != other.shape:
+            raise ValueError(f"aggregates of different audits do not merge: {self.shape} and {other.shape}")
+        for name in ("images", "failures", "resized", "recolored"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.flags += other.flags
+        self.labels += other.labels
+        self.input_sum += other.input_sum
+        merge_moments(self.moments, other.moments)
+        self.row_l2.merge(other.row_l2)
+        for mine, theirs in zip(_values(self.pairs), _values(other.pairs), strict=True):
+            mine += theirs
+        self.places.merge(other.places)
+        self.gallery.merge(other.gallery)
+
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
+        """Writes an NPZ file without pickles: the same aggregate, the same bytes.
+
+        Maps and pairs are written only for groups and outputs that have any rows.
+        """
+        if isinstance(file, str | os.PathLike):
+            with open(file, "wb") as opened:
+                self.save(opened)
+            return
+        groups = np.flatnonzero(self.moments.count)
+        met = np.flatnonzero(self.pairs.count.any(axis=1))
+        predicted, rival = np.nonzero(self.pairs.rivals)
+        arrays = {
+            "format": np.array(FORMAT),
+            "shape": np.array(_values(self.shape), np.int64),
+            "counts": np.array([self.images, self.failures, self.resized, self.recolored], np.int64),
+            "flags": self.flags,
+            "labels": self.labels,
+            "input_sum": self.input_sum,
+            "groups": groups,
+            **{f"moments.{name}": getattr(self.moments, name)[groups] for name in _names(MapMoments)},
+            **{f"row_l2.{name}": getattr(self.row_l2, name) for name in _names(RowNorms)},
+            "pairs.met": met,
+            "pairs.count": self.pairs.count[np.ix_(met, met)],
+            "pairs.cosine": self.pairs.cosine[np.ix_(met, met)],
+            "pairs.rivals": np.stack([predicted, rival, self.pairs.rivals[predicted, rival]]),
+            **{f"places.{name}": array for name, array in self.places.arrays().items()},
+            **{f"gallery.{name}": array for name, array in self.gallery.arrays().items()},
+        }
+        np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Aggregate:
+        """The aggregate that `save` wrote.
+
+        Raises:
+            ValueError: a file of another format.
+        """
+        with np.load(file, allow_pickle=False) as stored:
+            if "format" not in stored or stored["format"] != FORMAT:
+                raise ValueError(f"{file}: not an aggregate of format {FORMAT}; audit the unit again")
+            arrays = {name: stored[name] for name in stored.files}
+        aggregate = cls.empty(Shape(*arrays["shape"].tolist()))
+        shape = aggregate.shape
+        counts = arrays["counts"].tolist()
+        aggregate.images, aggregate.failures, aggregate.resized, aggregate.recolored = counts
+        for name in ("flags", "labels", "input_sum"):
+            getattr(aggregate, name)[:] = arrays[name]
+        for name in _names(MapMoments):
+            getattr(aggregate.moments, name)[arrays["groups"]] = arrays[f"moments.{name}"]
+        for name in _names(RowNorms):
+            getattr(aggregate.row_l2, name)[:] = arrays[f"row_l2.{name}"]
+        met = np.ix_(arrays["pairs.met"], arrays["pairs.met"])
+        aggregate.pairs.count[met] = arrays["pairs.count"]
+        aggregate.pairs.cosine[met] = arrays["pairs.cosine"]
+        predicted, rival, count = arrays["pairs.rivals"]
+        aggregate.pairs.rivals[predicted, rival] = count
+        aggregate.places = Places.from_arrays(shape.height, shape.width, _below("places.", arrays))
+        aggregate.gallery = Gallery.from_arrays(shape.gallery, _below("gallery.", arrays))
+        return aggregate
+
+
+def _row_norms(norms: np.ndarray, selected: np.ndarray, outputs: int) -> RowNorms:
+    """RowNorms of (n, R) norms of the rows of outputs `selected` (n, R)."""
+    output, norm = selected.ravel(), norms.ravel()
+    count = np.bincount(output, minlength=outputs)
+    mean = np.bincount(output, norm, minlength=outputs) / np.maximum(count, 1)
+    m2 = np.bincount(output, (norm - mean[output]) ** 2, minlength=outputs)
+    largest = np.zeros(outputs)
+    np.maximum.at(largest, output, norm)
+    return RowNorms(count.astype(np.int64), mean, m2, largest)
+
+
+def _names(kind: type) -> list[str]:
+    return [item.name for item in fields(kind)]
+
+
+def _values(instance: Shape | Pairs) -> list:
+    return [getattr(instance, name) for name in _names(type(instance))]
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,199 @@
+"""Per-image statistics: one batch of Jacobians in, the measured columns of `schema.STATISTICS` out.
+
+Notation, here and in `decision` and `focus`: f are the outputs of n images, J the selected rows, G = J J^T,
+i the predicted output (arg max of f), a the magnitude per pixel of row J_i. A statistic that needs a row that
+was not selected is null, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pyarrow as pa
+
+from augnet.engine.batch import JacobianBatch
+from augnet.statistics import decision
+from augnet.statistics.decision import Task
+from augnet.statistics.decision import task_of as task_of
+from augnet.statistics.focus import map_statistics, ratio
+from augnet.storage import schema
+
+FLAGS = ("nan", "inf", "zero_gradient", "unconnected")
+"""What can be wrong with an image's Jacobian.
+
+nan, inf: an output or a selected row holds such a value; every statistic of the Jacobian is null.
+zero_gradient: a selected row is exactly zero. The row of an unconnected output counts only when predicted.
+unconnected: the predicted output does not depend on the image at all.
+"""
+
+
+def image_statistics(
+    batch: JacobianBatch,
+    *,
+    task: Task,
+    label_outputs: np.ndarray,
+    border: float,
+    logits: bool = True,
+    unconnected: Collection[int] = (),
+) -> dict[str, pa.Array]:
+    """The columns of `schema.STATISTICS` that are measured: all but identity, label text and file.
+
+    Norms and margins are in the units of the model input and in the space of `batch.outputs`. With `logits`
+    false the distances are those of the linearised probabilities, and a sigmoid's boundary is at 1/2.
+
+    Args:
+        batch: n images, K outputs, R selected rows.
+        task: what the outputs mean, see `task_of`.
+        label_outputs: (n,) integers, the true output (for "binary" the true class, 0 or 1); -1 where unknown.
+        border: width of the outer frame, as a share of the shorter side.
+        logits: whether outputs and rows are those before a softmax or sigmoid. When they are not,
+            loss_gradient_l2 is null: it needs the rows of the logits.
+        unconnected: outputs that do not depend on the input, found once for the model.
+
+    Returns:
+        Column name -> Arrow array of n values, of the schema's type; null where it is not known.
+
+    Raises:
+        ValueError: arguments that contradict each other.
+    """
+    images, outputs = batch.outputs.shape
+    label_outputs = _checked(label_outputs, images, outputs, task)
+    predicted = predicted_outputs(batch.outputs)
+    position, has_row = _position(batch.selected, predicted)
+    usable, nan, inf = _finite(batch, has_row)
+    gram = batch.gram if usable.all() else np.where(usable[:, None, None], batch.gram, 0.0)
+    squared = np.maximum(np.einsum("nrr->nr", gram), 0.0)
+    norm_i = np.sqrt(np.take_along_axis(squared, position[:, None], axis=1)[:, 0])
+    trace = squared.sum(axis=1)
+
+    probabilities = decision.probabilities(batch, task)
+    chosen = decision.predicted_classes(probabilities, predicted, task)
+    judged = (chosen >= 0) & (label_outputs >= 0) & (task in ("multiclass", "binary"))
+    every_row = usable & (batch.selected.shape[1] == outputs)
+    margin_l2, margin_linf, rival = decision.margins(batch, gram, position, task, logits, every_row)
+    loss_gradient = decision.loss_gradients(batch, gram, task, label_outputs, every_row & logits)
+    singular = _singular_values(
+        gram, inputs=int(np.prod(batch.magnitude.shape[1:])) * batch.moments.mean.shape[-1]
+    )
+    flags = {
+        "nan": nan,
+        "inf": inf,
+        "zero_gradient": usable & _has_zero_row(batch.selected, squared, predicted, unconnected),
+        "unconnected": has_row & np.isin(predicted, list(unconnected)),
+    }
+    columns = {
+        "predicted": _integers(chosen, chosen >= 0),
+        "probability": _reals(decision.predicted_probability(probabilities, predicted, task)),
+        "correct": pa.array(chosen == label_outputs, mask=~judged),
+        "outputs": _lists(batch.outputs.astype(np.float32), np.ones(images, bool)),
+        "selected": _lists(batch.selected.astype(np.int32), _is_selected(batch)),
+        "frobenius": _reals(np.sqrt(trace), usable),
+        "spectral": _reals(singular[:, 0], usable),
+        "stable_rank": _reals(ratio(trace, singular[:, 0] ** 2), usable),
+        "effective_rank": _reals(_effective_rank(singular), usable),
+        "singular_values": _lists(singular, usable),
+        "row_l2": _lists(np.sqrt(squared), usable),
+        "margin_l2": _reals(margin_l2),
+        "margin_linf": _reals(margin_linf),
+        "rival": _integers(rival, rival >= 0),
+        "loss_gradient_l2": _reals(loss_gradient),
+        **{
+            name: _reals(values)
+            for name, values in map_statistics(batch.magnitude, usable & has_row, border).items()
+        },
+        "alignment": _reals(ratio(np.abs(batch.input_dot), norm_i), usable & has_row),
+        "flags": pa.array(
+            [[name for name in FLAGS if flags[name][k]] for k in range(images)],
+            schema.STATISTICS.field("flags").type,
+        ),
+    }
+    return {name: columns[name] for name in schema.STATISTICS.names if name in columns}
+
+
+def predicted_outputs(outputs: np.ndarray) -> np.ndarray:
+    """(n,) int64, the output i whose row stands for the image: the largest; -1 where an output is NaN.
+
+    With one output it is 0, whatever class the image is predicted to be.
+    """
+    return np.where(np.isnan(outputs).any(axis=1), -1, np.argmax(outputs, axis=1))
+
+
+def _checked(label_outputs: np.ndarray, images: int, outputs: int, task: Task) -> np.ndarray:
+    """label_outputs, all -1 for a regression."""
+    label_outputs = np.asarray(label_outputs)
+    if label_outputs.shape != (images,):
+        raise ValueError(f"label_outputs: shape {label_outputs.shape}; {images} images need ({images},)")
+    if task == "binary" and outputs != 1:
+        raise ValueError(f"task: 'binary' is for a model with one output; this one has {outputs}")
+    if task == "regression":
+        return np.full(images, -1)
+    classes = 2 if task == "binary" else outputs
+    if images and not -1 <= label_outputs.min() <= label_outputs.max() < classes:
+        found = f"{label_outputs.min()} to {label_outputs.max()}"
+        raise ValueError(f"label_outputs: {found}; -1 to {classes - 1} are known")
+    return label_outputs
+
+
+def _position(selected: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the predicted row is in each image's selection (0 when absent), and whether it is there."""
+    match = (selected == predicted[:, None]) & (predicted[:, None] >= 0)
+    return match.argmax(axis=1), match.any(axis=1)
+
+
+def _is_selected(batch: JacobianBatch) -> np.ndarray:
+    """(n,) bool, whether rows were selected: -1 stands for the output of a label that is not known."""
+    return np.asarray((batch.selected >= 0).all(axis=1))
+
+
+def _finite(batch: JacobianBatch, has_row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three (n,) bools: the Jacobian can be measured; it holds a NaN; it holds an Inf.
+
+    The diagonal of G tells NaN from Inf; beside it, an Inf in J shows as a NaN (Inf times 0). An image
+    without selected rows cannot be measured, and has nothing wrong with it.
+    """
+    known = _is_selected(batch)
+    squared = np.where(known[:, None], np.einsum("nrr->nr", batch.gram), 0.0)
+    total = np.where(has_row, batch.magnitude.sum(axis=(1, 2), dtype=np.float64), 0.0)
+    seen = np.concatenate([batch.outputs, squared, total[:, None]], axis=1)
+    nan, inf = np.isnan(seen).any(axis=1), np.isinf(seen).any(axis=1)
+    nan |= known & ~inf & ~np.isfinite(batch.gram).all(axis=(1, 2))
+    return known & ~nan & ~inf, nan, inf
+
+
+def _has_zero_row(
+    selected: np.ndarray, squared: np.ndarray, predicted: np.ndarray, unconnected: Collection[int]
+) -> np.ndarray:
+    expected = np.isin(selected, list(unconnected)) & (selected != predicted[:, None])
+    return ((squared == 0) & ~expected).any(axis=1)
+
+
+def _singular_values(gram: np.ndarray, inputs: int) -> np.ndarray:
+    """(n, min(R, inputs)) float64, descending: square roots of the eigenvalues of G.
+
+    An eigenvalue is right to about 1e-16 of the largest, so a singular value to about 1e-8 of the largest.
+    """
+    eigenvalues = np.linalg.eigvalsh(gram)[:, ::-1][:, :inputs]
+    return np.sqrt(np.maximum(eigenvalues, 0.0))
+
+
+def _effective_rank(singular: np.ndarray) -> np.ndarray:
+    """exp of the entropy of sigma / sum sigma (Roy and Vetterli 2007); NaN for a zero matrix."""
+    share = ratio(singular, singular.sum(axis=1, keepdims=True))
+    log = np.log(share, out=np.zeros_like(share), where=share > 0)
+    return np.exp(-(share * log).sum(axis=1))
+
+
+def _reals(values: np.ndarray, known: np.ndarray | bool = True) -> pa.Array:
+    """float64; null where not known or not finite."""
+    return pa.array(values, pa.float64(), mask=~(np.isfinite(values) & known))
+
+
+def _integers(values: np.ndarray, known: np.ndarray) -> pa.Array:
+    return pa.array(values.astype(np.int32), pa.int32(), mask=~known)
+
+
+def _lists(values: np.ndarray, known: np.ndarray) -> pa.Array:
+    """(n, m) values as n lists of m; null where not known."""
+    offsets = np.concatenate([[0], np.cumsum(known * values.shape[1])]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[known].ravel()), mask=pa.array(~known))

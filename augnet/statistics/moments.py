@@ -1,0 +1,90 @@
+"""Per-pixel moments of Jacobian rows: merged in any order and split, and kept over blocks of pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from augnet.engine.batch import MapMoments
+
+FLOAT64_MAPS = ("mean", "m2", "mean_abs", "max_abs")
+"""The (group, height, width, channel) arrays of MapMoments."""
+
+
+def empty_moments(groups: int, height: int, width: int, channels: int) -> MapMoments:
+    """Moments of no rows. Height and width are those of the maps, after pooling."""
+    maps = {name: np.zeros((groups, height, width, channels)) for name in FLOAT64_MAPS}
+    return MapMoments(count=np.zeros(groups, np.int64), **maps)
+
+
+def merge_moments(into: MapMoments, other: MapMoments) -> None:
+    """Adds the rows of `other` to `into`, in place (parallel variance, Chan, Golub and LeVeque 1979).
+
+    It goes group by group: the temporaries are one map each, which stay in cache, and empty groups are
+    free.
+    """
+    delta, square = (np.empty(into.mean.shape[1:]) for _ in range(2))
+    for group in np.flatnonzero(other.count):
+        before, added = int(into.count[group]), int(other.count[group])
+        into.count[group] = before + added
+        if before == 0:
+            for name in FLOAT64_MAPS:
+                getattr(into, name)[group] = getattr(other, name)[group]
+            continue
+        weight = added / (before + added)
+        np.subtract(other.mean[group], into.mean[group], out=delta)
+        np.multiply(delta, delta, out=square)
+        square *= before * weight
+        into.m2[group] += square
+        into.m2[group] += other.m2[group]
+        delta *= weight
+        into.mean[group] += delta
+        np.subtract(other.mean_abs[group], into.mean_abs[group], out=delta)
+        delta *= weight
+        into.mean_abs[group] += delta
+        np.maximum(into.max_abs[group], other.max_abs[group], out=into.max_abs[group])
+
+
+def without_nonfinite(moments: MapMoments) -> MapMoments:
+    """The moments without the groups that hold a NaN or Inf: better a few rows less than no dataset map."""
+    axes = (1, 2, 3)
+    finite = np.isfinite(moments.mean).all(axes) & np.isfinite(moments.m2).all(axes)
+    return replace(moments, count=np.where(finite, moments.count, 0))
+
+
+def choose_map_pool(groups: int, height: int, width: int, channels: int, budget_bytes: int) -> int:
+    """The smallest block side, in pixels, with which the maps of one MapMoments fit in `budget_bytes`.
+
+    Args:
+        groups: outputs plus labels.
+        height, width, channels: of the model input.
+        budget_bytes: for the four float64 maps of every group. When not even one block for the whole image
+            fits, that is what comes back.
+    """
+    per_block = len(FLOAT64_MAPS) * np.dtype(np.float64).itemsize * groups * channels
+    longest = max(height, width)
+    for pool in range(1, longest):
+        if per_block * -(-height // pool) * -(-width // pool) <= budget_bytes:
+            return pool
+    return longest
+
+
+def block_mean(images: np.ndarray, pool: int) -> np.ndarray:
+    """Means over blocks of pool x pool pixels; the last block of a side holds what is left.
+
+    Args:
+        images: (..., height, width, channel), any real type.
+        pool: block side in pixels.
+
+    Returns:
+        (..., ceil(height / pool), ceil(width / pool), channel) float64.
+    """
+    if pool == 1:
+        return images.astype(np.float64)
+    height, width = images.shape[-3:-1]
+    rows, columns = np.arange(0, height, pool), np.arange(0, width, pool)
+    sums = np.add.reduceat(images, columns, axis=-2, dtype=np.float64)
+    sums = np.add.reduceat(sums, rows, axis=-3)
+    sizes = np.diff(rows, append=height)[:, None] * np.diff(columns, append=width)
+    return sums / sizes[:, :, None]

@@ -1,0 +1,177 @@
+"""Where in the picture each output's gradient lies, image by image: the data behind the shortcut flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+CELLS = 16
+"""Cells along a side of the grid; a side of fewer pixels has one cell for each."""
+
+SHOWN_IMAGES = 6
+"""Images remembered for each window of each output."""
+
+
+@dataclass
+class Place:
+    """Shares of a, the predicted row's magnitude, over the images predicted as one output.
+
+    An image enters with its shares a / sum a, so that all weigh the same, whatever their gradients' size. A
+    window is a quarter of the grid high and wide; there is one at every position on the grid.
+
+    Attributes:
+        count: images.
+        cells: (row, column) float64, sum over images of a cell's share.
+        squares: (row, column) float64, sum over images of the squared share of the window that starts there.
+        top_share: (row, column, SHOWN_IMAGES) float32, the largest shares of that window, descending; 0 where
+            there is none. Equal shares are ordered by image_id.
+        top_image: (row, column, SHOWN_IMAGES) str, their image_ids; "" where there is none.
+    """
+
+    count: int
+    cells: np.ndarray
+    squares: np.ndarray
+    top_share: np.ndarray
+    top_image: np.ndarray
+
+    @classmethod
+    def empty(cls, rows: int, columns: int) -> Place:
+        """The place of no images, on a grid."""
+        windows = rows - window_cells(rows) + 1, columns - window_cells(columns) + 1
+        return cls(
+            count=0,
+            cells=np.zeros((rows, columns)),
+            squares=np.zeros(windows),
+            top_share=np.zeros((*windows, SHOWN_IMAGES), np.float32),
+            top_image=np.full((*windows, SHOWN_IMAGES), "", object),
+        )
+
+    def add(self, cells: np.ndarray, images: np.ndarray) -> None:
+        """Takes in n images: their shares by cell (n, row, column), and their ids (n,)."""
+        shares = window_sums(cells)
+        self.count += len(cells)
+        self.cells += cells.sum(axis=0)
+        self.squares += (shares**2).sum(axis=0)
+        shares = np.moveaxis(shares, 0, -1).astype(np.float32)
+        self._show(shares, np.broadcast_to(images, shares.shape))
+
+    def merge(self, other: Place) -> None:
+        """Takes in the images of another place."""
+        self.count += other.count
+        self.cells += other.cells
+        self.squares += other.squares
+        self._show(other.top_share, other.top_image)
+
+    def _show(self, shares: np.ndarray, images: np.ndarray) -> None:
+        """Keeps the largest of what is there and of (row, column, m) more shares and ids."""
+        images = np.concatenate([self.top_image, np.where(shares > 0, images, "")], axis=-1)
+        shares = np.concatenate([self.top_share, shares], axis=-1)
+        order = np.argsort(-shares, axis=-1, kind="stable")[..., : SHOWN_IMAGES + 1]
+        leading = np.take_along_axis(shares, order, axis=-1)
+        tied = ((leading[..., 1:] == leading[..., :-1]) & (leading[..., 1:] > 0)).any(axis=-1)
+        for window in zip(*np.nonzero(tied), strict=True):  # rare: copies of an image
+            order[window] = np.lexsort((images[window].astype(str), -shares[window]))[: SHOWN_IMAGES + 1]
+        order = order[..., :SHOWN_IMAGES]
+        self.top_share = np.take_along_axis(shares, order, axis=-1)
+        self.top_image = np.take_along_axis(images, order, axis=-1)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The place of every output that images were predicted as.
+
+    Attributes:
+        height, width: of the maps, in pixels.
+        of: output -> its place.
+    """
+
+    height: int
+    width: int
+    of: dict[int, Place] = field(default_factory=dict)
+
+    @property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels at which the grid's rows and columns start, and the end of each side."""
+        rows, columns = (
+            np.arange(min(side, CELLS) + 1) * side // min(side, CELLS) for side in (self.height, self.width)
+        )
+        return rows, columns
+
+    def add(self, magnitude: np.ndarray, outputs: np.ndarray, image_ids: list[str]) -> None:
+        """Takes in n images.
+
+        Args:
+            magnitude: (n, height, width), finite and not all zero for each image.
+            outputs: (n,) the output each is predicted as.
+            image_ids: n ids.
+        """
+        if not len(magnitude):
+            return
+        rows, columns = self.edges
+        cells = np.add.reduceat(magnitude, columns[:-1], axis=2, dtype=np.float64)
+        cells = np.add.reduceat(cells, rows[:-1], axis=1)
+        cells /= cells.sum(axis=(1, 2), keepdims=True)
+        ids = np.array(image_ids, object)
+        for output in np.unique(outputs).tolist():
+            chosen = outputs == output
+            self._place(output).add(cells[chosen], ids[chosen])
+
+    def merge(self, other: Places) -> None:
+        """Takes in the images of another Places of the same size."""
+        for output, place in other.of.items():
+            self._place(output).merge(place)
+
+    def _place(self, output: int) -> Place:
+        if output not in self.of:
+            rows, columns = self.edges
+            self.of[output] = Place.empty(len(rows) - 1, len(columns) - 1)
+        return self.of[output]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Array name -> array, for an NPZ file."""
+        if not self.of:
+            return {}
+        outputs = sorted(self.of)
+        places = [self.of[output] for output in outputs]
+        shown = np.stack([place.top_image for place in places])
+        images = sorted(set(shown.flat))
+        number = {image_id: k for k, image_id in enumerate(images)}
+        return {
+            "output": np.array(outputs),
+            "count": np.array([place.count for place in places]),
+            "cells": np.stack([place.cells for place in places]),
+            "squares": np.stack([place.squares for place in places]),
+            "top_share": np.stack([place.top_share for place in places]),
+            "top_image": np.array([number[image_id] for image_id in shown.flat], np.int32).reshape(
+                shown.shape
+            ),
+            "images": np.array(images, str),
+        }
+
+    @classmethod
+    def from_arrays(cls, height: int, width: int, arrays: Mapping[str, np.ndarray]) -> Places:
+        """The Places that `arrays` came from."""
+        places = cls(height, width)
+        for k, output in enumerate(arrays["output"].tolist() if arrays else ()):
+            places.of[output] = Place(
+                count=int(arrays["count"][k]),
+                cells=arrays["cells"][k],
+                squares=arrays["squares"][k],
+                top_share=arrays["top_share"][k],
+                top_image=arrays["images"].astype(object)[arrays["top_image"][k]],
+            )
+        return places
+
+
+def window_cells(side_cells: int) -> int:
+    """Side of a window, in cells: a quarter of the grid's, rounded, at least 1."""
+    return max(1, round(side_cells / 4))
+
+
+def window_sums(cells: np.ndarray) -> np.ndarray:
+    """(..., row, column) sums over every window of a (..., row, column) grid."""
+    shape = (window_cells(cells.shape[-2]), window_cells(cells.shape[-1]))
+    return sliding_window_view(cells, shape, axis=(-2, -1)).sum(axis=(-2, -1))

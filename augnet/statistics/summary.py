@@ -1,0 +1,262 @@
+"""The dataset-wide summary: tables, maps and one dict, from the statistics' columns and the aggregate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from augnet.errors import AuditError
+from augnet.statistics.aggregate import Aggregate
+from augnet.statistics.describe import Slicer, auroc, describe
+from augnet.statistics.focus import uniform_border_fraction
+from augnet.statistics.image import FLAGS
+from augnet.statistics.shortcuts import Hotspot, find_hotspots
+from augnet.storage import schema
+
+Columns = Callable[[str], pa.ChunkedArray]
+"""Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
+
+End = tuple[np.ndarray, np.ndarray]
+"""Rows (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything dataset-wide that an audit writes.
+
+    Attributes:
+        summary: for summary.json: plain JSON values, null where a figure is not known.
+        slices: `schema.SLICES`; a statistic that is null in a whole slice has no row there.
+        outputs: `schema.OUTPUTS`, one row per output of the model.
+        output_pairs: `schema.OUTPUT_PAIRS`, for the pairs that occurred.
+        maps: for maps.npz, see `maps_of`.
+    """
+
+    summary: dict[str, Any]
+    slices: pa.Table
+    outputs: pa.Table
+    output_pairs: pa.Table
+    maps: dict[str, np.ndarray]
+
+
+def summarize(
+    columns: Columns,
+    aggregate: Aggregate,
+    *,
+    border: float,
+    label_names: Sequence[str] = (),
+    slice_columns: Sequence[str] = ("label", "predicted", "correct"),
+    listed: int = 20,
+) -> Summary:
+    """The summary of a finished audit. In memory at a time: a few columns of numbers, or one column of text.
+
+    Args:
+        columns: see `Columns`.
+        aggregate: of all units.
+        border: as given to `image_statistics`.
+        label_names: of the aggregate's labels, in their order.
+        slice_columns: columns whose values cut the images into slices; a null is in no slice.
+        listed: images listed at each end of each statistic.
+
+    Raises:
+        AuditError: the columns and the aggregate disagree about the number of images.
+    """
+    correct = columns("correct")
+    if len(correct) != aggregate.images:
+        raise AuditError(
+            f"statistics/ holds {len(correct)} images and aggregates/ {aggregate.images}: "
+            "they are of different runs; audit again into an empty folder"
+        )
+    judged, wrong = correct.is_valid().to_numpy(), ~correct.fill_null(True).to_numpy()
+    slicers = [Slicer.of(columns(name)) for name in slice_columns]
+
+    statistics: dict[str, dict[str, Any]] = {}
+    ends: dict[str, dict[str, End]] = {}
+    slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
+    for rank, name in enumerate(schema.SCALARS):
+        values = columns(name).to_numpy()  # a null becomes NaN
+        images = np.flatnonzero(~np.isnan(values))
+        images = images[np.argsort(values[images])]
+        ascending, known = values[images], judged[images]
+        statistics[name] = describe(ascending) | {
+            "auroc_wrong": auroc(ascending[known], wrong[images][known])
+        }
+        ends[name] = {
+            "lowest": _end(values, ascending[:listed], 1),
+            "highest": _end(values, ascending[::-1][:listed], -1),
+        }
+        for place, (column, slicer) in enumerate(zip(slice_columns, slicers, strict=True)):
+            for value, part in slicer.cut(images):
+                row = {"column": column, "value": slicer.values[value], "statistic": name}
+                slices.append(((place, value, rank), row | describe(ascending[part])))
+    slices.sort(key=lambda entry: entry[0])
+
+    hotspots = find_hotspots(aggregate.places)
+    answers, mistakes = int(judged.sum()), int(wrong.sum())
+    summary = {
+        "images": aggregate.images,
+        "failures": aggregate.failures,
+        "resized": aggregate.resized,
+        "recolored": aggregate.recolored,
+        "flags": dict(zip(FLAGS, aggregate.flags.tolist(), strict=True)),
+        "labels": dict(zip(label_names, aggregate.labels.tolist(), strict=True)),
+        "judged": answers,
+        "wrong": mistakes,
+        "accuracy": 1 - mistakes / answers if answers else None,
+        "uniform_border_fraction": uniform_border_fraction(
+            aggregate.shape.height, aggregate.shape.width, border
+        ),
+        "statistics": statistics,
+        "extremes": _extremes(columns, ends),
+        "shortcuts": [_shortcut(hotspot) for hotspot in hotspots if hotspot.shortcut],
+    }
+    return Summary(
+        summary=summary,
+        slices=pa.Table.from_pylist([row for _, row in slices], schema.SLICES),
+        outputs=outputs_table(aggregate, hotspots),
+        output_pairs=output_pairs_table(aggregate),
+        maps=maps_of(aggregate),
+    )
+
+
+def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> End:
+    """The images of the `wanted` values, which are the most extreme; of equal ones, those that come first.
+
+    Args:
+        values: (n,), NaN for null.
+        wanted: (m,), the most extreme first.
+        sign: 1 where low values are wanted, -1 where high ones are.
+    """
+    if not len(wanted):
+        return np.empty(0, np.int64), wanted
+    beyond = np.flatnonzero(sign * values < sign * wanted[-1])
+    last = np.flatnonzero(values == wanted[-1])[: len(wanted) - len(beyond)]
+    rows = np.concatenate([beyond, last])
+    rows = rows[np.lexsort((rows, sign * values[rows]))]
+    return rows, values[rows]
+
+
+def _extremes(
+    columns: Columns, ends: dict[str, dict[str, End]]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Statistic -> end -> images there, with the files that hold their Jacobians."""
+    rows = np.unique(np.concatenate([rows for both in ends.values() for rows, _ in both.values()]))
+    names, files = (
+        dict(zip(rows.tolist(), _take(columns(column), rows), strict=True))
+        for column in ("image_id", "jacobian_file")
+    )
+
+    def entries(end: End) -> list[dict[str, Any]]:
+        return [
+            {"image_id": names[row], "value": value, "jacobian_file": files[row]}
+            for row, value in zip(end[0].tolist(), end[1].tolist(), strict=True)
+        ]
+
+    return {name: {side: entries(end) for side, end in both.items()} for name, both in ends.items()}
+
+
+def _take(column: pa.ChunkedArray, rows: np.ndarray) -> list[Any]:
+    """The values at ascending rows, chunk by chunk: a long text column is never copied into one."""
+    values: list[Any] = []
+    start = 0
+    for chunk in column.chunks:
+        inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(chunk))]
+        values += chunk.take(pa.array(inside - start)).to_pylist()
+        start += len(chunk)
+    return values
+
+
+def _shortcut(hotspot: Hotspot) -> dict[str, Any]:
+    images = [{"image_id": image_id, "share": share} for image_id, share in hotspot.images]
+    return asdict(hotspot) | {"lift": hotspot.lift, "images": images}
+
+
+def outputs_table(aggregate: Aggregate, hotspots: Sequence[Hotspot]) -> pa.Table:
+    """`schema.OUTPUTS`, one row per output; null where it has no rows, or too few images for a hotspot."""
+    spots = {hotspot.output: hotspot for hotspot in hotspots}
+    norms, moments, shape = aggregate.row_l2, aggregate.moments, aggregate.shape
+    weights = _block_shares(shape.height, shape.width, shape.map_pool)
+    rows: list[dict[str, Any]] = []
+    for output in range(shape.outputs):
+        n, gathered = int(norms.count[output]), int(moments.count[output])
+        row: dict[str, Any] = {"output": output, "count": n}
+        if n:
+            row |= {"mean_row_l2": norms.mean[output], "max_row_l2": norms.max[output]}
+        if n > 1:
+            row["std_row_l2"] = math.sqrt(norms.m2[output] / (n - 1))
+        if gathered:
+            square = moments.mean[output] ** 2 + moments.m2[output] / gathered
+            row["mean_abs"] = (weights * moments.mean_abs[output].mean(axis=-1)).sum()
+            row["rms"] = math.sqrt((weights * square.mean(axis=-1)).sum())
+            row["max_abs"] = moments.max_abs[output].max()
+        if spot := spots.get(output):
+            for name in ("y", "x", "height", "width", "share", "expected"):
+                row[f"hotspot_{name}"] = getattr(spot, name)
+            row["shortcut"] = spot.shortcut
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema.OUTPUTS)
+
+
+def output_pairs_table(aggregate: Aggregate) -> pa.Table:
+    """`schema.OUTPUT_PAIRS`: a row for each (i, j), i != j, with both rows in an image, or j a rival of i."""
+    pairs = aggregate.pairs
+    occurred = (pairs.count > 0) | (pairs.rivals > 0)
+    np.fill_diagonal(occurred, False)
+    output, other = np.nonzero(occurred)
+    count = pairs.count[output, other]
+    columns = {
+        "output": output.astype(np.int32),
+        "other": other.astype(np.int32),
+        "count": count,
+        "mean_cosine": pa.array(pairs.cosine[output, other] / np.maximum(count, 1), mask=count == 0),
+        "rival_count": pairs.rivals[output, other],
+    }
+    return pa.table(columns, schema.OUTPUT_PAIRS)
+
+
+def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
+    """The arrays of maps.npz, float32 but for the counts; NaN for a group without rows.
+
+    mean, mean_abs, rms, std, max_abs: (output, height, width, channel), over the rows of each output; std
+        divides by their number. label_*: (label, height, width, channel), over the predicted outputs' rows of
+        each label.
+    count, label_count: rows of each output and label.
+    share: (output, row, column) mean part of a in each cell of a grid, over the images predicted as the
+        output; what the shortcut flags judge.
+    mean_input: (height, width, channel), the mean of the model inputs.
+    map_pool: side in pixels of the blocks that heights and widths count.
+    """
+    moments, places, outputs = aggregate.moments, aggregate.places, aggregate.shape.outputs
+    count = np.where(moments.count > 0, moments.count, np.nan)[:, None, None, None]
+    variance = moments.m2 / count
+    known = count / count
+    maps = {
+        "mean": moments.mean * known,
+        "mean_abs": moments.mean_abs * known,
+        "rms": np.sqrt(moments.mean**2 + variance),
+        "std": np.sqrt(variance),
+        "max_abs": moments.max_abs * known,
+    }
+    result = {name: values[:outputs].astype(np.float32) for name, values in maps.items()}
+    result["count"] = moments.count[:outputs]
+    if aggregate.shape.labels:
+        result |= {f"label_{name}": values[outputs:].astype(np.float32) for name, values in maps.items()}
+        result["label_count"] = moments.count[outputs:]
+    rows, columns = (len(edges) - 1 for edges in places.edges)
+    result["share"] = np.full((outputs, rows, columns), np.nan, np.float32)
+    for output, place in places.of.items():
+        result["share"][output] = place.cells / place.count
+    result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
+    result["map_pool"] = np.array(aggregate.shape.map_pool)
+    return result
+
+
+def _block_shares(height: int, width: int, pool: int) -> np.ndarray:
+    """(ceil(height / pool), ceil(width / pool)) share of the picture's pixels in each block; sums to 1."""
+    rows, columns = (np.diff(np.arange(0, side, pool), append=side) for side in (height, width))
+    return rows[:, None] * columns / (height * width)

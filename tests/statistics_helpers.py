@@ -1,0 +1,90 @@
+"""Batches of known Jacobians, measured by loops: the oracle of the statistics' tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from augnet.engine.batch import JacobianBatch, MapMoments
+
+
+def batch_of(
+    rows,
+    outputs,
+    *,
+    selected=None,
+    inputs=None,
+    probabilities=None,
+    label_ids=None,
+    label_count=0,
+    map_pool=1,
+):
+    """The batch that an engine would measure.
+
+    Args:
+        rows: (n, K, height, width, channel), the Jacobian of every output.
+        outputs: (n, K).
+        selected: (n, R) or (R,), default every output; -1 for no row.
+        inputs: (n, height, width, channel), default zeros.
+        label_ids: (n,), the labels' groups in the moments.
+    """
+    rows, outputs = np.asarray(rows, np.float64), np.asarray(outputs, np.float64)
+    n, count, height, width, channel = rows.shape
+    selected = np.arange(count) if selected is None else np.asarray(selected)
+    selected = np.broadcast_to(selected, (n, selected.shape[-1])).astype(np.int32)
+    inputs = np.zeros((n, height, width, channel)) if inputs is None else inputs
+    taken = [rows[k, selected[k]] for k in range(n)]
+    flat = [part.reshape(len(part), -1) for part in taken]
+    found = [np.flatnonzero(selected[k] == np.argmax(outputs[k])) for k in range(n)]
+    own = [
+        taken[k][place[0]] if len(place) else np.full(rows.shape[2:], np.nan) for k, place in enumerate(found)
+    ]
+    with np.errstate(invalid="ignore"):  # rows of NaN and Inf are meant
+        return JacobianBatch(
+            outputs=outputs,
+            probabilities=probabilities,
+            selected=selected,
+            gram=np.stack([part @ part.T for part in flat]),
+            l1_from_predicted=np.stack([np.abs(own[k].ravel() - flat[k]).sum(axis=1) for k in range(n)]),
+            magnitude=np.stack([np.sqrt((row**2).sum(axis=-1)) for row in own]).astype(np.float32),
+            input_dot=np.array([(inputs[k] * own[k]).sum() for k in range(n)]),
+            stored=selected,
+            rows=None,
+            moments=moments_of(groups_of(taken, own, selected, count, label_ids, label_count), map_pool),
+            predicted_l1=np.array([np.abs(row).sum() for row in own]),
+        )
+
+
+def groups_of(taken, own, selected, outputs, label_ids, label_count):
+    """For every group, its finite rows: those of each output, then the predicted ones of each label."""
+    groups = [[] for _ in range(outputs + label_count)]
+    for k, rows in enumerate(taken):
+        for output, row in zip(selected[k], rows, strict=True):
+            if output >= 0 and np.isfinite(row).all():
+                groups[output].append(row)
+        if label_count and label_ids[k] >= 0 and np.isfinite(own[k]).all():
+            groups[outputs + label_ids[k]].append(own[k])
+    shape = own[0].shape
+    return [np.array(rows).reshape(-1, *shape) for rows in groups]
+
+
+def moments_of(groups, pool=1):
+    """MapMoments of lists of rows (m, height, width, channel), block by block of pixels."""
+    shape = groups[0].shape[1:]
+    size = (-(-shape[0] // pool), -(-shape[1] // pool), shape[2])
+    maps = [np.zeros((len(groups), *size)) for _ in range(4)]
+    for g, rows in enumerate(groups):
+        for y, x, c in np.ndindex(size) if len(rows) else ():
+            block = rows[:, y * pool : (y + 1) * pool, x * pool : (x + 1) * pool, c]
+            mean = block.mean()
+            m2 = ((block - mean) ** 2).mean(axis=(1, 2)).sum()
+            for target, value in zip(
+                maps, (mean, m2, np.abs(block).mean(), np.abs(block).max()), strict=True
+            ):
+                target[g, y, x, c] = value
+    return MapMoments(np.array([len(rows) for rows in groups], np.int64), *maps)
+
+
+def random_batch(rng, n=6, outputs=4, shape=(5, 6, 3), **kwargs):
+    """Rows and outputs of normal numbers; float32 rows, as an engine's."""
+    rows = rng.normal(size=(n, outputs, *shape)).astype(np.float32)
+    return batch_of(rows, rng.normal(size=(n, outputs)), inputs=rng.random((n, *shape)), **kwargs)
