@@ -1,0 +1,45 @@
+"""The tutorials run."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_create_augnet(tmp_path, capsys):
+    example("create_augnet").main(["--quick", "--output", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "saved and loaded a AugNet; its Jacobian is the same: True" in printed
+    difference = float(printed.split("Jacobian to finite differences: ")[1].split()[0])
+    assert difference < 1e-3
+    assert (tmp_path / "regression.keras").is_file()
+
+
+def test_derivatives_of_the_target_function():
+    module = example("create_augnet")
+    x, step = np.array([0.3, -0.4, 0.5, 0.1]), 1e-6
+    ahead, behind = module.target(x + step * np.eye(4)), module.target(x - step * np.eye(4))
+    np.testing.assert_allclose(module.target_jacobian(x), ((ahead - behind) / (2 * step)).T, atol=1e-8)
+
+
+def test_trained_model_to_augnet(tmp_path, capsys):
+    example("trained_model_to_augnet").main(["--quick", "--output", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "same weights: True, and the same predictions: True" in printed
+    assert "finite differences:" in printed and "as " in printed
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["input.png", *(f"jacobian_{number:02d}.png" for number in range(13))]
+    with Image.open(tmp_path / "input.png") as picture:
+        assert picture.size == (32, 32)
