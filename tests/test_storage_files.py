@@ -88,3 +88,10 @@ def test_only_what_an_audit_wrote_is_removed(folder):
 def test_shard_names_are_fixed():
     assert names.shard("statistics", 3, 32) == "statistics/part-00003-of-00032.parquet"
     assert names.shard("jacobians", 0, 1, "npz") == "jacobians/part-00000-of-00001.npz"
+
+
+def test_of_several_writers_the_first_one_wins(folder):
+    for value in (1, 2):
+        folder.write_json_once("engine-cpu.json", {"value": value})
+    assert folder.read_json("engine-cpu.json") == {"value": 1}
+    assert os.listdir(folder.path("")) == ["engine-cpu.json"]

@@ -106,7 +106,7 @@ def find_hotspots(places: Places) -> list[Hotspot]:
 
 
 def _expected(cells: np.ndarray, y_edges: np.ndarray, x_edges: np.ndarray) -> np.ndarray:
-    """(output, row, column) share of each window that needs no shortcut, from mean shares (output, row, column)."""
+    """(output, row, column) share of each window that needs no shortcut, from the cells' mean shares."""
     area = np.diff(y_edges)[:, None] * np.diff(x_edges) / (y_edges[-1] * x_edges[-1])
     down, across = _gaussian(cells.sum(axis=2), y_edges), _gaussian(cells.sum(axis=1), x_edges)
     reference = window_sums(down[:, :, None] * across[:, None, :])

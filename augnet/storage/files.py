@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,8 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from augnet.errors import AuditError
+from augnet.secrets import without_secrets
 from augnet.storage import names
 
 
@@ -61,10 +64,16 @@ class OutputFolder:
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def __str__(self) -> str:
-        return self.root
+        return without_secrets(self.root)
 
     def path(self, name: str) -> str:
-        """The file's full path in its own file system."""
+        """The file's full path in its own file system.
+
+        Raises:
+            AuditError: a name that leads out of the folder: tables and records may come from strangers.
+        """
+        if ".." in name.split("/"):
+            raise AuditError(f"{self}: refers to {name!r}, outside of its folder, which is not followed")
         return f"{self._base}/{name}"
 
     def exists(self, name: str) -> bool:
@@ -86,26 +95,61 @@ class OutputFolder:
         return self.fs.cat_file(self.path(name))
 
     def read_json(self, name: str) -> Any:
-        return json.loads(self.read_bytes(name))
+        """Raises AuditError when the file holds no JSON."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError:
+            raise AuditError(f"{self}: {name} is damaged; --fresh makes the audit anew") from None
+
+    def write_sealed(self, name: str, tree: dict[str, Any]) -> None:
+        """JSON with its own checksum inside, so that any change to the file is found; durable on return."""
+        with self.writing(name) as temporary, temporary.open("wb") as stream:
+            stream.write(_sealed(tree))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def read_sealed(self, name: str) -> dict[str, Any]:
+        """What `write_sealed` wrote, without the checksum.
+
+        Raises:
+            AuditError: the file is not as it was written.
+        """
+        data = self.read_bytes(name)
+        try:
+            tree = json.loads(data)
+            del tree["sha256"]
+            intact = _sealed(tree) == data
+        except (ValueError, TypeError, KeyError, RecursionError):
+            intact = False
+        if not intact:
+            raise AuditError(f"{self}: {name} is damaged or was edited; --fresh makes the audit anew")
+        return tree
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A private temporary file to fill; it takes its place under `name` when the block ends well."""
+        """A private temporary file to fill; it takes its place under `name` when the block ends well.
+
+        Raises:
+            AuditError: the file cannot be written: a full disk, no permission.
+        """
         target = self.path(name)
         folder = os.path.dirname(target) if self.is_local else tempfile.gettempdir()
-        if self.is_local:
-            os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=names.TEMPORARY_PREFIX, dir=folder)
-        os.close(handle)
         try:
-            yield Path(temporary)
             if self.is_local:
-                os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, target)
-            else:
-                self.fs.put_file(temporary, target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+                os.makedirs(folder, exist_ok=True)
+            with private_file(folder) as temporary:
+                yield temporary
+                if self.is_local:
+                    os.chmod(temporary, 0o666 & ~_umask())
+                    os.replace(temporary, target)
+                else:
+                    self.fs.put_file(str(temporary), target)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise AuditError(
+                f"output: cannot write {name} in {self} ({reason}); mend that, and the same command goes on "
+                "from the finished units"
+            ) from error
 
     def write_bytes(self, name: str, data: bytes) -> None:
         with self.writing(name) as temporary:
@@ -113,6 +157,22 @@ class OutputFolder:
 
     def write_json(self, name: str, tree: Any) -> None:
         self.write_bytes(name, json_bytes(tree))
+
+    def write_json_once(self, name: str, tree: Any) -> None:
+        """Write a file that is not there yet; of several writers at a time, one wins and the others do nothing.
+
+        On storage without such an operation, the last one wins.
+        """
+        if not self.is_local:
+            if not self.exists(name):
+                self.write_json(name, tree)
+            return
+        os.makedirs(self._base, exist_ok=True)
+        with private_file(self._base) as temporary:
+            temporary.write_bytes(json_bytes(tree))
+            os.chmod(temporary, 0o666 & ~_umask())
+            with suppress(FileExistsError):
+                os.link(temporary, self.path(name))
 
     def entry(self, name: str) -> FileEntry:
         """Size and checksum of a file as it is now."""
@@ -126,21 +186,71 @@ class OutputFolder:
         except FileNotFoundError:
             return False
 
-    def foreign_names(self) -> list[str]:
-        """What lies in the folder that no audit writes."""
-        return [name for name in self._entries() if not names.belongs_to_audit(name)]
+    def sweep(self) -> None:
+        """Delete the temporary files that dead processes left; those of running ones stay."""
+        for name in self._names() if self.is_local else ():
+            if name.rpartition("/")[2].startswith(names.TEMPORARY_PREFIX):
+                with suppress(OSError), open(self.path(name), "r+b") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by whoever writes it
+                    os.unlink(stream.name)
+
+    def foreign_names(self) -> Iterator[str]:
+        """The files in the folder that no audit writes."""
+        return (name for name in self._names() if not names.belongs_to_audit(name))
+
+    def audit_names(self) -> Iterator[str]:
+        """The files in the folder that an audit may have written, finished or not."""
+        return filter(names.belongs_to_audit, self._names())
 
     def remove_audit(self) -> None:
         """Delete what an audit wrote here, and nothing else."""
-        for name in filter(names.belongs_to_audit, self._entries()):
-            self.fs.rm(self.path(name), recursive=True)
+        for name in list(self.audit_names()):
+            self.fs.rm_file(self.path(name))
+        for kind in names.FOLDERS if self.is_local else ():
+            with suppress(OSError):  # it holds something else, or is not there
+                os.rmdir(self.path(kind))
 
-    def _entries(self) -> list[str]:
-        try:
-            found = self.fs.ls(self._base, detail=False, refresh=True)
-        except FileNotFoundError:
-            return []
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+    def _names(self) -> Iterator[str]:
+        """Every file below the folder."""
+        for folder, _, files in self.fs.walk(self._base):
+            inside = folder.rstrip("/")[len(self._base) :].lstrip("/")
+            yield from (f"{inside}/{name}" if inside else name for name in sorted(files))
+
+
+_private: set[str] = set()
+
+
+@contextmanager
+def private_file(folder: str) -> Iterator[Path]:
+    """A temporary file that only this user can read, deleted at the end of the block unless it was renamed.
+
+    It is locked for as long as its process lives: a `.writing-` file without a lock is nobody's.
+    """
+    handle, name = _locked_file(folder)
+    _private.add(name)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+        _private.discard(name)
+        os.close(handle)
+
+
+def discard_private_files() -> None:
+    """Delete this process's temporary files: the last thing that it does when it is interrupted."""
+    for name in list(_private):
+        with suppress(OSError):
+            os.unlink(name)
+
+
+def _locked_file(folder: str) -> tuple[int, str]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=names.TEMPORARY_PREFIX, dir=folder)
+        with suppress(OSError):  # a file system without locks: then nothing is ever swept there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)  # swept between the two
 
 
 def digest(name: str, stream: BinaryIO) -> FileEntry:
@@ -155,6 +265,10 @@ def digest(name: str, stream: BinaryIO) -> FileEntry:
 def json_bytes(tree: Any) -> bytes:
     """Stable, readable JSON: the same tree gives the same bytes. NaN is an error, as JSON has none."""
     return (json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _sealed(tree: dict[str, Any]) -> bytes:
+    return json_bytes({**tree, "sha256": hashlib.sha256(json_bytes(tree)).hexdigest()})
 
 
 def _umask() -> int:

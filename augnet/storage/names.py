@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 RUN = "run.json"
 PLAN = "plan.parquet"
 SUMMARY = "summary.json"
@@ -26,6 +28,9 @@ SHARD_SUFFIXES = {
 }
 
 
+FOLDERS = (*SHARD_SUFFIXES, REPORT_FOLDER)
+
+
 def shard(kind: str, unit_id: int, unit_count: int, suffix: str | None = None) -> str:
     """`statistics/part-00003-of-00032.parquet`: the same unit always writes the same name."""
     return f"{kind}/part-{unit_id:05d}-of-{unit_count:05d}.{suffix or SHARD_SUFFIXES[kind]}"
@@ -37,12 +42,25 @@ def engine(device: str) -> str:
 
 
 def belongs_to_audit(name: str) -> bool:
-    """Whether an audit writes a file or folder of this name at the top of its output folder."""
+    """Whether an audit writes a file of this name in its output folder. No other is read or deleted there."""
+    return bool(_WRITTEN.fullmatch(name))
+
+
+def _written() -> re.Pattern[str]:
     files = (RUN, PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY, MANIFEST)
-    folders = (*SHARD_SUFFIXES, REPORT_FOLDER)
-    return (
-        name in files
-        or name in folders
-        or name.startswith(TEMPORARY_PREFIX)
-        or (name.startswith("engine-") and name.endswith(".json"))
+    folders = "|".join(FOLDERS)
+    suffixes = {**SHARD_SUFFIXES, "jacobians": "(parquet|npz)"}
+    return re.compile(
+        "|".join(
+            [
+                *map(re.escape, files),
+                r"engine-[a-z]+\.json",
+                *(rf"{kind}/part-\d{{5,}}-of-\d{{5,}}\.{suffix}" for kind, suffix in suffixes.items()),
+                rf"{REPORT_FOLDER}/[\w-]+\.(html|png)",
+                rf"(({folders})/)?{re.escape(TEMPORARY_PREFIX)}\w+",
+            ]
+        )
     )
+
+
+_WRITTEN = _written()

@@ -1,0 +1,206 @@
+"""Auditing one unit: read, decode, differentiate, measure, write. Works without Beam."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from augnet.engine import Engine, JacobianBatch
+from augnet.errors import AuditError, ImageError
+from augnet.loading import fingerprint, load_model
+from augnet.opening import open_engine
+from augnet.run import Run
+from augnet.sources import ImageRef, Prepared, Preprocess, Source, open_source
+from augnet.statistics.aggregate import Aggregate, Shape
+from augnet.statistics.image import image_statistics, task_of
+from augnet.storage import names
+from augnet.storage.files import OutputFolder, UnitRecord
+from augnet.storage.unit import UnitFiles
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """A row group of the plan. A few bytes: this, and the record of it, is all that travels.
+
+    Attributes:
+        unit_id: its number, and its row group in plan.parquet.
+        unit_count: how many units the plan has; part of the file names.
+    """
+
+    unit_id: int
+    unit_count: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image of the plan, ready for the model."""
+
+    ref: ImageRef
+    prepared: Prepared
+
+
+class Auditor:
+    """What a worker process holds: the model once, and the folder that it writes to.
+
+    Safe to use from several threads: while one unit computes, another decodes or writes.
+    """
+
+    def __init__(
+        self, run: Run, folder: OutputFolder, engine: Engine, preprocess: Preprocess, source: Source
+    ):
+        self.run, self.folder, self.engine = run, folder, engine
+        self.preprocess, self.source = preprocess, source
+        self._task = task_of(engine.spec.activation, engine.spec.output_count, bool(run.label_outputs))
+        self._shape = Shape(
+            engine.spec.output_count,
+            len(run.mapped_labels),
+            *engine.spec.input_shape,
+            map_pool=run.map_pool,
+            gallery=run.config.statistics.gallery,
+        )
+        self._label_ids: dict[str | None, int] = {name: k for k, name in enumerate(run.mapped_labels)}
+        self._label_outputs: dict[str | None, int] = {name: k for name, k in run.label_outputs.items()}
+        self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="decode")
+
+    @classmethod
+    def open(cls, output: str) -> Auditor:
+        """The auditor of the run that the folder `output` describes; loads the model.
+
+        Raises:
+            AuditError: the model is no longer the one that was planned with.
+        """
+        folder = OutputFolder(output)
+        run = Run.read(folder)
+        model = load_model(run.config.model)
+        if fingerprint(model) != run.identity["model"]:
+            path = run.config.model.path
+            raise AuditError(f"model.path: {path!r} changed after the audit began; restore it or use --fresh")
+        engine, preprocess = open_engine(run, model, folder)
+        return cls(run, folder, engine, preprocess, open_source(run.config.images))
+
+    def audit(self, unit: WorkUnit, on_batch: Callable[[int], None] = lambda images: None) -> UnitRecord:
+        """Audit one unit, or return its record where an earlier attempt has finished it.
+
+        Every file is written whole and under the unit's own name, the record last: doing a unit again,
+        anywhere, gives the same files.
+
+        Args:
+            unit: to audit.
+            on_batch: told the number of images after each batch; for progress and metrics.
+        """
+        record = unit_record(self.folder, unit, self.run.fingerprint)
+        if record and all(self.folder.intact(entry) for entry in record.files):
+            log.info("unit %d: already done", unit.unit_id)
+            return record
+        refs = self._planned(unit)
+        files = UnitFiles(self.folder, unit.unit_id, unit.unit_count)
+        aggregate = Aggregate.empty(self._shape)
+        failures: list[dict[str, Any]] = []
+        audited = 0
+        with files.storing_jacobians(self.run.config.store, self.engine.spec.stored_shape[1:]):
+            for images in self._batches(refs, failures):
+                batch, columns = self._measure(images, aggregate)
+                files.add(columns, batch.stored, batch.rows)
+                audited += len(images)
+                on_batch(len(images))
+        aggregate.failures = len(failures)
+        record = UnitRecord(
+            unit_id=unit.unit_id,
+            fingerprint=self.run.fingerprint,
+            planned=len(refs),
+            audited=audited,
+            failed=len(failures),
+            files=files.close(failures, aggregate.save),
+        )
+        self.folder.write_bytes(names.shard("records", unit.unit_id, unit.unit_count), record.to_json())
+        log.info("unit %d: %d images audited, %d failed", unit.unit_id, audited, len(failures))
+        return record
+
+    def _planned(self, unit: WorkUnit) -> list[ImageRef]:
+        with self.folder.open(names.PLAN) as stream, pq.ParquetFile(stream) as plan:
+            rows = plan.read_row_group(unit.unit_id, columns=["image_id", "uri", "label"]).to_pylist()
+        return [ImageRef(**row) for row in rows]
+
+    def _batches(self, refs: list[ImageRef], failures: list[dict[str, Any]]) -> Iterator[list[Decoded]]:
+        """Full batches of decoded images in plan order; an image that fails goes to `failures` instead."""
+        batch: list[Decoded] = []
+        for ref, prepared in zip(refs, self._decode_ahead(refs), strict=True):
+            if isinstance(prepared, ImageError):
+                log.warning("image %s: failed to %s: %s", ref.image_id, prepared.stage, prepared)
+                failure = {"image_id": ref.image_id, "uri": ref.uri}
+                failures.append(failure | {"stage": prepared.stage, "error": str(prepared)})
+                continue
+            batch.append(Decoded(ref, prepared))
+            if len(batch) >= self.engine.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _decode_ahead(self, refs: Iterable[ImageRef]) -> Iterator[Prepared | ImageError]:
+        """Decode in threads, in order, at most two batches ahead of the device."""
+        waiting: deque[Future[Prepared | ImageError]] = deque()
+        for ref in refs:
+            waiting.append(self._decoders.submit(self._decode, ref))
+            if len(waiting) >= 2 * self.engine.batch_size:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _decode(self, ref: ImageRef) -> Prepared | ImageError:
+        try:
+            return self.preprocess(self.source.read(ref))
+        except ImageError as error:
+            return error
+
+    def _measure(
+        self, images: list[Decoded], aggregate: Aggregate
+    ) -> tuple[JacobianBatch, dict[str, list[Any]]]:
+        """Differentiate one batch, add it to the aggregate, and return its statistics by column."""
+        refs = [image.ref for image in images]
+        pixels = np.stack([image.prepared.image for image in images])
+        label_ids = np.array([self._label_ids.get(ref.label, -1) for ref in refs], np.int32)
+        targets = np.array([self._label_outputs.get(ref.label, -1) for ref in refs], np.int32)
+        batch = self.engine.measure(pixels, label_ids, targets)
+        columns: dict[str, Any] = image_statistics(
+            batch,
+            task=self._task,
+            label_outputs=targets,
+            border=self.run.config.statistics.border,
+            logits=self.engine.spec.space == "logits" or self.engine.spec.activation is None,
+            unconnected=self.engine.spec.unconnected,
+        )
+        for key in ("image_id", "uri", "label"):
+            columns[key] = [getattr(ref, key) for ref in refs]
+        aggregate.add(
+            batch,
+            columns,
+            pixels,
+            image_ids=columns["image_id"],
+            label_ids=label_ids,
+            picture=lambda index: self.preprocess.picture(pixels[index]),
+            resized=sum(image.prepared.resized for image in images),
+            recolored=sum(image.prepared.recolored for image in images),
+        )
+        return batch, columns
+
+
+def unit_record(folder: OutputFolder, unit: WorkUnit, fingerprint: str) -> UnitRecord | None:
+    """The unit's record, if there is one of this run; its files are not looked at."""
+    try:
+        record = UnitRecord.from_json(
+            folder.read_bytes(names.shard("records", unit.unit_id, unit.unit_count))
+        )
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if (record.fingerprint, record.unit_id) == (fingerprint, unit.unit_id) else None

@@ -1,0 +1,112 @@
+"""The end of an audit: fold the units into the summary, maps, gallery, report and manifest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from augnet.audit import WorkUnit, unit_record
+from augnet.errors import AuditError
+from augnet.report.page import render
+from augnet.run import Run
+from augnet.statistics.aggregate import Aggregate
+from augnet.statistics.summary import summarize
+from augnet.storage import names
+from augnet.storage.files import FileEntry, OutputFolder, UnitRecord
+from augnet.storage.reader import Audit
+from augnet.storage.shards import write_table
+
+
+def finalize(output: str) -> dict[str, Any]:
+    """Fold every unit of the plan, in order, and write the manifest last.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        AuditError: a unit is missing.
+    """
+    folder = OutputFolder(output)
+    run = Run.read(folder)
+    records = _records(folder, run)
+    aggregate = _fold(folder, run)
+    audit = Audit(folder)
+    summary = summarize(
+        audit.column,
+        aggregate,
+        label_names=run.mapped_labels,
+        border=run.config.statistics.border,
+    )
+    folder.write_json(names.SUMMARY, summary.summary)
+    tables = {
+        names.OUTPUTS: summary.outputs,
+        names.SLICES: summary.slices,
+        names.OUTPUT_PAIRS: summary.output_pairs,
+    }
+    for name, table in tables.items():
+        with folder.writing(name) as path:
+            write_table(path, table)
+    for name, arrays in {names.MAPS: summary.maps, names.GALLERY: aggregate.gallery.arrays()}.items():
+        with folder.writing(name) as path, path.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+    render(audit)
+    manifest = _manifest(folder, run, records)
+    folder.write_json(names.MANIFEST, manifest)
+    replace(run, times=run.times | {"finished": time.time()}).write(folder)
+    return manifest
+
+
+def _records(folder: OutputFolder, run: Run) -> list[UnitRecord]:
+    """The record of every unit, in order."""
+    found = [unit_record(folder, WorkUnit(unit, run.units), run.fingerprint) for unit in range(run.units)]
+    missing = [unit for unit, record in enumerate(found) if record is None]
+    if missing:
+        raise AuditError(
+            f"{folder}: {len(missing)} of {run.units} units are missing (the first is {missing[0]}); "
+            "run the same command again to audit them"
+        )
+    return [record for record in found if record]
+
+
+def _fold(folder: OutputFolder, run: Run) -> Aggregate:
+    """The units' aggregates, merged in unit order, so that rounding is the same every time."""
+    total: Aggregate | None = None
+    for unit in range(run.units):
+        with folder.open(names.shard("aggregates", unit, run.units)) as stream:
+            part = Aggregate.load(stream)
+        if total is None:
+            total = part
+        else:
+            total.merge(part)
+    assert total is not None, "a plan has at least one unit"
+    return total
+
+
+def _manifest(folder: OutputFolder, run: Run, records: list[UnitRecord]) -> dict[str, Any]:
+    """Counts and checksums. run.json is left out: its times are no result."""
+    counts = {
+        key: sum(getattr(record, key) for record in records) for key in ("planned", "audited", "failed")
+    }
+    if not counts["planned"] == run.images == counts["audited"] + counts["failed"]:
+        raise AuditError(f"{folder}: {run.images} images were planned, but the units' counts are {counts}")
+    top = (
+        names.PLAN,
+        names.SUMMARY,
+        names.OUTPUTS,
+        names.SLICES,
+        names.OUTPUT_PAIRS,
+        names.MAPS,
+        names.GALLERY,
+    )
+    made = [
+        folder.entry(name) for name in (*top, *folder.names("records"), *folder.names(names.REPORT_FOLDER))
+    ]
+    files: list[FileEntry] = [entry for record in records for entry in record.files] + made
+    return {
+        "fingerprint": run.fingerprint,
+        "counts": counts,
+        "files": [asdict(entry) for entry in sorted(files, key=lambda entry: entry.name)],
+    }

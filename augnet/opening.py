@@ -1,0 +1,84 @@
+"""From a run's description to the engine that computes it, its choices by timing made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from augnet.config import config_json
+from augnet.engine import Engine, ModelSpec
+from augnet.run import Run
+from augnet.sources import Preprocess
+from augnet.storage import names
+from augnet.storage.files import OutputFolder, json_bytes
+
+log = logging.getLogger(__name__)
+
+
+def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Engine, Preprocess]:
+    """The engine that computes what the run asks for, and the preprocessing that feeds it.
+
+    What the engine chooses by timing is chosen once: the first worker of an audit writes it into the audit's
+    folder, where every other worker and every resumed run reads it. It is kept in the user's cache too, so that
+    the next audit of the same model on this machine chooses alike, and gives the same bytes.
+    """
+    config, spec = run.config, ModelSpec(**run.model)
+    preprocess = Preprocess(
+        config.preprocess,
+        *spec.input_shape,
+        model_rescales=spec.rescale_reason,
+        max_pixels=config.images.max_pixels,
+    )
+
+    def engine(choice: dict[str, Any] | None) -> Engine:
+        return Engine(
+            model,
+            output=config.model.output,
+            space=config.model.space,
+            outputs=config.jacobian.outputs,
+            stored=config.store.jacobians,
+            store_dtype=config.store.dtype,
+            store_channels=config.store.channels,
+            store_pool=config.store.pool,
+            precision=config.jacobian.precision,
+            batch_size=config.jacobian.batch_size,
+            input_size=config.preprocess.size,
+            input_scale=preprocess.input_scale if config.jacobian.input_space == "pixel" else None,
+            label_count=len(run.mapped_labels),
+            map_pool=run.map_pool,
+            choice=choice,
+        )
+
+    name = names.engine(spec.device)
+    if folder.exists(name):
+        return engine(folder.read_json(name)), preprocess
+    cache, key = OutputFolder(str(cache_folder())), f"{_choice_key(run)}.json"
+    if not cache.exists(key):
+        cache.write_json_once(key, engine(None).choice())
+    folder.write_json_once(name, cache.read_json(key))
+    return engine(folder.read_json(name)), preprocess
+
+
+def cache_folder() -> Path:
+    """Where choices are kept between audits: $XDG_CACHE_HOME/augnet/engine, by default below ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "augnet" / "engine"
+
+
+def _choice_key(run: Run) -> str:
+    """Digest of all that a choice depends on: model, rows, what is kept of them, libraries, device, cores."""
+    config = config_json(run.config)
+    parts = {
+        "model": run.identity["model"],
+        **{section: config[section] for section in ("jacobian", "store")},
+        "spec": run.model,
+        "maps": [len(run.mapped_labels), run.map_pool],
+        "versions": run.versions,
+        "cores": os.cpu_count(),
+    }
+    return hashlib.sha256(json_bytes(parts)).hexdigest()

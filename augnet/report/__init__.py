@@ -1,0 +1,1 @@
+"""The report of an audit: figures and one HTML page, made from its files alone."""

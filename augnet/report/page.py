@@ -1,0 +1,301 @@
+"""The HTML page of an audit, rendered from its files alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from augnet.report import figures
+from augnet.report.words import output_name, shortcut_sentence
+from augnet.storage import names
+from augnet.storage.reader import Audit
+
+SHOWN_MAPS = 30
+SHOWN_FAILURES = 50
+SHOWN_LABELS = 50
+
+GALLERIES = {
+    "margin_l2": (
+        "Near and far from a decision boundary",
+        "margin_l2 is the distance, in model input units, to the nearest point where the linearised model "
+        "would predict another class. Images with small margins are those that the model could easily be "
+        "talked out of.",
+        {"lowest": "Smallest margin", "highest": "Largest margin"},
+    ),
+    "frobenius": (
+        "Most and least sensitive",
+        "frobenius is the norm of the whole Jacobian: how much all outputs together react to a small change "
+        "of the image.",
+        {"highest": "Largest norm", "lowest": "Smallest norm"},
+    ),
+}
+
+MEANINGS = {
+    "probability": "of the predicted class",
+    "frobenius": "norm of the Jacobian",
+    "spectral": "largest singular value",
+    "stable_rank": "frobenius\u00b2 / spectral\u00b2",
+    "effective_rank": "exponential of the singular values' entropy",
+    "margin_l2": "l2 distance to the nearest boundary, linearised",
+    "margin_linf": "the same in the largest change of a pixel",
+    "loss_gradient_l2": "norm of the cross-entropy's gradient",
+    "gini": "1: all sensitivity on one pixel; 0: evenly spread",
+    "entropy": "1: evenly spread; 0: on one pixel",
+    "border_fraction": "share of the sensitivity in the outer frame",
+    "centre_y": "centre of the sensitivity, 0 top, 1 bottom",
+    "centre_x": "centre of the sensitivity, 0 left, 1 right",
+    "spread": "of the sensitivity, relative to the diagonal",
+    "alignment": "|<image, row>| / norm of the row",
+}
+
+
+def render(audit: Audit) -> str:
+    """Write report/index.html and its pictures; the same files give the same bytes.
+
+    Returns:
+        The page's full path.
+    """
+    pictures = _Pictures(audit)
+    page = _template().render(
+        title=_short(audit.run["config"]["model"]["path"]),
+        shortcuts=_shortcuts(audit, pictures),
+        maps=_output_maps(audit, pictures),
+        label_maps=_label_maps(audit, pictures),
+        mean_image=pictures.add("mean-image", figures.picture(_mean_picture(audit))),
+        map_note=_map_note(audit),
+        galleries=_galleries(audit, pictures),
+        plots=_plots(audit, pictures),
+        failures=audit.failures.slice(0, SHOWN_FAILURES).to_pylist(),
+        **_texts(audit),
+        **_tables(audit),
+    )
+    audit.folder.write_bytes(names.REPORT, page.encode())
+    return audit.folder.path(names.REPORT)
+
+
+class _Pictures:
+    """The page's pictures: written beside it, under names that hold nothing of the data."""
+
+    def __init__(self, audit: Audit):
+        self._folder = audit.folder
+
+    def add(self, name: str, data: bytes) -> str:
+        """Write one PNG; returns its address in the page."""
+        self._folder.write_bytes(f"{names.REPORT_FOLDER}/{name}.png", data)
+        return f"{name}.png"
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("augnet.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("template.html")
+
+
+def _texts(audit: Audit) -> dict[str, Any]:
+    """Headline, cards, and how the audit was made."""
+    run, counts, summary = audit.run, audit.counts, audit.summary
+    config, model, preprocess = run["config"], run["model"], run["preprocess"]
+    height, width, channels = model["input_shape"]
+    space = (
+        "before the final " + model["activation"] if model["space"] == "logits" else "as the model gives them"
+    )
+    cards = [("images audited", f"{counts['audited']:,}"), ("failed", f"{counts['failed']:,}")]
+    if summary["judged"]:
+        cards.append(("accuracy", f"{summary['accuracy']:.1%}"))
+    cards += [(name, f"{summary[name]:,}") for name in ("resized", "recolored") if summary[name]]
+    cards += [(f"flagged {flag}", f"{count:,}") for flag, count in summary["flags"].items() if count]
+    units = "0..255 pixel step" if config["jacobian"]["input_space"] == "pixel" else "model input"
+    details = [
+        ("model", config["model"]["path"]),
+        ("images", config["images"]["path"]),
+        ("Jacobian of", f"{model['output_count']} outputs, {space}; rows: {config['jacobian']['outputs']}"),
+        ("with respect to", f"{height} x {width} x {channels} inputs, per unit of {units}"),
+        ("scale", f"{_scale(preprocess['scale'])}. {preprocess['reason']}"),
+        ("labels", run["label_rule"]),
+        (
+            "stored",
+            f"{config['store']['jacobians']} rows, {config['store']['format']}, {config['store']['dtype']}",
+        ),
+        ("fingerprint", run["fingerprint"]),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(run["versions"].items()))),
+    ]
+    return {
+        "counts": counts,
+        "cards": cards,
+        "details": details,
+        "model_text": f"Model {_short(config['model']['path'])}: {model['output_count']} outputs, "
+        f"{height} x {width} x {channels} inputs.",
+        "images_text": f"Images {config['images']['path']}: {counts['planned']:,} planned.",
+    }
+
+
+def _shortcuts(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
+    """Each flagged output: its sentence, its map with the place outlined, and the images that show it."""
+    items = []
+    for item in audit.summary["shortcuts"]:
+        name, share = output_name(audit, item["output"]), audit.maps["share"][item["output"]]
+        cells = np.array(share.shape) / audit.run["model"]["input_shape"][:2]
+        top, left = np.rint(np.array([item["y"], item["x"]]) * cells).astype(int).tolist()
+        height, width = np.rint(np.array([item["height"], item["width"]]) * cells).astype(int).tolist()
+        picture = figures.heat_map(share, _mean_picture(audit), (top, left, top + height, left + width))
+        items.append(
+            {
+                "name": name,
+                "text": f"{shortcut_sentence(audit, item)}. The images that show it most: "
+                + ", ".join(image["image_id"] for image in item["images"]),
+                "map": pictures.add(f"shortcut-{item['output']}", picture),
+            }
+        )
+    return items
+
+
+def _output_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
+    maps, backdrop = audit.maps["mean_abs"], _mean_picture(audit)
+    seen = np.flatnonzero(audit.maps["count"])
+    frequent = sorted(seen[np.argsort(-audit.maps["count"][seen], kind="stable")][:SHOWN_MAPS])
+    return [
+        _map(pictures, f"output-{k}", output_name(audit, k), maps[k], backdrop) for k in map(int, frequent)
+    ]
+
+
+def _label_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
+    if "label_mean_abs" not in audit.maps:
+        return []
+    maps, counts = audit.maps["label_mean_abs"], audit.maps["label_count"]
+    labels = [(k, name) for k, name in enumerate(audit.run["labels"]) if counts[k]][:SHOWN_MAPS]
+    return [
+        _map(pictures, f"label-{k}", f"label {name}", maps[k], _mean_picture(audit)) for k, name in labels
+    ]
+
+
+def _map(
+    pictures: _Pictures, file: str, name: str, values: np.ndarray, backdrop: np.ndarray
+) -> dict[str, str]:
+    magnitude = figures.over_channels(values)
+    data = figures.heat_map(magnitude, backdrop)
+    return {"name": name, "file": pictures.add(file, data), "mean": _number(float(magnitude.mean()))}
+
+
+def _map_note(audit: Audit) -> str:
+    outputs, pool = int(np.count_nonzero(audit.maps["count"])), int(audit.maps["map_pool"])
+    note = (
+        f" The {SHOWN_MAPS} outputs with the most rows of {outputs} are shown."
+        if outputs > SHOWN_MAPS
+        else ""
+    )
+    return note + (f" The maps are means over blocks of {pool} x {pool} pixels." if pool > 1 else "")
+
+
+def _mean_picture(audit: Audit) -> np.ndarray:
+    """The mean model input as a uint8 picture, its contrast stretched to be seen."""
+    mean = audit.maps["mean_input"]
+    low, high = float(mean.min()), float(mean.max())
+    return ((mean - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+
+
+def _galleries(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
+    galleries = []
+    for statistic, (title, text, ends) in GALLERIES.items():
+        shown = [
+            {"title": heading, "images": _exhibits(audit, pictures, statistic, end)}
+            for end, heading in ends.items()
+            if f"{statistic}.{end}.value" in audit.gallery
+        ]
+        if shown:
+            galleries.append({"statistic": statistic, "title": title, "text": text, "ends": shown})
+    return galleries
+
+
+def _exhibits(audit: Audit, pictures: _Pictures, statistic: str, end: str) -> list[dict[str, str]]:
+    parts = [
+        audit.gallery[f"{statistic}.{end}.{part}"] for part in ("image_id", "value", "thumbnail", "heat")
+    ]
+    exhibits = []
+    for number, (image_id, value, thumbnail, heat) in enumerate(zip(*parts, strict=True)):
+        file = f"{statistic}-{end}-{number}"
+        exhibit = {"image_id": str(image_id), "value": f"{statistic} {_number(float(value))}"}
+        exhibit["picture"] = pictures.add(file, figures.picture(thumbnail))
+        known = not np.isnan(heat).any()  # unknown where the predicted row was not computed
+        exhibit["heat"] = pictures.add(f"{file}-heat", figures.heat_map(heat, thumbnail)) if known else ""
+        exhibits.append(exhibit)
+    return exhibits
+
+
+def _plots(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
+    plots = []
+    for name, figure in _described(audit):
+        values = audit.column(name).drop_null().to_numpy()
+        data = figures.histogram(values, figure["q50"])
+        plots.append(
+            {"name": name, "meaning": MEANINGS[name], "file": pictures.add(f"distribution-{name}", data)}
+        )
+    return plots
+
+
+def _described(audit: Audit) -> list[tuple[str, dict[str, Any]]]:
+    """The statistics that have values."""
+    return [
+        (name, audit.summary["statistics"][name])
+        for name in MEANINGS
+        if audit.summary["statistics"][name]["count"]
+    ]
+
+
+def _tables(audit: Audit) -> dict[str, Any]:
+    """The tables of figures, as text."""
+    shown = ("count", "mean", "std", "min", "q05", "q25", "q50", "q75", "q95", "max")
+    headings = (
+        "images",
+        "mean",
+        "std",
+        "min",
+        "5 %",
+        "25 %",
+        "median",
+        "75 %",
+        "95 %",
+        "max",
+        "AUROC of error",
+    )
+    figures_of = [
+        [name, *(_number(figure[key]) for key in shown), _number(figure["auroc_wrong"])]
+        for name, figure in _described(audit)
+    ]
+    rows, per_label = [], ("margin_l2", "frobenius", "border_fraction", "entropy", "loss_gradient_l2")
+    slices = audit.slices.filter(pc.equal(audit.slices["column"], "label"))
+    means: dict[str, dict[str, Any]] = {}
+    for row in slices.to_pylist():
+        means.setdefault(row["value"], {})[row["statistic"]] = row
+    for label, found in list(means.items())[:SHOWN_LABELS]:
+        count = max(row["count"] for row in found.values())
+        rows.append([label, f"{count:,}", *(_number(found.get(name, {}).get("mean")) for name in per_label)])
+    return {
+        "figure_columns": headings,
+        "figures": figures_of,
+        "label_columns": ["label", "images", *(f"mean {name}" for name in per_label)],
+        "label_rows": rows,
+    }
+
+
+def _number(value: float | None) -> str:
+    """Four digits, or a dash for what is not known."""
+    if value is None or np.isnan(value):
+        return "\u2013"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _scale(scale: Any) -> str:
+    return scale if isinstance(scale, str) else json.dumps(scale)
+
+
+def _short(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]

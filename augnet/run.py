@@ -1,0 +1,72 @@
+"""The description of an audit that every worker reads: `run.json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from augnet.config import Config, config_json
+from augnet.errors import AuditError
+from augnet.secrets import without_secrets
+from augnet.storage import names
+from augnet.storage.files import OutputFolder
+
+MAPPED_LABELS = 1000
+"""Above this many labels there are no maps per label."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a worker must know of an audit; `run.json` holds it.
+
+    Attributes:
+        config: as resolved, with what the model decided filled in.
+        fingerprint: sha256 of `identity`; two audits with the same one give the same files.
+        identity: model, config, plan and code, each of which decides about the result.
+        model: the model as the engine sees it.
+        preprocess: the resolved size, colour and scale, and why the scale was chosen.
+        images, units: how many.
+        labels: every label, sorted.
+        label_outputs: the model output that each label names; empty where labels and outputs do not match.
+        label_rule: how that was decided, for a person.
+        map_pool: side of the blocks of pixels that the dataset maps are kept over.
+        versions: of the libraries.
+        times: seconds since the epoch; never part of a result.
+    """
+
+    config: Config
+    fingerprint: str
+    identity: dict[str, Any]
+    model: dict[str, Any]
+    preprocess: dict[str, Any]
+    images: int
+    units: int
+    labels: tuple[str, ...]
+    label_outputs: dict[str, int]
+    label_rule: str
+    map_pool: int
+    versions: dict[str, str]
+    times: dict[str, float] = field(default_factory=dict)
+
+    def write(self, folder: OutputFolder) -> None:
+        """Beam's options stay out: they decide nothing of the result, and may hold keys and passwords."""
+        config = {key: part for key, part in config_json(self.config).items() if key != "beam"}
+        tree = {**asdict(self), "config": config | {"output": without_secrets(self.config.output)}}
+        folder.write_sealed(names.RUN, tree)
+
+    @classmethod
+    def read(cls, folder: OutputFolder) -> Run:
+        """Raises AuditError when run.json is damaged, or of another version."""
+        tree = folder.read_sealed(names.RUN)
+        try:
+            config = Config.model_validate(tree.pop("config"))
+            return cls(**{**tree, "labels": tuple(tree["labels"])}, config=config)
+        except (KeyError, TypeError, ValueError):
+            raise AuditError(
+                f"{folder}: {names.RUN} is of another version of augnet; --fresh makes the audit anew"
+            ) from None
+
+    @property
+    def mapped_labels(self) -> tuple[str, ...]:
+        """The labels that have maps of their own."""
+        return self.labels if len(self.labels) <= MAPPED_LABELS else ()

@@ -1,0 +1,80 @@
+"""How large an audit's Jacobians are, how they are cut into units, and whether they fit."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+
+import numpy as np
+
+from augnet.config import Config
+from augnet.engine.selection import row_count, stored_shape
+from augnet.engine.spec import ModelSpec
+from augnet.errors import ConfigError
+from augnet.storage.files import OutputFolder
+
+UNIT_IMAGES = 512
+UNIT_COMPUTED_BYTES = 8 * 1024**3
+"""A unit ends at whichever bound comes first: this many images, bytes computed, or store.shard_bytes."""
+
+
+def unit_images(config: Config, spec: ModelSpec) -> int:
+    """Images per unit: a power of two, so that batches fill, within the bounds above; at least one."""
+    computed = row_count(config.jacobian.outputs, spec.output_count) * math.prod(spec.input_shape) * 4
+    stored = max(1, stored_bytes(config, spec))
+    most = min(UNIT_IMAGES, UNIT_COMPUTED_BYTES // computed, config.store.shard_bytes // stored)
+    return 1 << max(0, most.bit_length() - 1)
+
+
+def stored_bytes(config: Config, spec: ModelSpec) -> int:
+    """Bytes of one image's stored Jacobian, before compression."""
+    rows, store = row_count(config.jacobian.outputs, spec.output_count), config.store
+    shape = stored_shape(store.jacobians, rows, spec.input_shape, store.pool, store.channels)
+    return math.prod(shape) * np.dtype(store.dtype).itemsize
+
+
+def refuse_oversize(config: Config, spec: ModelSpec, images: int) -> None:
+    """Raise ConfigError when the Jacobians would pass store.max_bytes or the free disk."""
+    limits = {f"store.max_bytes ({readable_bytes(config.store.max_bytes)})": config.store.max_bytes}
+    folder = OutputFolder(config.output)
+    if folder.is_local:
+        free = shutil.disk_usage(_existing_parent(folder.path(""))).free
+        limits[f"the free disk ({readable_bytes(free)})"] = free
+    expected = images * stored_bytes(config, spec)
+    for name, limit in limits.items():
+        if expected > limit:
+            fitting = [
+                f"store.{key}: {value}"
+                for key, value in (
+                    ("dtype", "float16"),
+                    ("channels", "l2"),
+                    ("pool", 4),
+                    ("jacobians", "predicted"),
+                )
+                if images * stored_bytes(_with_store(config, key, value), spec) <= limit
+            ] or ["store.jacobians: none"]
+            raise ConfigError(
+                f"store.jacobians: {config.store.jacobians!r} would write {readable_bytes(expected)} "
+                f"for {images} images, more than {name}; any of these would fit: {', '.join(fitting)}"
+            )
+
+
+def readable_bytes(count: int) -> str:
+    """'3.4 MB': decimal units, as disks are sold."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def _with_store(config: Config, key: str, value: object) -> Config:
+    return config.model_copy(update={"store": config.store.model_copy(update={key: value})})
+
+
+def _existing_parent(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path

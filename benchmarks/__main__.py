@@ -1,0 +1,14 @@
+"""`python -m benchmarks [engine] [pipeline] [memory]`: those named, or all."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = ("engine", "pipeline", "memory")
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or BENCHMARKS:
+        if name not in BENCHMARKS:
+            raise SystemExit(f"{name}: no such benchmark; known: {', '.join(BENCHMARKS)}")
+        importlib.import_module(f"benchmarks.{name}").main()

@@ -1,0 +1,1 @@
+"""The command line, and the audit as a Beam pipeline."""

@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `augnet`."""
+
+from pipeline.main import main
+
+raise SystemExit(main())

@@ -1,0 +1,170 @@
+"""The `augnet` command: arguments, logging and exit status. The work is done elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from augnet import __version__
+from augnet.config import Config, config_keys, flag_value, load_config
+from augnet.errors import AugnetError, ConfigError
+from pipeline.quiet import import_quietly
+
+SHORT_FLAGS = {"model.path": "--model", "images.path": "--images"}
+
+AUDIT_HELP = """\
+Computes the Jacobian of the model's outputs with respect to every pixel, for every image, and writes
+Jacobian shards, per-image statistics, dataset maps and a report.
+
+examples:
+  augnet audit --model model.keras --images photos/ --output audit/
+  augnet audit configs/quickstart.yaml --jacobian.outputs=top:5 --store.jacobians=none
+  augnet audit config.yaml --direct_running_mode=multi_processing --direct_num_workers=2
+
+Flags override the config file. The same command again goes on where it was interrupted. Flags that augnet
+does not know are Beam's (--runner=FlinkRunner --flink_master=host:8081).
+"""
+
+EXIT_STATUS = """\
+exit status:
+  0  done
+  1  the audit ended with a problem, which is named
+  2  bad arguments or config, found before any work
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    options, beam_flags = _parser().parse_known_args(arguments)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    for package in ("augnet", "transforms", "pipeline"):
+        logging.getLogger(package).setLevel(options.log_level.upper())
+    try:
+        if beam_flags and options.command is not _audit:
+            raise ConfigError(f"{beam_flags[0]}: no such argument; see augnet {options.name} --help")
+        return options.command(options, beam_flags)
+    except AugnetError as error:
+        print(f"augnet: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("augnet: interrupted; the same command goes on from the finished units", file=sys.stderr)
+        return 1
+
+
+def _audit(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    config = _config(options, beam_flags)
+    import_quietly()
+    from pipeline.audit import run_audit
+
+    run_audit(config, beam_flags, options.fresh)
+    _print_outcome(config.output)
+    return 0
+
+
+def _demo(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    import_quietly()
+    from pipeline.audit import run_audit
+    from pipeline.demo import prepare_demo
+
+    model, images = map(str, prepare_demo(options.folder, print))
+    output = os.path.join(options.folder, "audit")
+    print(f"auditing: augnet audit --model {model} --images {images} --output {output}")
+    config = load_config(flags={"model.path": model, "images.path": images, "output": output})
+    run_audit(config, [], fresh=True)
+    _print_outcome(output)
+    return 0
+
+
+def _report(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    from augnet.report.page import render
+    from augnet.storage.reader import open_audit
+
+    print(render(open_audit(options.output)))
+    return 0
+
+
+def _config(options: argparse.Namespace, beam_flags: list[str]) -> Config:
+    sections = {key.split(".")[0] for key in config_keys()}
+    for flag in beam_flags:
+        if flag.startswith("--") and "." in flag.split("=")[0] and flag[2:].split(".")[0] in sections:
+            raise ConfigError(f"{flag.split('=')[0]}: no such key; see augnet audit --help")
+    if beam_flags and not beam_flags[0].startswith("-"):
+        raise ConfigError(f"{beam_flags[0]}: one config file only; see augnet audit --help")
+    flags = {key: flag_value(text) for key, text in vars(options).items() if _is_given(key, text)}
+    return load_config(options.config, flags)
+
+
+def _is_given(key: str, text: Any) -> bool:
+    return key in config_keys() and text is not None
+
+
+def _print_outcome(output: str) -> None:
+    from augnet.report.words import findings
+    from augnet.storage import names
+    from augnet.storage.reader import open_audit
+
+    audit = open_audit(output)
+    print(f"{audit.counts['audited']} images audited, {audit.counts['failed']} failed")
+    for line in findings(audit):
+        print(f"  {line}")
+    print(f"report: {audit.folder.path(names.REPORT)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="augnet",
+        description="Dataset-wide sensitivity audits of trained Keras image models.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"augnet {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="name", required=True, metavar="COMMAND")
+
+    demo = _command(
+        commands, "demo", _demo, "train a small model on real digits with a planted shortcut, audit it"
+    )
+    demo.add_argument("folder", nargs="?", default="augnet-demo", help="where to work (default: %(default)s)")
+
+    audit = _command(commands, "audit", _audit, "audit a model over a folder of images", AUDIT_HELP)
+    audit.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
+    audit.add_argument("--fresh", action="store_true", help="replace the audit that the output folder holds")
+    _add_config_flags(audit)
+
+    report = _command(commands, "report", _report, "render the report of a finished audit again")
+    report.add_argument("output", help="folder of the audit")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Any, summary: str, text: str | None = None
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=text or f"{summary[0].upper()}{summary[1:]}.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(command=run)
+    levels = ("debug", "info", "warning", "error")
+    command.add_argument("--log-level", choices=levels, default="info", help="default: %(default)s")
+    return command
+
+
+def _add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag per config key, grouped by section, described by the key's own description."""
+    groups: dict[str, Any] = {}
+    for key, field in config_keys().items():
+        section = key.split(".")[0] if "." in key else "output"
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
+        flags = [f"--{key}"] + ([SHORT_FLAGS[key]] if key in SHORT_FLAGS else [])
+        default = "required" if field.is_required() else f"default: {field.default}"
+        text = f"{field.description} ({default})".replace("%", "%%")
+        groups[section].add_argument(*flags, dest=key, metavar="VALUE", help=text)

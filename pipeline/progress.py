@@ -1,0 +1,74 @@
+"""Progress of a running audit: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from augnet.run import Run
+from augnet.storage.files import OutputFolder
+from transforms.audit import AuditUnit
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 0.5
+LINE_SECONDS = 15.0
+
+
+@contextmanager
+def show_progress(run: Run) -> Iterator[None]:
+    """Show how far `run` is while the block runs.
+
+    What other processes do is seen when they finish a unit; what this one does, batch by batch.
+    """
+    console = Console(stderr=True)
+    stop = threading.Event()
+    show = _bar if console.is_terminal else _lines
+    watcher = threading.Thread(target=show, args=(_Counter(run), stop, console), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+class _Counter:
+    """Counts the images that are done, by the records in the folder and by this process."""
+
+    def __init__(self, run: Run):
+        self.total = run.images
+        self._folder = OutputFolder(run.config.output)
+        self._unit_images = -(-run.images // run.units)
+        self._before = AuditUnit.images_here
+        self._skipped = self._recorded()
+
+    def _recorded(self) -> int:
+        return min(self.total, len(self._folder.names("records")) * self._unit_images)
+
+    def done(self) -> int:
+        here = self._skipped + AuditUnit.images_here - self._before
+        return min(self.total, max(self._recorded(), here))
+
+
+def _bar(counter: _Counter, stop: threading.Event, console: Console) -> None:
+    columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("audit", total=counter.total)
+        while not stop.wait(REFRESH_SECONDS):
+            progress.update(task, completed=counter.done())
+        progress.update(task, completed=counter.done())
+
+
+def _lines(counter: _Counter, stop: threading.Event, console: Console) -> None:
+    began, first = time.monotonic(), counter.done()
+    while not stop.wait(LINE_SECONDS):
+        done = counter.done()
+        rate = (done - first) / (time.monotonic() - began)
+        log.info("%d of %d images, %.1f images per second", done, counter.total, rate)

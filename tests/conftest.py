@@ -1,0 +1,79 @@
+"""Models with known Jacobians, and small folders of real images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+SIZE = (12, 10)
+CLASSES = ("ant", "bee", "cow")
+
+
+def linear_model(outputs: int = 3, channels: int = 3) -> keras.Model:
+    """J is the kernel, everywhere."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((*SIZE, channels))
+    return keras.Model(image, keras.layers.Dense(outputs)(keras.layers.Flatten()(image)))
+
+
+def small_cnn(outputs: int = 3, channels: int = 3) -> keras.Model:
+    """BatchNorm, Dropout, ReLU, max-pool and a fused softmax, with statistics as after a training."""
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((*SIZE, channels)),
+            layers.Conv2D(6, 3, padding="same"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+            layers.Dropout(0.4),
+            layers.Conv2D(8, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(outputs, activation="softmax"),
+        ]
+    )
+    rng = np.random.default_rng(3)
+    norm = model.layers[1]
+    norm.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in norm.weights])
+    return model
+
+
+def write_images(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> None:
+    """PNG files `class/number.png` of random pixels, as many in each class."""
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        path = folder / CLASSES[index % len(CLASSES)] / f"{index:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the engine chooses by timing is kept for this run of the tests, not for the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of 40 images in three classes, of the models' own size."""
+    folder = tmp_path / "images"
+    write_images(folder, 40)
+    return folder
+
+
+@pytest.fixture
+def cnn_path(tmp_path: Path) -> Path:
+    path = tmp_path / "cnn.keras"
+    small_cnn().save(path)
+    return path

@@ -1,0 +1,235 @@
+"""Whole audits through the command line, against a plain loop over the images."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from conftest import SIZE, linear_model, small_cnn, write_images
+from PIL import Image
+
+import augnet
+from augnet.storage import names
+from pipeline.main import main
+
+
+def audit(model, images, output, *flags):
+    """Run `augnet audit` in this process and read the result back."""
+    arguments = [
+        "audit",
+        "--model",
+        model,
+        "--images",
+        images,
+        "--output",
+        output,
+        "--log-level=warning",
+        *flags,
+    ]
+    assert main([str(argument) for argument in arguments]) == 0
+    return augnet.open_audit(output)
+
+
+def oracle(model, image):
+    """Rows (output, height, width, channel) by one tape.gradient per output, in float64."""
+    x = tf.constant(image[None], tf.float64)
+    rows = []
+    for index in range(model.output_shape[-1]):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = model(x, training=False)[0, index]
+        rows.append(tape.gradient(value, x)[0].numpy())
+    return np.stack(rows)
+
+
+def in_float64(model, logits=True):
+    """The same weights in float64 arithmetic, with the softmax taken off by hand."""
+
+    def double(layer):
+        config = layer.get_config() | {"dtype": "float64"}
+        if logits and config.get("activation") == "softmax":
+            config["activation"] = "linear"
+        return layer.__class__.from_config(config)
+
+    twin = keras.models.clone_model(model, clone_function=double)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def pixels(path):
+    return np.asarray(Image.open(path), np.float64) / 255
+
+
+def digests(folder):
+    """sha256 of every file but run.json, by name."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != names.RUN)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+def test_stored_jacobians_equal_the_plain_loop(tmp_path, images, cnn_path, format):
+    found = audit(cnn_path, images, tmp_path / "out", f"--store.format={format}", "--jacobian.batch_size=7")
+    model = in_float64(small_cnn())
+    assert found.statistics.num_rows == 40
+    for image_id in found.statistics["image_id"].to_pylist():
+        expected = oracle(model, pixels(images / image_id))
+        error = np.linalg.norm(found.jacobian(image_id) - expected) / np.linalg.norm(expected)
+        assert error < 1e-4, image_id
+
+
+def test_a_linear_model_gives_its_weights(tmp_path, images):
+    model = linear_model()
+    model.save(tmp_path / "m.keras")
+    found = audit(tmp_path / "m.keras", images, tmp_path / "out")
+    weights = model.layers[-1].kernel.numpy().T.reshape(3, *SIZE, 3)
+    for image_id in found.statistics["image_id"].to_pylist():
+        np.testing.assert_allclose(found.jacobian(image_id), weights, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found.maps["mean"], weights, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found.maps["std"], 0, atol=1e-7)
+
+
+def test_the_books_balance(tmp_path, images, cnn_path):
+    (images / "bee" / "empty.png").write_bytes(b"")
+    (images / "bee" / "text.png").write_text("not a picture")
+    whole = images / "ant" / "whole.jpg"
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(whole)
+    (images / "ant" / "torn.jpg").write_bytes(whole.read_bytes()[:-200])
+    Image.new("RGB", (1, 1)).save(images / "cow" / "dot.png")
+    Image.new("L", (30, 20)).save(images / "grey.png")
+
+    found = audit(cnn_path, images, tmp_path / "out")
+    counts = found.manifest["counts"]
+    assert counts["planned"] == 46 == counts["audited"] + counts["failed"]
+    failures = {row["image_id"]: row for row in found.failures.to_pylist()}
+    assert sorted(failures) == ["ant/torn.jpg", "bee/empty.png", "bee/text.png"]
+    assert all(row["stage"] and row["error"] for row in failures.values())
+    ids = found.statistics["image_id"].to_pylist() + list(failures)
+    assert len(set(ids)) == 46
+    labels = dict(
+        zip(found.statistics["image_id"].to_pylist(), found.statistics["label"].to_pylist(), strict=True)
+    )
+    assert labels["cow/dot.png"] == "cow" and labels["grey.png"] is None
+    assert found.summary["resized"] == 2 and found.summary["recolored"] == 1
+
+
+def test_every_mode_and_number_of_workers_writes_the_same_bytes(tmp_path, cnn_path):
+    write_images(tmp_path / "images", 1100)
+    modes = {
+        "default": [],
+        "in_memory": ["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+        "processes": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+    }
+    found = {}
+    for name, flags in modes.items():
+        audit(cnn_path, tmp_path / "images", tmp_path / name, *flags)
+        found[name] = digests(tmp_path / name)
+    assert len(found["default"]) > 12
+    assert found["default"] == found["in_memory"] == found["processes"]
+
+
+def test_an_image_does_not_depend_on_its_batch(tmp_path, images, cnn_path):
+    alone = audit(cnn_path, images, tmp_path / "one", "--jacobian.batch_size=1")
+    many = audit(cnn_path, images, tmp_path / "many", "--jacobian.batch_size=16")
+    for image_id in alone.statistics["image_id"].to_pylist():
+        expected = alone.jacobian(image_id)
+        assert np.linalg.norm(many.jacobian(image_id) - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_a_second_run_has_nothing_to_do_and_another_config_is_refused(tmp_path, images, cnn_path, capsys):
+    audit(cnn_path, images, tmp_path / "out")
+    before = digests(tmp_path / "out")
+    shard = next((tmp_path / "out" / "jacobians").iterdir())
+    touched = shard.stat().st_mtime_ns
+    audit(cnn_path, images, tmp_path / "out")
+    assert digests(tmp_path / "out") == before and shard.stat().st_mtime_ns == touched
+
+    command = ["audit", "--model", str(cnn_path), "--images", str(images), "--output", str(tmp_path / "out")]
+    assert main([*command, "--jacobian.outputs=predicted"]) == 1
+    assert "jacobian.outputs: 'all' -> 'predicted'" in capsys.readouterr().err
+    assert main([*command, "--jacobian.outputs=predicted", "--fresh"]) == 0
+    assert digests(tmp_path / "out") != before
+
+
+def test_a_lost_shard_is_made_again(tmp_path, images, cnn_path):
+    audit(cnn_path, images, tmp_path / "out")
+    before = digests(tmp_path / "out")
+    next((tmp_path / "out" / "jacobians").iterdir()).unlink()
+    audit(cnn_path, images, tmp_path / "out")
+    assert digests(tmp_path / "out") == before
+
+
+def test_plain_readers_read_everything(tmp_path, images, cnn_path):
+    audit(cnn_path, images, tmp_path / "out")
+    out = tmp_path / "out"
+    assert pq.read_table(out / "statistics").num_rows == 40
+    assert pq.read_table(out / "jacobians").num_rows == 120
+    assert set(np.load(out / "maps.npz", allow_pickle=False)) >= {"mean", "mean_abs", "rms", "std", "max_abs"}
+    for name in (names.RUN, names.SUMMARY, names.MANIFEST):
+        json.loads((out / name).read_text(), parse_constant=pytest.fail)  # called for NaN and Infinity
+    for name in (names.OUTPUTS, names.SLICES, names.OUTPUT_PAIRS, names.PLAN):
+        assert pq.read_table(out / name).num_rows
+    manifest = json.loads((out / names.MANIFEST).read_text())
+    for entry in manifest["files"]:
+        assert hashlib.sha256((out / entry["name"]).read_bytes()).hexdigest() == entry["sha256"]
+
+
+@pytest.mark.parametrize(
+    "rows, stored", [("predicted", "all"), ("top:2", "predicted"), ("label", "all"), ("[0, 2]", "[2]")]
+)
+def test_selected_rows_are_rows_of_the_whole(tmp_path, images, cnn_path, rows, stored):
+    whole = audit(cnn_path, images, tmp_path / "whole")
+    part = audit(
+        cnn_path, images, tmp_path / "part", f"--jacobian.outputs={rows}", f"--store.jacobians={stored}"
+    )
+    for image_id in part.statistics["image_id"].to_pylist():
+        chosen = part.jacobian_outputs(image_id)
+        np.testing.assert_allclose(
+            part.jacobian(image_id), whole.jacobian(image_id)[chosen], rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "flags, status, words",
+    [
+        (["--model", "nowhere.keras"], 2, ["model.path", "nowhere.keras"]),
+        (["--images", "nowhere"], 2, ["images.path", "nowhere"]),
+        (["--jacobian.ouputs=all"], 2, ["--jacobian.ouputs", "no such key"]),
+        (["--no_such_beam_flag=1"], 2, ["no_such_beam_flag"]),
+        (["--store.max_bytes=1000"], 2, ["store.max_bytes", "store.jacobians: none"]),
+        (["--jacobian.outputs=[7]"], 2, ["jacobian.outputs", "7"]),
+        (["--preprocess.size=[5, 5]"], 2, ["preprocess.size"]),
+    ],
+)
+def test_errors_come_before_work(tmp_path, images, cnn_path, capsys, flags, status, words):
+    base = ["audit", "--model", str(cnn_path), "--images", str(images), "--output", str(tmp_path / "out")]
+    assert main([*base, *flags]) == status
+    message = capsys.readouterr().err
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path, images, cnn_path, capsys):
+    before = digests(images)
+    base = ["audit", "--model", str(cnn_path), "--images", str(images), "--output", str(images)]
+    assert main(base) == 1
+    assert main([*base, "--fresh"]) == 1
+    assert "other files" in capsys.readouterr().err
+    assert digests(images) == before
+
+
+def test_help_works_without_tensorflow():
+    code = "import sys; from pipeline.main import main\n"
+    code += "try: main(['audit', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'tensorflow' not in sys.modules and 'apache_beam' not in sys.modules"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
+    )
+    assert "--jacobian.outputs" in shown.stdout and "exit status" in shown.stdout

@@ -1,0 +1,1 @@
+"""Beam transforms: each calls a plain function of augnet/."""
