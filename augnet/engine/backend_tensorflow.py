@@ -1,0 +1,282 @@
+"""All that speaks TensorFlow: tapes, compilation, loops over rows, devices, running out of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+OutOfMemory = tf.errors.ResourceExhaustedError
+"""What the device raises when its memory does not suffice."""
+
+Unsupported = (tf.errors.OpError, ValueError, TypeError)
+"""What an operation raises for a shape, padding or dtype that its kernel does not know."""
+
+CACHE_BYTES = 16 * 1024**2
+"""About the size of a tensor that a CPU's caches still hold."""
+
+UNROLLED = 4
+"""Passes written out one after another; above it they are a loop in the graph, which is traced once."""
+
+Pull = Callable[[Any], Any]
+"""Cotangents (row, batch, output) -> rows (row, batch, *input), for as many rows as are given."""
+
+
+def device_kind() -> str:
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def linearize(function: Callable[[Any], Any], x: Any) -> tuple[Any, Pull]:
+    """Outputs (batch, K) at x, and their pull-back by one tape over one forward pass.
+
+    Only the input is watched, so no gradient of a weight is ever computed.
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        outputs = function(x)
+
+    def pull(cotangents: Any) -> Any:
+        rows = [
+            tape.gradient(outputs, x, cotangent, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            for cotangent in tf.unstack(cotangents)
+        ]
+        return tf.stack(rows)
+
+    return outputs, pull
+
+
+def rows_of(pull: Pull, cotangents: Any, chunk: int) -> Any:
+    """Rows (row, batch, *input) of all cotangents (row, batch, output), `chunk` rows at a time."""
+    count = cotangents.shape[0]
+    chunk = min(chunk, count)
+    whole = count // chunk
+    if whole <= UNROLLED:
+        parts = [pull(cotangents[i * chunk : (i + 1) * chunk]) for i in range(whole)]
+    else:
+        parts = [_looped(pull, cotangents[: whole * chunk], chunk)]
+    if count % chunk:
+        parts.append(pull(cotangents[whole * chunk :]))
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
+
+
+def _looped(pull: Pull, cotangents: Any, chunk: int) -> Any:
+    steps = cotangents.shape[0] // chunk
+    blocks = tf.reshape(cotangents, (steps, chunk, *cotangents.shape[1:]))
+    shape = []
+
+    def body(step: Any, made: Any) -> tuple[Any, Any]:
+        rows = pull(blocks[step])
+        shape[:] = rows.shape[1:]
+        return step + 1, made.write(step, rows)
+
+    made = tf.TensorArray(cotangents.dtype, size=steps)
+    _, made = tf.while_loop(lambda step, _: step < steps, body, (tf.constant(0), made), parallel_iterations=1)
+    return tf.ensure_shape(made.concat(), (cotangents.shape[0], *shape))
+
+
+def compiled(
+    function: Callable[..., Any], signature: list[tuple[tuple[int, ...], str]], xla: bool = False
+) -> Callable[..., Any]:
+    """The function as one program for inputs of exactly these shapes and dtypes."""
+    specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+    return tf.function(function, autograph=False, jit_compile=xla or None).get_concrete_function(*specs)
+
+
+def fused(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function of one tensor as an XLA program inside the program it is called from."""
+    return tf.function(function, autograph=False, jit_compile=True)
+
+
+def run_rows(program: Callable[..., Any], images: np.ndarray) -> Any:
+    """Outputs and rows of a program of one tensor, on the host."""
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), program(tf.constant(images)))
+
+
+def rows_seconds(program: Callable[..., Any], images: np.ndarray, stop: float = 1.0) -> float:
+    """Shortest time of a program that has run before; no more repeats once `stop` seconds are spent."""
+    x = tf.constant(images)
+    best, spent = float("inf"), 0.0
+    while spent < stop:
+        start = time.perf_counter()
+        wait(program(x))
+        taken = time.perf_counter() - start
+        best, spent = min(best, taken), spent + max(taken, stop / 10)
+    return best
+
+
+def run(program: Callable[..., Any], arrays: list[np.ndarray], dtypes: list[str]) -> Any:
+    """The program's results, copied to the host.
+
+    Raises:
+        OutOfMemory: the device's memory does not suffice.
+    """
+    made = program(*(tf.convert_to_tensor(array, dtype) for array, dtype in zip(arrays, dtypes, strict=True)))
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), made)
+
+
+# What the rules need beyond keras.ops.
+
+
+def constant(array: np.ndarray, dtype: Any) -> Any:
+    """The array as a constant of the program, in this dtype."""
+    return tf.constant(np.asarray(array), dtype=dtype)
+
+
+def conv2d(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:
+    return tf.nn.conv2d(x, kernel, list(strides), _padding(padding, x, kernel, strides, dilation), dilations=dilation)
+
+
+def bias_add(x: Any, bias: Any) -> Any:
+    return tf.nn.bias_add(x, bias)
+
+
+def _padding(padding: Any, x: Any, kernel: Any, strides: Any, dilation: Any) -> Any:
+    """TensorFlow's word for the padding where it has one, which is the faster way, else the zeros per axis."""
+    if isinstance(padding, str):
+        return padding.upper()
+    if not any(map(any, padding)):
+        return "VALID"
+    same = []
+    for size, width, stride, dilate in zip(x.shape[1:3], kernel.shape[:2], strides, dilation, strict=True):
+        total = max((-(-size // stride) - 1) * stride + (width - 1) * dilate + 1 - size, 0)
+        same.append((total // 2, total - total // 2))
+    if tuple(same) == tuple(map(tuple, padding)):
+        return "SAME"
+    return [[0, 0], list(padding[0]), list(padding[1]), [0, 0]]
+
+
+def conv2d_input_gradient(g: Any, kernel: Any, shape: tuple[int, ...], strides: Any, pads: Any) -> Any:
+    padding = _padding(pads, tf.TensorSpec(shape), kernel, strides, (1, 1))
+    return tf.nn.conv2d_transpose(g, kernel, shape, list(strides), padding)
+
+
+def depthwise(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:
+    padding = _padding(padding, x, kernel, strides, dilation)
+    if not isinstance(padding, str):
+        x, padding = tf.pad(x, padding), "VALID"
+    return tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], padding, dilations=dilation)
+
+
+def depthwise_input_gradient(g: Any, kernel: Any, shape: tuple[int, ...], strides: Any, pads: Any) -> Any:
+    padding = _padding(pads, tf.TensorSpec(shape), kernel, strides, (1, 1))
+    if isinstance(padding, str):
+        return tf.nn.depthwise_conv2d_backprop_input(shape, kernel, g, [1, *strides, 1], padding)
+    (top, bottom), (left, right) = pads
+    wide = (shape[0], shape[1] + top + bottom, shape[2] + left + right, shape[3])
+    made = tf.nn.depthwise_conv2d_backprop_input(wide, kernel, g, [1, *strides, 1], "VALID")
+    return made[:, top : top + shape[1], left : left + shape[2]]
+
+
+def depth_to_space(x: Any, size: int) -> Any:
+    return tf.nn.depth_to_space(x, size)
+
+
+def max_pool_with_argmax(x: Any, size: Any, strides: Any, padding: str) -> tuple[Any, Any]:
+    return tf.nn.max_pool_with_argmax(x, list(size), list(strides), padding.upper())
+
+
+def taken(x: Any, argmax: Any) -> Any:
+    """Elements of x (batch, ...) at the flat positions per image that max_pool_with_argmax gives."""
+    flat = tf.reshape(x, (x.shape[0], -1))
+    made = tf.gather(flat, tf.reshape(argmax, (x.shape[0], -1)), batch_dims=1)
+    return tf.reshape(made, argmax.shape)
+
+
+def max_pool_gradient(g: Any, argmax: Any, x: Any, size: Any, strides: Any, padding: str) -> Any:
+    """Cotangents (row, batch, ...) put back where the maxima were; argmax (batch, ...) serves all rows."""
+    made = [
+        tf.raw_ops.MaxPoolGradWithArgmax(
+            input=x, grad=part, argmax=argmax, ksize=[1, *size, 1], strides=[1, *strides, 1], padding=padding.upper()
+        )
+        for part in tf.unstack(g)
+    ]
+    return made[0][None] if len(made) == 1 else tf.stack(made)
+
+
+def average_pool_gradient(g: Any, shape: tuple[int, ...], size: Any, strides: Any, padding: str) -> Any:
+    return tf.raw_ops.AvgPoolGrad(
+        orig_input_shape=list(shape),
+        grad=g,
+        ksize=[1, *size, 1],
+        strides=[1, *strides, 1],
+        padding=padding.upper(),
+    )
+
+
+def elementwise_slope(function: Callable[[Any], Any], x: Any) -> tuple[Any, Any]:
+    """A function of one element: its values at x, and its slope there."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        made = function(x)
+    return made, tape.gradient(made, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def transposed(function: Callable[[Any], Any], shape: tuple[int, ...], g: Any) -> Any:
+    """The transpose of a linear function of a tensor of this shape, applied to g."""
+    zeros = tf.zeros(shape, g.dtype)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(zeros)
+        made = function(zeros)
+    return tape.gradient(made, zeros, g)
+
+
+def linearize_call(function: Callable[..., tuple[Any, ...]], tensors: list[Any]) -> tuple[tuple[Any, ...], Any]:
+    """Any function of several tensors, by a tape: its outputs, and a pull-back of cotangents one row at a time.
+
+    The pull-back takes a list of (row, batch, ...) or None per output and gives one, or None, per input.
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(tensors)
+        outputs = function(*tensors)
+
+    def pull(cotangents: list[Any]) -> list[Any]:
+        known = [i for i, cotangent in enumerate(cotangents) if cotangent is not None]
+        rows = [tf.unstack(cotangents[i]) for i in known]
+        targets = [outputs[i] for i in known]
+        made = [tape.gradient(targets, tensors, list(row)) for row in zip(*rows, strict=True)]
+        return [None if column[0] is None else tf.stack(column) for column in zip(*made, strict=True)]
+
+    return outputs, pull
+
+
+def seconds(function: Callable[[Any], Any], shape: tuple[int, ...], dtype: Any, stop: float = 0.1) -> float:
+    """Shortest of a few times of a compiled function of one tensor; may be called while a program is traced.
+
+    Args:
+        stop: no more repeats once this many seconds are spent.
+    """
+    with tf.init_scope():
+        x = tf.random.normal(shape, dtype=dtype)
+        program = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(shape, dtype))
+        wait(program(x))
+        best, spent = float("inf"), 0.0
+        for _ in range(5):
+            start = time.perf_counter()
+            wait(program(x))
+            taken = time.perf_counter() - start
+            best, spent = min(best, taken), spent + taken
+            if spent > stop:
+                break
+    return best
+
+
+def wait(tensors: Any) -> None:
+    """Until the device has made the tensors."""
+    for tensor in tf.nest.flatten(tensors):
+        tensor[(0,) * tensor.shape.rank].numpy()
+
+
+def shapes_of(graph: Any, shape: tuple[int, ...], dtype: Any) -> dict[Any, tuple[int, ...]]:
+    """Every value's shape without the batch, for images of this shape; traced, not run."""
+    made: dict[Any, tuple[int, ...]] = {}
+
+    def trace(x: Any) -> Any:
+        tensors = graph.run({graph.input: x})
+        made.update({value: tuple(tensor.shape[1:]) for value, tensor in tensors.items()})
+        return tensors[graph.output]
+
+    tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec((2, *shape), dtype))
+    return made

@@ -1,0 +1,368 @@
+"""The engine: batches of images in, what was measured of their Jacobians out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from augnet.config import Outputs
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine import measures, memory
+from augnet.engine.batch import JacobianBatch
+from augnet.engine.moments import densify, merged
+from augnet.engine.program import Plain, Rewritten, rewritten
+from augnet.engine.selection import check_outputs, position, row_count, select, stored_shape
+from augnet.engine.spec import prepare, probe_images
+from augnet.engine.tuning import Choice, FixedPaths, Problem, choose
+from augnet.errors import AuditError
+
+log = logging.getLogger(__name__)
+
+MAX_AUTO_BATCH = 128
+BATCH_ELEMENTS = 2**22
+"""Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
+ROWS_BYTES = 512 * 1024**2
+"""Rows of one batch: they are copied to the host together, where a shard waits for them."""
+TUNING_SECONDS = 10.0
+"""About how long programs are timed before the first batch."""
+
+
+class Engine:
+    """Jacobian rows of a model's outputs at its input, measured batch by batch.
+
+    What is computed how is chosen by a short timing at the first call, see tuning.py; then the program is compiled for
+    a fixed batch shape; a smaller batch is padded by repeating its last image,
+    and the padding enters no result. One lock holds the device, so threads may share an engine.
+
+    Args:
+        model: a built keras.Model of one image input.
+        output: which of several outputs, by position or name.
+        space: "logits" takes a final softmax or sigmoid off; "model" leaves it.
+        outputs: rows to compute: all | predicted | label | top:N, or a tuple of outputs.
+        stored: rows to hand back, of those computed: the same words, or none.
+        store_dtype, store_channels, store_pool: reduction of the rows handed back (keep | l2 | sum).
+        precision: "float32" or "float64".
+        batch_size: images per call of the device, or "auto".
+        input_size: (height, width) of a model that leaves them open.
+        input_scale: d model input / d pixel per channel; rows are multiplied by it.
+        label_count: labels whose maps are gathered beside the outputs'.
+        map_pool: maps are gathered over blocks of map_pool x map_pool pixels.
+        memory_bytes: what the engine may use; default half of what is free.
+        choice: what choice() of an engine of the same model and settings gave; then nothing is timed.
+        tuning_seconds: about how long the first call may try programs; 0: no timing.
+
+    Raises:
+        ModelError: a model without a Jacobian, or of a kind that is not supported.
+        ConfigError: outputs that the model does not have.
+
+    Attributes:
+        spec: what the model is, see ModelSpec.
+        batch_size: images per call of measure, at most.
+        device: "cpu" or "gpu".
+        bytes_per_image: of the rows handed back.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        output: int | str | None = None,
+        space: str = "logits",
+        outputs: Outputs = "all",
+        stored: Outputs = "all",
+        store_dtype: str = "float32",
+        store_channels: str = "keep",
+        store_pool: int = 1,
+        precision: str = "float32",
+        batch_size: int | str = "auto",
+        input_size: tuple[int, int] | None = None,
+        input_scale: Any = None,
+        label_count: int = 0,
+        map_pool: int = 1,
+        memory_bytes: int | None = None,
+        choice: dict[str, Any] | None = None,
+        tuning_seconds: float = TUNING_SECONDS,
+    ):
+        self._prepare = partial(prepare, model, output=output, space=space, input_size=input_size)
+        self._prepared = self._prepare(precision=precision)
+        spec = self._prepared.spec
+        check_outputs("jacobian.outputs", outputs, spec.output_count)
+        check_outputs("store.jacobians", stored, spec.output_count)
+        channels = spec.input_shape[2]
+        rows = row_count(outputs, spec.output_count)
+        kept = stored_shape(stored, rows, spec.input_shape, store_pool, store_channels)
+        self.spec = replace(spec, row_count=rows, stored_shape=kept)
+        self.device = spec.device
+        self.bytes_per_image = math.prod(kept) * np.dtype(store_dtype).itemsize
+        self._outputs, self._stored = outputs, stored
+        self._store = (store_channels, store_pool, store_dtype)
+        self._scale = None if input_scale is None else np.broadcast_to(np.asarray(input_scale, float), (channels,))
+        self._label_count, self._map_pool = label_count, map_pool
+        self._memory = memory_bytes or memory.default_budget()
+        self._lock = threading.Lock()
+        self._program: Callable[..., Any] | None = None
+        self._tuning_seconds = tuning_seconds
+        self._plain = Plain(self._prepared.function)
+        self._rewritten: Rewritten | None = None
+        if self._prepared.graph is not None:
+            self._rewritten = rewritten(self._prepared.graph, self._prepared.model_input, self._prepared.dtype, rows)
+        self._choice = None if choice is None else Choice(**choice)
+        if batch_size != "auto":
+            self.batch_size = int(batch_size)
+        else:
+            self.batch_size = self._first_batch_size() if self._choice is None else self._choice.batch_size
+
+    def choice(self) -> dict[str, Any]:
+        """What was chosen, as JSON values: given to another engine, it makes that one do the same."""
+        with self._lock:
+            return asdict(self._chosen())
+
+    def _chosen(self) -> Choice:
+        """The choice; made by timing when it is first needed."""
+        if self._choice is None:
+            prepared, spec = self._prepared, self.spec
+            images = probe_images(prepared.model_input, spec.model_rescales, prepared.dtype)
+            problem = Problem(
+                plain=self._plain,
+                rewritten=self._rewritten,
+                oracle=self._float64_programs if prepared.dtype != "float64" else None,
+                images=images,
+                output_count=spec.output_count,
+                row_count=spec.row_count,
+                batch_size=self.batch_size,
+                widest=self._rewritten.widest if self._rewritten else 0,
+                work=self._rewritten.work if self._rewritten else 0,
+                memory_bytes=self._memory,
+            )
+            self._choice = choose(problem, self._tuning_seconds)
+        return self._choice
+
+    def _float64_programs(self) -> tuple[Plain, Rewritten]:
+        """The plain and the rewritten program in float64."""
+        wide = self._prepare(precision="float64")
+        assert wide.graph is not None
+        return Plain(wide.function), rewritten(wide.graph, wide.model_input, "float64", self.spec.row_count)
+
+    def measure(
+        self, images: np.ndarray, label_ids: np.ndarray | None = None, target_outputs: np.ndarray | None = None
+    ) -> JacobianBatch:
+        """What there is to know about the Jacobian of each image.
+
+        Args:
+            images: (n, height, width, channel), in the model's own input space.
+            label_ids: (n,) int, below label_count; -1 for an image without a label. Default: none.
+            target_outputs: (n,) int, the model output of the image's label, for outputs="label"; -1 if unknown.
+
+        Raises:
+            AuditError: not even one image fits in memory.
+        """
+        count = len(images)
+        if images.shape[1:] != self.spec.input_shape or not count:
+            raise ValueError(f"images: {images.shape} is not (n, {', '.join(map(str, self.spec.input_shape))})")
+        labels = np.full(count, -1, np.int32) if label_ids is None else np.asarray(label_ids, np.int32)
+        targets = np.full(count, -1, np.int32) if target_outputs is None else np.asarray(target_outputs, np.int32)
+        with self._lock:
+            done, parts = 0, []
+            while done < count:
+                piece = slice(done, min(count, done + self.batch_size))
+                try:
+                    parts.append(self._measure(images[piece], labels[piece], targets[piece]))
+                except backend.OutOfMemory as error:
+                    self._halve(error)
+                    continue
+                done = piece.stop
+        return _joined(parts)
+
+    def _halve(self, error: Exception) -> None:
+        if self.batch_size == 1:
+            raise AuditError(
+                f"engine: one image does not fit in memory on the {self.device} ({str(error)[:200]}); "
+                "choose fewer rows (jacobian.outputs), a smaller size, or a device with more memory"
+            ) from error
+        self.batch_size = math.ceil(self.batch_size / 2)
+        self._program = None
+        log.warning("engine: out of memory, going on with %d images per batch", self.batch_size)
+
+    def _first_batch_size(self) -> int:
+        """As many images as fill the device, and as the rows, their copies and the moments leave room for."""
+        height, width, channels = self.spec.input_shape
+        row_bytes = height * width * channels * np.dtype(self._prepared.dtype).itemsize
+        rows_bytes = self.spec.row_count * row_bytes
+        most = min(MAX_AUTO_BATCH, self._memory // (8 * rows_bytes), ROWS_BYTES // rows_bytes)
+        if self._rewritten is not None:
+            most = min(most, BATCH_ELEMENTS // self._rewritten.widest)
+        return 2 ** int(math.log2(max(1, most)))
+
+    def _measure(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> JacobianBatch:
+        count, batch = len(images), self.batch_size
+        if self._program is None:
+            self._chosen()
+            self._program = self._compile()
+
+        def padded(values: np.ndarray, fill: Any = None) -> np.ndarray:
+            if count == batch:
+                return values
+            last = values[-1:] if fill is None else np.full_like(values[-1:], fill)
+            return np.concatenate([values, np.repeat(last, batch - count, axis=0)])
+
+        weight = padded(np.ones(count, np.float32), 0.0)
+        arrays = [padded(images), padded(labels, -1), padded(targets), weight]
+        made = backend.run(self._program, arrays, [self._prepared.dtype, "int32", "int32", "float32"])
+        return self._unpack(made, labels, count)
+
+    def _compile(self) -> Callable[..., Any]:
+        batch = self.batch_size
+        signature = [
+            ((batch, *self.spec.input_shape), self._prepared.dtype),
+            ((batch,), "int32"),
+            ((batch,), "int32"),
+            ((batch,), "float32"),
+        ]
+        return backend.compiled(self._traced, signature)
+
+    def _traced(self, images: Any, labels: Any, targets: Any, weight: Any) -> dict[str, Any]:
+        """The whole program, for tensors: forward pass, rows, and everything measured of them."""
+        spec, batch = self.spec, self.batch_size
+        x = images if len(self._prepared.model_input) == 3 else ops.squeeze(images, axis=-1)
+        chosen = self._chosen()
+        picked: list[Any] = []
+
+        def cotangents(outputs: Any) -> Any:
+            picked.append(select(self._outputs, outputs, targets))
+            return ops.one_hot(ops.transpose(picked[0]), spec.output_count, dtype=outputs.dtype)
+
+        program: Plain | Rewritten = self._plain
+        if chosen.program == "rewritten" and self._rewritten is not None:
+            program = self._rewritten
+
+        def compute(x: Any) -> Any:
+            scores, rows = program.rows(x, cotangents, chosen.rows_per_pass, FixedPaths(chosen.paths))
+            return scores, rows, picked[0]
+
+        scores, rows, selected = (backend.fused(compute) if chosen.xla else compute)(x)
+        rows = ops.reshape(rows, (batch, spec.row_count, *spec.input_shape))
+        if self._scale is not None:
+            rows = rows * ops.convert_to_tensor(self._scale, dtype=rows.dtype)
+        if self._outputs == "label":
+            rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, math.nan, rows)
+        return self._measured(images, scores, selected, rows, labels, weight)
+
+    def _measured(self, images: Any, scores: Any, selected: Any, rows: Any, labels: Any, weight: Any) -> dict[str, Any]:
+        spec, batch, count = self.spec, self.batch_size, self.spec.row_count
+        nan = math.nan
+        predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
+        place, found = position(selected, predicted[:, None])
+        place, found = place[:, 0], found[:, 0]
+        gram, l1 = measures.products(ops.reshape(rows, (batch, count, -1)), place)
+        flat = ops.reshape(rows, (batch * count, *spec.input_shape))
+        first = ops.arange(batch, dtype="int32") * count
+        own = ops.take(flat, first + place, axis=0)
+        wide = ops.cast(own, "float64") * ops.cast(images, "float64")
+        made = {
+            "scores": scores,
+            "selected": selected,
+            "gram": gram,
+            "l1": ops.where(found[:, None], l1, nan),
+            "magnitude": ops.where(
+                found[:, None, None], ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32"), nan
+            ),
+            "own_l1": ops.where(
+                found, ops.sum(ops.cast(ops.absolute(own), "float64"), axis=(1, 2, 3)), nan
+            ),
+            "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
+        }
+        real = ops.cast(weight, "bool")
+        if self._fixed_rows:
+            made["moments"] = measures.moments_over_batch(rows, weight, self._map_pool)
+        else:
+            group = ops.reshape(ops.where(real[:, None], selected, -1), (-1,))
+            made["moments"] = measures.moments_by_group(flat, group, spec.output_count, self._map_pool)
+        if self._label_count:
+            group = ops.where(ops.logical_and(real, found), labels, -1)
+            made["label_moments"] = measures.moments_by_group(own, group, self._label_count, self._map_pool)
+            made["found"] = found
+        if self._stored != "none":
+            made["rows"], made["stored"] = self._kept(flat, selected, scores, first)
+        return made
+
+    @property
+    def _fixed_rows(self) -> bool:
+        """Whether every image has the same rows."""
+        return self._outputs == "all" or not isinstance(self._outputs, str)
+
+    def _kept(self, flat: Any, selected: Any, scores: Any, first: Any) -> tuple[Any, Any]:
+        channels, pool, dtype = self._store
+        spec, batch = self.spec, self.batch_size
+        if self._stored in ("all", self._outputs):
+            stored, rows = selected, flat
+        else:
+            stored = selected if self._stored == "label" else select(self._stored, scores, None)
+            places, _ = position(selected, stored)
+            rows = ops.take(flat, ops.reshape(first[:, None] + places, (-1,)), axis=0)
+        return ops.reshape(measures.stored_rows(rows, channels, pool, dtype), (batch, *spec.stored_shape)), stored
+
+    def _unpack(self, made: dict[str, Any], labels: np.ndarray, count: int) -> JacobianBatch:
+        spec = self.spec
+        scores = made["scores"][:count].astype(np.float64)
+        selected = made["selected"][:count]
+        every = np.arange(spec.output_count)
+        if self._fixed_rows:
+            rows = every if self._outputs == "all" else np.asarray(self._outputs)
+            parts = [(rows, np.full(len(rows), count), made["moments"])]
+        else:
+            known = selected[selected >= 0]
+            parts = [(every, np.bincount(known, minlength=spec.output_count), made["moments"])]
+        if self._label_count:
+            known = labels[made["found"][:count] & (labels >= 0)]
+            counts = np.bincount(known, minlength=self._label_count)
+            parts.append((spec.output_count + np.arange(self._label_count), counts, made["label_moments"]))
+        return JacobianBatch(
+            outputs=scores,
+            probabilities=probabilities(scores, spec.activation, spec.space),
+            selected=selected,
+            gram=made["gram"][:count],
+            l1_from_predicted=made["l1"][:count],
+            magnitude=made["magnitude"][:count],
+            input_dot=made["dot"][:count],
+            stored=made["stored"][:count] if "stored" in made else np.zeros((count, 0), np.int32),
+            rows=made["rows"][:count] if "rows" in made else None,
+            predicted_l1=made["own_l1"][:count],
+            moments=densify(parts, spec.output_count + self._label_count),
+        )
+
+
+def probabilities(scores: np.ndarray, activation: str | None, space: str) -> np.ndarray | None:
+    """Probabilities (n, K) float64 of scores (n, K), or None for a model without a final softmax or sigmoid."""
+    if activation is None:
+        return None
+    if space == "model":
+        return scores
+    if activation == "softmax":
+        shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return shifted / shifted.sum(axis=-1, keepdims=True)
+    return np.exp(-np.logaddexp(0, -scores))
+
+
+def _joined(parts: list[JacobianBatch]) -> JacobianBatch:
+    """Batches, measured one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    made: dict[str, Any] = {}
+    for field in fields(JacobianBatch):
+        values = [getattr(part, field.name) for part in parts]
+        if field.name == "moments":
+            moments = values[0]
+            for value in values[1:]:
+                moments = merged(moments, value)
+            made[field.name] = moments
+        else:
+            made[field.name] = None if values[0] is None else np.concatenate(values)
+    return JacobianBatch(**made)

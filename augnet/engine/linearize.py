@@ -1,0 +1,92 @@
+"""A graph differentiated node by node: one forward pass, then any number of rows pulled back, or tangents pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from keras import tree
+
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine.graph import Node, Value
+from augnet.engine.rules.base import Paths
+
+Rows = dict[Value, Any]
+"""Cotangents or tangents (row, batch, ...) of some values."""
+
+
+@dataclass(frozen=True)
+class Linearized:
+    """A stretch of a graph at one batch of images.
+
+    Attributes:
+        tensors: every value's tensor.
+        pull: cotangents of the stretch's ends -> cotangents of its starts.
+        push: tangents of its starts -> tangents of its ends; None where a node has no rule for it.
+    """
+
+    tensors: dict[Value, Any]
+    pull: Callable[[Rows], Rows]
+    push: Callable[[Rows], Rows] | None
+
+
+def linearize(nodes: list[Node], starts: dict[Value, Any], paths: Paths) -> Linearized:
+    """The nodes, in topological order, run and differentiated at the given tensors of their starts."""
+    tensors = dict(starts)
+    depends = set(starts)
+    pulls: list[tuple[Node, tuple[Value, ...], Any, Any]] = []
+    for node in nodes:
+        inputs = node.inputs
+        if not any(value in depends for value in inputs):
+            tensors.update(zip(node.outputs, node.call(tensors), strict=True))
+            continue
+        depends.update(node.outputs)
+        given = [tensors[value] for value in inputs]
+        if hasattr(node.op, "linearize"):
+            made, pull, push = node.op.linearize(paths, *given)
+            tensors[node.outputs[0]] = made
+            pulls.append((node, inputs, _one_output(pull), push))
+        else:
+            made, pull = backend.linearize_call(_function_of(node), given)
+            tensors.update(zip(node.outputs, made, strict=True))
+            pulls.append((node, inputs, pull, None))
+
+    def pull_back(cotangents: Rows) -> Rows:
+        rows = dict(cotangents)
+        for node, inputs, pull, _ in reversed(pulls):
+            given = [rows.pop(value, None) for value in node.outputs]
+            if all(part is None for part in given):
+                continue
+            for value, part in zip(inputs, pull(given), strict=True):
+                if part is not None and value in depends:
+                    rows[value] = part if value not in rows else rows[value] + part
+        return {value: rows[value] for value in starts if value in rows}
+
+    def push_forward(tangents: Rows) -> Rows:
+        rows = dict(tangents)
+        for node, inputs, _, push in pulls:
+            rows[node.outputs[0]] = push(*(rows.get(value) for value in inputs))
+        return rows
+
+    pushes = all(push is not None for *_, push in pulls)
+    return Linearized(tensors, pull_back, push_forward if pushes else None)
+
+
+def _one_output(pull: Any) -> Any:
+    return lambda given: pull(given[0])
+
+
+def _function_of(node: Node) -> Callable[..., tuple[Any, ...]]:
+    """The node as a function of its input tensors."""
+
+    def function(*tensors: Any) -> tuple[Any, ...]:
+        # A value may be read twice by one node: then each place is a tensor of its own.
+        queue = iter(tensors)
+        args, kwargs = tree.map_structure(
+            lambda leaf: next(queue) if isinstance(leaf, Value) else leaf, (node.args, node.kwargs)
+        )
+        return tuple(tree.flatten(node.op(*args, **kwargs)))
+
+    return function
+

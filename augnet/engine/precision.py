@@ -1,0 +1,103 @@
+"""The same graph in another arithmetic: float64 for a check, float32 for a mixed-precision model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+from keras import tree
+
+from augnet.engine.graph import Cast, Graph, Inference, Node, Value
+from augnet.errors import ModelError
+
+
+def in_precision(graph: Graph, dtype: str) -> Graph:
+    """The graph with every floating-point layer computing in dtype; itself when it already does.
+
+    Layers are made again from their configuration with copies of their weights; the model is left as it is.
+
+    Raises:
+        ModelError: a layer cannot be made again from its configuration.
+    """
+    if all(_computes_in(node, dtype) for node in graph.nodes) and graph.input.dtype == dtype:
+        return graph
+    values: dict[Value, Value] = {}
+
+    def retyped(value: Value) -> Value:
+        if value not in values:
+            floating = value.dtype.startswith(("float", "bfloat"))
+            values[value] = Value(value.shape, dtype if floating else value.dtype, value.name)
+        return values[value]
+
+    clones: dict[int, keras.layers.Layer] = {}
+    nodes = []
+    for node in graph.nodes:
+        args, kwargs = tree.map_structure(
+            lambda leaf: retyped(leaf) if isinstance(leaf, Value) else leaf, (node.args, node.kwargs)
+        )
+        outputs = tuple(retyped(value) for value in node.outputs)
+        nodes.append(Node(_retyped_op(node, args, kwargs, dtype, clones), args, kwargs, outputs, node.name))
+    return Graph(retyped(graph.input), retyped(graph.output), nodes)
+
+
+def _computes_in(node: Node, dtype: str) -> bool:
+    op = node.op
+    if isinstance(op, Cast):
+        return not op.dtype.startswith(("float", "bfloat")) or op.dtype == dtype
+    layer = op.layer if isinstance(op, Inference) else op
+    if isinstance(layer, keras.layers.Layer):
+        return all(inner.compute_dtype == dtype for inner in layer._flatten_layers())
+    return all(value.dtype == dtype for value in node.outputs if value.dtype.startswith(("float", "bfloat")))
+
+
+def _retyped_op(node: Node, args: Any, kwargs: Any, dtype: str, clones: dict[int, keras.layers.Layer]) -> Any:
+    op = node.op
+    if isinstance(op, Cast):
+        return Cast(dtype) if op.dtype.startswith(("float", "bfloat")) else op
+    if isinstance(op, Inference):
+        return replace(op, layer=_clone(op.layer, args, kwargs, dtype, clones))
+    if isinstance(op, keras.layers.Layer):
+        return _clone(op, args, kwargs, dtype, clones)
+    if type(op).__name__ == "Cast" and str(getattr(op, "dtype", "")).startswith(("float", "bfloat")):
+        return Cast(dtype)
+    return op
+
+
+def _clone(
+    layer: keras.layers.Layer, args: Any, kwargs: Any, dtype: str, clones: dict[int, keras.layers.Layer]
+) -> keras.layers.Layer:
+    if id(layer) in clones:
+        return clones[id(layer)]
+    try:
+        if isinstance(layer, keras.layers.Lambda):
+            clone = keras.layers.Lambda(layer.function, arguments=layer.arguments, dtype=dtype, name=layer.name)
+        else:
+            clone = type(layer).from_config(_with_dtype(layer.get_config(), dtype))
+        zeros = tree.map_structure(
+            lambda leaf: (
+                keras.ops.zeros((1, *(size or 32 for size in leaf.shape)), leaf.dtype)
+                if isinstance(leaf, Value)
+                else leaf
+            ),
+            (args, kwargs),
+        )
+        clone(*zeros[0], **zeros[1])  # builds it
+        for target, source in zip(clone.weights, layer.weights, strict=True):
+            target.assign(keras.ops.cast(source.value, target.dtype))
+    except Exception as error:  # whatever a user's layer raises, the remedy is the same
+        raise ModelError(
+            f"jacobian.precision: layer {layer.name!r} ({type(layer).__name__}) cannot be made again in {dtype} "
+            f"({type(error).__name__}: {error}); give it a get_config, or use the model's own precision"
+        ) from error
+    clones[id(layer)] = clone
+    return clone
+
+
+def _with_dtype(config: Any, dtype: str) -> Any:
+    """A layer configuration with every dtype policy in it, nested layers included, replaced."""
+    if isinstance(config, dict):
+        return {key: dtype if key == "dtype" else _with_dtype(value, dtype) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_with_dtype(item, dtype) for item in config)
+    return config

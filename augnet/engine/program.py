@@ -1,0 +1,163 @@
+"""How the rows are computed: by a tape over the model as it is, or by rules over its rewritten graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine.graph import Graph, Value
+from augnet.engine.linearize import linearize
+from augnet.engine.rewrites.cut import Cut, narrowest_cut
+from augnet.engine.rewrites.folding import chained, folded
+from augnet.engine.rewrites.lowering import lowered
+from augnet.engine.rules.base import Paths, split
+from augnet.engine.rules.convolution import Convolution, Depthwise
+from augnet.engine.rules.pooling import AveragePool, MaxPool
+
+Cotangents = Callable[[Any], Any]
+"""Outputs (batch, K) -> cotangents (row, batch, K)."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One tape over one forward pass, and one backward pass per row."""
+
+    function: Callable[[Any], Any]
+
+    def rows(self, x: Any, cotangents: Cotangents, chunk: int, paths: Paths) -> tuple[Any, Any]:
+        """Outputs (batch, K) and rows (batch, row, inputs) at x (batch, ...)."""
+        outputs, pull = backend.linearize(self.function, x)
+        rows = backend.rows_of(pull, cotangents(outputs), chunk)
+        return outputs, _batch_first(rows)
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """Rules over the rewritten graph, parted at its narrowest cut where that is narrower than the rows.
+
+    Attributes:
+        output_count: K.
+        cut: None for backward passes from the outputs.
+        widest: elements of the largest tensor of an image.
+        work: elements of all tensors of an image.
+    """
+
+    graph: Graph
+    output_count: int
+    cut: Cut | None
+    widest: int = 0
+    work: int = 0
+
+    def rows(
+        self, x: Any, cotangents: Cotangents, chunk: int, paths: Paths, only: int | None = None
+    ) -> tuple[Any, Any]:
+        """Outputs (batch, K) and rows (batch, row, inputs) at x (batch, ...).
+
+        With `only` no more than so many backward passes are done, for timing them.
+        """
+        graph, batch = self.graph, x.shape[0]
+        if self.cut is None:
+            whole = linearize(graph.nodes, {graph.input: x}, paths)
+            output = whole.tensors[graph.output]
+            outputs = ops.reshape(output, (batch, self.output_count))
+
+            def pull(g: Any) -> Any:
+                g = ops.reshape(g, (g.shape[0], *output.shape))
+                return whole.pull({graph.output: g})[graph.input]
+
+            return outputs, _batch_first(backend.rows_of(pull, cotangents(outputs)[:only], chunk))
+        trunk = linearize(self.cut.trunk, {graph.input: x}, paths)
+        at_cut = {value: trunk.tensors[value] for value in self.cut.values}
+        head = linearize(self.cut.head, at_cut, paths)
+        output = head.tensors[graph.output]
+        outputs = ops.reshape(output, (batch, self.output_count))
+        left = self._head_rows(head, at_cut, output, cotangents(outputs))
+        if not self.cut.trunk:
+            return outputs, left
+        basis = _basis(at_cut)
+
+        def pull_trunk(g: Any) -> Any:
+            parts = split(g, _sizes(at_cut), -1)
+            given = {
+                value: ops.reshape(part, (part.shape[0], *tensor.shape))
+                for (value, tensor), part in zip(at_cut.items(), parts, strict=True)
+            }
+            return trunk.pull(given)[graph.input]
+
+        right = _batch_first(backend.rows_of(pull_trunk, basis[:only], chunk))
+        return outputs, ops.matmul(left, right) if only is None else right
+
+    def _head_rows(self, head: Any, at_cut: dict[Value, Any], output: Any, wanted: Any) -> Any:
+        """d output / d cut, (batch, row, width)."""
+        batch = output.shape[0]
+        if head.push is not None and self.cut is not None and self.cut.width < wanted.shape[0]:
+            basis = split(_basis(at_cut), _sizes(at_cut), -1)
+            tangents = {
+                value: ops.reshape(part, (part.shape[0], *tensor.shape))
+                for (value, tensor), part in zip(at_cut.items(), basis, strict=True)
+            }
+            made = head.push(tangents)[self.graph.output]
+            made = ops.reshape(made, (made.shape[0], batch, self.output_count))
+            # (width, batch, K) and cotangents (row, batch, K)
+            return ops.matmul(ops.transpose(wanted, (1, 0, 2)), ops.transpose(made, (1, 2, 0)))
+        given = ops.reshape(wanted, (wanted.shape[0], *output.shape))
+        made = head.pull({self.graph.output: given})
+        parts = [_batch_first(made[value]) for value in at_cut]
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether XLA may gain something: on a CPU its convolutions are slower than TensorFlow's own."""
+        ruled = all(hasattr(node.op, "linearize") for node in self.graph.nodes)
+        slow = (Convolution, Depthwise, MaxPool, AveragePool)
+        whole = not any(isinstance(node.op, slow) for node in self.graph.nodes)
+        return ruled and (whole or backend.device_kind() == "gpu")
+
+    @property
+    def summary(self) -> str:
+        """What the program is, in words."""
+        ruled = sum(hasattr(node.op, "linearize") for node in self.graph.nodes)
+        parts = f"{len(self.graph.nodes)} operations after rewriting, {ruled} with rules"
+        return parts if self.cut is None else f"{parts}, cut at {self.cut.width} numbers"
+
+    @property
+    def passes(self) -> int | None:
+        """Backward passes through the trunk, or None for one per row."""
+        return None if self.cut is None else self.cut.width
+
+
+def _batch_first(rows: Any) -> Any:
+    """(row, batch, ...) -> (batch, row, inputs)."""
+    flat = ops.reshape(rows, (rows.shape[0], rows.shape[1], -1))
+    return ops.transpose(flat, (1, 0, 2))
+
+
+def _basis(at_cut: dict[Value, Any]) -> Any:
+    """(width, batch, width): the identity for every image."""
+    tensors = list(at_cut.values())
+    width = sum(math.prod(tensor.shape[1:]) for tensor in tensors)
+    eye = np.broadcast_to(np.eye(width)[:, None, :], (width, tensors[0].shape[0], width))
+    return backend.constant(eye, tensors[0].dtype)
+
+
+def _sizes(at_cut: dict[Value, Any]) -> list[int]:
+    return [math.prod(tensor.shape[1:]) for tensor in at_cut.values()]
+
+
+def rewritten(graph: Graph, model_input: tuple[int, ...], dtype: str, rows: int) -> Rewritten:
+    """The graph rewritten for this many rows per image."""
+    shapes = backend.shapes_of(graph, model_input, dtype)
+    low = lowered(graph, shapes)
+    shapes = backend.shapes_of(low, model_input, dtype)
+    final = chained(folded(low, shapes))
+    shapes = backend.shapes_of(final, model_input, dtype)
+    outputs = math.prod(shapes[final.output])
+    sizes = [math.prod(shapes[value]) for node in final.nodes for value in node.outputs]
+    sizes.append(math.prod(model_input))
+    return Rewritten(final, outputs, narrowest_cut(final, shapes, rows), max(sizes), sum(sizes))

@@ -1,0 +1,71 @@
+"""What a rule is, and what several of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from keras import ops
+
+Pull = Callable[[Any], tuple[Any, ...]]
+"""Cotangents (row, batch, *output) -> one (row, batch, *input) per input tensor."""
+
+Push = Callable[..., Any]
+"""Tangents (row, batch, *input), one per input, None for zero -> (row, batch, *output)."""
+
+
+class Paths(Protocol):
+    """Chooses among ways to compute the same thing; see tuning.py."""
+
+    def choose(self, key: str, ways: dict[str, Callable[[Any], Any]], shape: tuple[int, ...], dtype: str) -> Callable:
+        """The way to use for an argument of this shape."""
+
+
+class Rule(Protocol):
+    """An operation of one output tensor."""
+
+    def __call__(self, *tensors: Any) -> Any:
+        """The output (batch, ...)."""
+
+    def linearize(self, paths: Paths, *tensors: Any) -> tuple[Any, Pull, Push | None]:
+        """The output, its pull-back and, where there is one, its push-forward at these tensors."""
+
+
+def folded(rows: Any) -> Any:
+    """(row, batch, ...) -> (row * batch, ...)."""
+    return ops.reshape(rows, (rows.shape[0] * rows.shape[1], *rows.shape[2:]))
+
+
+def unfolded(rows: Any, count: int) -> Any:
+    """(row * batch, ...) -> (row, batch, ...)."""
+    return ops.reshape(rows, (count, rows.shape[0] // count, *rows.shape[1:]))
+
+
+def through(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of a batch, applied to (row, batch, ...)."""
+
+    def apply(rows: Any) -> Any:
+        return unfolded(function(folded(rows)), rows.shape[0])
+
+    return apply
+
+
+def reduced_to(rows: Any, shape: tuple[int, ...]) -> Any:
+    """Cotangents (row, batch, *output) of a broadcast tensor, summed to (row, *shape) of the tensor itself."""
+    lead = len(rows.shape) - 1 - len(shape)
+    if lead:  # the tensor had fewer axes: those in front, after the row, were added
+        rows = ops.sum(rows, axis=tuple(range(1, 1 + lead)))
+    axes = tuple(i + 1 for i, size in enumerate(shape) if size == 1 and rows.shape[i + 1] != 1)
+    return ops.sum(rows, axis=axes, keepdims=True) if axes else rows
+
+
+def split(x: Any, sizes: list[int], axis: int) -> list[Any]:
+    """Consecutive parts of these sizes along an axis."""
+    if len(sizes) == 1:
+        return [x]
+    axis %= len(x.shape)
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(x[(slice(None),) * axis + (slice(start, start + size),)])
+        start += size
+    return parts

@@ -1,0 +1,297 @@
+"""Convolutions: the input gradient as whichever of several equal computations runs fastest here.
+
+With stride s the input gradient is s * s interleaved plain convolutions of the cotangent ("phases", one per
+position of an input pixel relative to the stride), which is exact and, for the few channels of an image, several
+times faster on a CPU than the dedicated operation (benchmarks/engine_kernels.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine.backend_tensorflow import constant
+from augnet.engine.rules.base import Paths, Pull, Push, through
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+PACKED_CHANNELS = 32
+"""Below this many channels a depthwise convolution leaves vector lanes idle, and rows are packed into them."""
+
+
+def resolved_pads(padding: str | Pads, sizes: Any, kernel: Any, strides: Any, dilation: Any) -> Pads:
+    """Zeros before and after, per axis, that the padding stands for (TensorFlow's rule for "same")."""
+    if not isinstance(padding, str):
+        return padding
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    pads = []
+    for size, width, stride, dilate in zip(sizes, kernel, strides, dilation, strict=True):
+        total = max((-(-size // stride) - 1) * stride + (width - 1) * dilate + 1 - size, 0)
+        pads.append((total // 2, total - total // 2))
+    return pads[0], pads[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """2-D convolution with kernel (height, width, inputs, outputs) and bias (outputs,).
+
+    Attributes:
+        padding: "same", "valid" or zeros before and after per axis.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray | None
+    strides: tuple[int, int] = (1, 1)
+    padding: str | Pads = "valid"
+    dilation: tuple[int, int] = (1, 1)
+
+    def _apply(self, x: Any) -> Any:
+        if self.kernel.shape[:2] == (1, 1) and self.strides == (1, 1) and self.padding in ("same", "valid"):
+            return backend.conv2d(x, constant(self.kernel, x.dtype), (1, 1), "valid", (1, 1))
+        return backend.conv2d(x, constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation)
+
+    def __call__(self, x: Any) -> Any:
+        made = self._apply(x)
+        return made if self.bias is None else backend.bias_add(made, constant(self.bias, x.dtype))
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        made = self(x)
+        shape, dtype = tuple(x.shape[1:]), x.dtype
+        pads = resolved_pads(self.padding, shape[:2], self.kernel.shape[:2], self.strides, self.dilation)
+
+        def pull(g: Any) -> tuple[Any]:
+            ways = self._ways(shape, pads, dtype)
+            flat = (g.shape[0] * g.shape[1], *g.shape[2:])
+            key = f"conv {self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation} to {shape}"
+            return (through(paths.choose(key, ways, flat, dtype))(g),)
+
+        return made, pull, through(self._apply)
+
+    def _ways(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> dict[str, Any]:
+        ways: dict[str, Any] = {}
+        size = self.kernel.shape[:2]
+        if self.strides == (1, 1):
+            if size == (1, 1) and pads == ((0, 0), (0, 0)):
+                matrix = np.ascontiguousarray(self.kernel[0, 0].T)
+                ways["conv"] = lambda g: backend.conv2d(g, constant(matrix[None, None], dtype), (1, 1), "valid", (1, 1))
+                ways["matmul"] = lambda g: _matmul(g, constant(matrix, dtype))
+                return ways
+            flipped = np.ascontiguousarray(self.kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+            reach = [(width - 1) * dilate for width, dilate in zip(size, self.dilation, strict=True)]
+            back = tuple((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
+            if min(min(pair) for pair in back) >= 0:
+                ways["flipped"] = lambda g: backend.conv2d(
+                    g, constant(flipped, dtype), (1, 1), back, self.dilation
+                )
+                side = _side_by_side(shape[1], flipped.shape[3])
+                if side > 1 and self.dilation == (1, 1):
+                    ways["wide"] = _wide(flipped, side, back, shape, dtype)
+        if self.dilation == (1, 1):
+            ways["native"] = lambda g: backend.conv2d_input_gradient(
+                g, constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
+            )
+            if self.strides[0] == self.strides[1] > 1 and size != (1, 1):
+                ways["phases"] = self._phases(shape, pads, dtype)
+        if not ways:
+            ways["tape"] = lambda g: backend.transposed(self._apply, (g.shape[0], *shape), g)
+        return ways
+
+    def _phases(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> Any:
+        stride = self.strides[0]
+        inputs, outputs = self.kernel.shape[2:]
+        taps, back = phase_taps(self.kernel.shape[:2], stride, (pads[0][0], pads[1][0]))
+        rows, columns = taps.shape[:2]
+        kernel = np.zeros((rows, columns, outputs, stride, stride, inputs), self.kernel.dtype)
+        for index in np.ndindex(rows, columns, stride, stride):
+            a, b, i, j = index
+            y, x = taps[index]
+            if y >= 0 and x >= 0:
+                kernel[a, b, :, i, j] = self.kernel[y, x].T
+        kernel = kernel.reshape(rows, columns, outputs, stride * stride * inputs)
+
+        def apply(g: Any) -> Any:
+            pad = _phase_pads(back, taps.shape[:2], shape, stride, g.shape[1:3])
+            made = backend.conv2d(g, constant(kernel, dtype), (1, 1), pad, (1, 1))
+            return backend.depth_to_space(made, stride)[:, : shape[0], : shape[1]]
+
+        return apply
+
+
+def _side_by_side(width: int, channels: int) -> int:
+    """Neighbouring pixels whose channels together still fit in a vector of 16."""
+    return max(side for side in range(1, 17) if width % side == 0 and (side == 1 or side * channels <= 16))
+
+
+def _wide(kernel: np.ndarray, side: int, pads: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """A convolution that makes `side` neighbouring pixels of few channels at once, as channels of one pixel."""
+    rows, columns, inputs, outputs = kernel.shape
+    both = np.zeros((rows, columns + side - 1, inputs, side, outputs), kernel.dtype)
+    for i in range(side):
+        both[:, i : i + columns, :, i] = kernel
+    both = both.reshape(rows, columns + side - 1, inputs, side * outputs)
+
+    def apply(g: Any) -> Any:
+        made = backend.conv2d(g, constant(both, dtype), (1, side), pads, (1, 1))
+        return ops.reshape(made, (g.shape[0], *shape))
+
+    return apply
+
+
+def phase_taps(size: tuple[int, ...], stride: int, before: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Which kernel tap each phase reads where.
+
+    Input pixel stride * q + r gets g[o] * kernel[r + before + (q - o) * stride] for every o where that tap exists.
+
+    Returns:
+        taps (rows, columns, stride, stride, 2), the kernel position for a window position and a phase, -1 for
+        none; and how far the window reaches before q, per axis.
+    """
+    axes, back = [], []
+    for width, pad in zip(size, before, strict=True):
+        reach = [d for d in range(-width, width + 1) if any(0 <= r + pad + d * stride < width for r in range(stride))]
+        back.append(max(reach))
+        axes.append([[r + pad + d * stride for r in range(stride)] for d in range(max(reach), min(reach) - 1, -1)])
+    taps = np.full((len(axes[0]), len(axes[1]), stride, stride, 2), -1)
+    for a, b, i, j in np.ndindex(taps.shape[:4]):
+        y, x = axes[0][a][i], axes[1][b][j]
+        if 0 <= y < size[0] and 0 <= x < size[1]:
+            taps[a, b, i, j] = y, x
+    return taps, (back[0], back[1])
+
+
+def _phase_pads(back: tuple[int, int], window: Any, shape: Any, stride: int, given: Any) -> Pads:
+    """Zeros round the cotangent so that the phases cover the whole input, and no more."""
+    pads = []
+    for axis in range(2):
+        wanted = -(-shape[axis] // stride)
+        before = back[axis]
+        pads.append((before, wanted + window[axis] - 1 - before - given[axis]))
+    return pads[0], pads[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Depthwise:
+    """Depthwise 2-D convolution with kernel (height, width, channels, multiplier) and bias (channels * multiplier,)."""
+
+    kernel: np.ndarray
+    bias: np.ndarray | None
+    strides: tuple[int, int] = (1, 1)
+    padding: str | Pads = "valid"
+    dilation: tuple[int, int] = (1, 1)
+
+    def __call__(self, x: Any) -> Any:
+        return self._biased(self._native(x))
+
+    def _biased(self, made: Any) -> Any:
+        return made if self.bias is None else backend.bias_add(made, constant(self.bias, made.dtype))
+
+    def _native(self, x: Any) -> Any:
+        return backend.depthwise(x, constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation)
+
+    def _repeated(self, x: Any) -> Any:
+        """Every channel repeated, and a multiplier of one."""
+        multiplier = self.kernel.shape[3]
+        wide = ops.repeat(x, multiplier, axis=-1) if x.shape[-1] > 1 else ops.concatenate([x] * multiplier, -1)
+        kernel = self.kernel.reshape(*self.kernel.shape[:2], -1, 1)
+        return backend.depthwise(wide, constant(kernel, x.dtype), self.strides, self.padding, self.dilation)
+
+    def _packed(self, x: Any) -> Any:
+        """The batch beside the channels, and a multiplier of one."""
+        batch, height, width, channels = x.shape
+        multiplier = self.kernel.shape[3]
+        wide = ops.reshape(ops.transpose(x, (1, 2, 0, 3)), (1, height, width, batch * channels))
+        wide = ops.repeat(wide, multiplier, axis=-1) if multiplier > 1 else wide
+        kernel = np.tile(self.kernel.reshape(*self.kernel.shape[:2], -1, 1), (1, 1, batch, 1))
+        made = backend.depthwise(wide, constant(kernel, x.dtype), self.strides, self.padding, self.dilation)
+        made = ops.reshape(made, (*made.shape[1:3], batch, channels * multiplier))
+        return ops.transpose(made, (2, 0, 1, 3))
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        shape, dtype = tuple(x.shape[1:]), x.dtype
+        pads = resolved_pads(self.padding, shape[:2], self.kernel.shape[:2], self.strides, self.dilation)
+        name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
+        forward = {"native": self._native}
+        if self.kernel.shape[3] > 1:
+            forward = {"repeated": self._repeated, "native": self._native}
+        if self.kernel.shape[2] * self.kernel.shape[3] < PACKED_CHANNELS and x.shape[0] > 1:
+            forward["packed"] = self._packed
+        made = paths.choose(f"depthwise forward {name} on {shape}", forward, tuple(x.shape), dtype)(x)
+
+        def pull(g: Any) -> tuple[Any]:
+            flat = (g.shape[0] * g.shape[1], *g.shape[2:])
+            ways = self._ways(shape, pads, dtype, flat[0])
+            return (through(paths.choose(f"depthwise {name} to {shape}", ways, flat, dtype))(g),)
+
+        best = forward.get("repeated", self._native)
+        return self._biased(made), pull, through(best)
+
+    def _ways(self, shape: tuple[int, ...], pads: Pads, dtype: str, count: int) -> dict[str, Any]:
+        ways: dict[str, Any] = {}
+        channels, multiplier = self.kernel.shape[2:]
+        if self.strides == (1, 1):
+            flipped = np.ascontiguousarray(self.kernel[::-1, ::-1]).reshape(*self.kernel.shape[:2], -1, 1)
+            reach = [(w - 1) * d for w, d in zip(self.kernel.shape[:2], self.dilation, strict=True)]
+            back = tuple((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
+            if min(min(pair) for pair in back) >= 0:
+
+                def plain(g: Any) -> Any:
+                    made = backend.depthwise(g, constant(flipped, dtype), (1, 1), back, self.dilation)
+                    return _multiplier_sum(made, channels, multiplier)
+
+                def packed(g: Any) -> Any:
+                    n, height, width, wide = g.shape
+                    kernel = np.tile(flipped, (1, 1, n, 1))
+                    g = ops.reshape(ops.transpose(g, (1, 2, 0, 3)), (1, height, width, n * wide))
+                    made = backend.depthwise(g, constant(kernel, dtype), (1, 1), back, self.dilation)
+                    made = _multiplier_sum(made, n * channels, multiplier)
+                    return ops.transpose(ops.reshape(made, (*shape[:2], n, channels)), (2, 0, 1, 3))
+
+                ways["flipped"] = plain
+                if channels * multiplier < PACKED_CHANNELS and count > 1:
+                    ways["packed"] = packed
+        if self.strides[0] == self.strides[1] > 1 and self.dilation == (1, 1):
+            ways["phases"] = self._phases(shape, pads, dtype)
+        # With several channels per input channel the native operation is far slower than any other here.
+        if self.dilation == (1, 1) and (multiplier == 1 or not ways):
+            ways["native"] = lambda g: backend.depthwise_input_gradient(
+                g, constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
+            )
+        if not ways:
+            ways["tape"] = lambda g: backend.transposed(self._native, (g.shape[0], *shape), g)
+        return ways
+
+    def _phases(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> Any:
+        stride = self.strides[0]
+        channels, multiplier = self.kernel.shape[2:]
+        taps, back = phase_taps(self.kernel.shape[:2], stride, (pads[0][0], pads[1][0]))
+        rows, columns = taps.shape[:2]
+        kernel = np.zeros((rows, columns, stride, stride, channels * multiplier), self.kernel.dtype)
+        for index in np.ndindex(rows, columns, stride, stride):
+            y, x = taps[index]
+            if y >= 0 and x >= 0:
+                kernel[index] = self.kernel[y, x].reshape(-1)
+        kernel = kernel.reshape(rows, columns, -1, 1)
+
+        def apply(g: Any) -> Any:
+            pad = _phase_pads(back, taps.shape[:2], shape, stride, g.shape[1:3])
+            wide = ops.concatenate([g] * (stride * stride), axis=-1)
+            made = backend.depthwise(wide, constant(kernel, dtype), (1, 1), pad, (1, 1))
+            made = _multiplier_sum(made, stride * stride * channels, multiplier)
+            return backend.depth_to_space(made, stride)[:, : shape[0], : shape[1]]
+
+        return apply
+
+
+def _multiplier_sum(made: Any, channels: int, multiplier: int) -> Any:
+    if multiplier == 1:
+        return made
+    return ops.sum(ops.reshape(made, (*made.shape[:3], channels, multiplier)), axis=-1)
+
+
+def _matmul(g: Any, matrix: Any) -> Any:
+    made = ops.matmul(ops.reshape(g, (-1, g.shape[-1])), matrix)
+    return ops.reshape(made, (*g.shape[:-1], matrix.shape[1]))

@@ -1,0 +1,141 @@
+"""Pooling. The winners of a max-pool are found once and shared by all cotangents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras import ops
+
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.elementwise import Chain
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool:
+    """Maximum over windows; of equal elements the first takes the gradient, as in TensorFlow.
+
+    Attributes:
+        before: elementwise operations just before it, whose slope is only needed where the winners are.
+    """
+
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str
+    before: Chain = Chain(())
+
+    def __call__(self, x: Any) -> Any:
+        return ops.max_pool(self.before(x), self.size, self.strides, self.padding)
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push | None]:
+        height, width = x.shape[1:3]
+        x, slope = self.before.value_and_slope(x)
+        tiles = height % self.size[0] == 0 and width % self.size[1] == 0
+        if self.size == self.strides and tiles:
+            return self._tiled(x, slope)
+        made, argmax = backend.max_pool_with_argmax(x, self.size, self.strides, self.padding)
+
+        at_winner = None if slope is None else backend.taken(ops.broadcast_to(slope, x.shape), argmax)
+
+        def pull(g: Any) -> tuple[Any]:
+            g = g if at_winner is None else g * at_winner
+            return (backend.max_pool_gradient(g, argmax, x, self.size, self.strides, self.padding),)
+
+        return made, pull, None
+
+    def _tiled(self, x: Any, slope: Any) -> tuple[Any, Pull, Push]:
+        """Windows side by side: the cotangent, repeated over the window, times a mask of the winners.
+
+        The slope of what comes before is part of the mask, so that it costs nothing per cotangent.
+        """
+        made = ops.max_pool(x, self.size, self.strides, self.padding)
+        batch, height, width, channels = x.shape
+        rows, columns = self.size
+        split = (height // rows, rows, width // columns, columns, channels)
+        blocks = ops.reshape(x, (batch, *split))
+        free = ops.ones_like(made)
+        lines = []
+        for i in range(rows):
+            line = []
+            for j in range(columns):
+                wins = ops.cast(ops.equal(blocks[:, :, i, :, j], made), x.dtype) * free
+                free = free - wins
+                line.append(wins)
+            lines.append(ops.stack(line, axis=3))
+        mask = ops.reshape(ops.stack(lines, axis=2), x.shape)
+        if slope is not None:
+            mask = mask * slope
+
+        def pull(g: Any) -> tuple[Any]:
+            n = g.shape[0] * batch
+            wide = ops.reshape(g, (n, split[0], 1, split[2], 1, channels))
+            wide = ops.broadcast_to(wide, (n, *split))
+            return (ops.reshape(wide, (g.shape[0], *x.shape)) * mask,)
+
+        def push(t: Any) -> Any:
+            return ops.sum(ops.reshape(t * mask, (t.shape[0], batch, *split)), axis=(3, 5))
+
+        return made, pull, push
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool:
+    """Mean over windows."""
+
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str
+
+    def __call__(self, x: Any) -> Any:
+        return ops.average_pool(x, self.size, self.strides, self.padding)
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        shape = tuple(x.shape[1:])
+
+        def back(g: Any) -> Any:
+            return backend.average_pool_gradient(g, (g.shape[0], *shape), self.size, self.strides, self.padding)
+
+        return self(x), lambda g: (through(back)(g),), through(self)
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalAverage:
+    """Mean over height and width."""
+
+    keepdims: bool = False
+
+    def __call__(self, x: Any) -> Any:
+        return ops.mean(x, axis=(-3, -2), keepdims=self.keepdims)
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        batch, height, width, channels = x.shape
+
+        def pull(g: Any) -> tuple[Any]:
+            small = ops.reshape(g / (height * width), (g.shape[0], batch, 1, 1, channels))
+            return (ops.broadcast_to(small, (g.shape[0], *x.shape)),)
+
+        return self(x), pull, self
+
+
+@dataclass(frozen=True, eq=False)
+class Upsample:
+    """Every pixel repeated over a block (nearest neighbour)."""
+
+    size: tuple[int, int]
+
+    def __call__(self, x: Any) -> Any:
+        n, height, width, channels = x.shape
+        rows, columns = self.size
+        wide = ops.broadcast_to(x[:, :, None, :, None, :], (n, height, rows, width, columns, channels))
+        return ops.reshape(wide, (n, height * rows, width * columns, channels))
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        _, height, width, channels = x.shape
+
+        def back(g: Any) -> Any:
+            return ops.sum(
+                ops.reshape(g, (g.shape[0], height, self.size[0], width, self.size[1], channels)), axis=(2, 4)
+            )
+
+        return self(x), lambda g: (through(back)(g),), through(self)

@@ -1,0 +1,295 @@
+"""What a model is, as far as its Jacobian is concerned; and which models have none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from augnet.engine.ends import split_end
+from augnet.engine.graph import Graph, Node, choose_output, trace
+from augnet.engine.precision import in_precision
+from augnet.errors import ModelError
+
+PROBES = 4
+"""Images of noise that a model is tried on: enough to see whether one changes another's outputs."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model's shape and habits.
+
+    Attributes:
+        input_shape: (height, width, channel) of an image.
+        output_count: K, the length of the output vector.
+        activation: "softmax" or "sigmoid" where the model ends with one, else None.
+        space: "logits" where such an end is taken off, else "model".
+        model_rescales: the model itself scales raw pixels (0..255).
+        rescale_reason: what was found in the model that says so, or "".
+        unconnected: outputs that do not depend on the image.
+        row_count: R, rows per image.
+        stored_shape: (S, height, width, channel) of the stored rows of an image, after pooling and reduction.
+        device: "cpu" or "gpu".
+    """
+
+    input_shape: tuple[int, int, int]
+    output_count: int
+    activation: str | None
+    space: str
+    model_rescales: bool
+    rescale_reason: str = ""
+    unconnected: tuple[int, ...] = ()
+    row_count: int = 0
+    stored_shape: tuple[int, int, int, int] = (0, 0, 0, 0)
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready for differentiation.
+
+    Attributes:
+        function: x (batch, *model_input) -> outputs (batch, K), in the chosen space.
+        graph: the same as a graph, or None for a model without one.
+        model_input: shape the model takes without batch; (height, width) where it has no channel axis.
+        dtype: of the arithmetic.
+    """
+
+    function: Callable[[Any], Any]
+    graph: Graph | None
+    model_input: tuple[int, ...]
+    dtype: str
+    spec: ModelSpec
+
+
+def inspect_model(
+    model: Any,
+    output: int | str | None = None,
+    space: str = "logits",
+    input_size: tuple[int, int] | None = None,
+) -> ModelSpec:
+    """What the model is, from its graph and one small forward pass; nothing is compiled.
+
+    Args:
+        model: a Keras model.
+        output: which of several outputs.
+        space: "logits" or "model".
+        input_size: (height, width) for a model that leaves them open.
+
+    Raises:
+        ModelError: a model whose Jacobian is not defined or not supported; the message says why.
+    """
+    return prepare(model, output=output, space=space, input_size=input_size).spec
+
+
+def prepare(
+    model: Any,
+    *,
+    output: int | str | None = None,
+    space: str = "logits",
+    precision: str | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> Prepared:
+    """The model as a function of one image batch, checked on noise images.
+
+    Args:
+        precision: "float32" or "float64"; None: float32.
+
+    Raises:
+        ModelError: see inspect_model.
+    """
+    dtype = precision or "float32"
+    model_input = _input_shape(model, input_size)
+    graph = trace(model, output)
+    activation = None
+    function: Callable[[Any], Any]
+    if graph is not None:
+        rescales, reason = rescaling(graph)
+        graph = in_precision(graph, dtype)
+        logits, activation = split_end(graph)
+        chosen = logits if space == "logits" and activation else graph
+        graph, function = chosen, chosen
+    else:
+        rescales, reason = False, ""
+        if precision == "float64":
+            raise ModelError(
+                "jacobian.precision: a subclassed model computes in the precision it was built with; "
+                "use float32, or rebuild the model with dtype='float64'"
+            )
+        function = plain_function(model, output)
+    probes = probe_images((*model_input,), rescales, dtype)
+    outputs = _flat(_evaluate(function, probes))
+    if activation == "softmax" and space == "logits" and outputs.shape[1] < 2:
+        pass  # a softmax of one output is constant; its logit is not
+    spec = ModelSpec(
+        input_shape=(model_input[0], model_input[1], model_input[2] if len(model_input) == 3 else 1),
+        output_count=outputs.shape[1],
+        activation=activation,
+        space="logits" if activation and space == "logits" else "model",
+        model_rescales=rescales,
+        rescale_reason=reason,
+        unconnected=_check(function, probes, outputs),
+        device=device_kind(),
+    )
+
+    def flat_function(x: Any) -> Any:
+        made = function(x)
+        return keras.ops.reshape(made, (made.shape[0], spec.output_count))
+
+    return Prepared(flat_function, graph, model_input, dtype, spec)
+
+
+def plain_function(model: Any, output: int | str | None) -> Callable[[Any], Any]:
+    """The model as it is called for inference, with one output chosen."""
+
+    def call(x: Any) -> Any:
+        made = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
+        if isinstance(made, dict):
+            return made[list(made)[choose_output(list(made.values()), list(made), output)]]
+        if isinstance(made, list | tuple):
+            return made[choose_output(list(made), [str(i) for i in range(len(made))], output)]
+        return made
+
+    return call
+
+
+def device_kind() -> str:
+    """ "gpu" when the backend computes on one, else "cpu"."""
+    from augnet.engine import backend_tensorflow
+
+    return backend_tensorflow.device_kind()
+
+
+def rescaling(graph: Graph) -> tuple[bool, str]:
+    """Whether the model itself takes raw 0..255 pixels, and what says so."""
+    value = graph.input
+    users = graph.users()
+    for _ in range(8):  # scaling comes first, after at most a few operations that only move or convert
+        readers = users.get(value, [])
+        for node in readers:
+            reason = _rescales(node)
+            if reason:
+                return True, reason
+        if len(readers) != 1 or not readers[0].outputs:
+            break
+        value = readers[0].outputs[0]
+        if _has_weights(readers[0]):
+            break
+    return False, ""
+
+
+def _rescales(node: Node) -> str:
+    layer = getattr(node.op, "layer", node.op)
+    if isinstance(layer, keras.layers.Rescaling):
+        scale = float(np.max(np.abs(np.asarray(layer.scale, dtype=float))))
+        if 1 / 512 < scale < 1 / 64:
+            return f"layer {layer.name!r} rescales by 1/{1 / scale:.5g}"
+    if isinstance(layer, keras.layers.Normalization):
+        mean = layer.mean if layer.input_mean is None else layer.input_mean
+        if mean is not None and float(np.max(np.asarray(keras.ops.convert_to_numpy(mean)))) > 1:
+            return f"layer {layer.name!r} normalizes with mean above 1"
+    return ""
+
+
+def _has_weights(node: Node) -> bool:
+    layer = getattr(node.op, "layer", node.op)
+    return bool(getattr(layer, "weights", ())) and not isinstance(layer, keras.layers.Normalization)
+
+
+def probe_images(shape: tuple[int, ...], raw: bool, dtype: str) -> np.ndarray:
+    """Noise images (PROBES, *shape), in [0, 1] or in 0..255; the same every time."""
+    noise = np.random.default_rng(0).uniform(0, 255 if raw else 1, (PROBES, *shape))
+    return noise.astype(dtype)
+
+
+def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, ...]:
+    inputs = getattr(model, "inputs", None)
+    if inputs is None:
+        shape = getattr(model, "input_shape", None) if isinstance(model, keras.Model) and model.built else None
+        if shape is None:
+            raise ModelError(
+                "model: does not say what input it takes; call it once on an image batch, or give it an Input"
+            )
+    else:
+        flat = keras.tree.flatten(inputs)
+        if len(flat) != 1:
+            raise ModelError(
+                f"model: has {len(flat)} inputs ({', '.join(x.name for x in flat)}); an audit needs one image input"
+            )
+        if not flat[0].dtype.startswith(("float", "bfloat")):
+            raise ModelError(
+                f"model: its input is {flat[0].dtype}; integers have no derivative, so cut the model after its "
+                "cast to float"
+            )
+        shape = flat[0].shape
+    if isinstance(shape, list | dict) or not 3 <= len(shape) <= 4:
+        raise ModelError(
+            f"model: its input shape is {shape}; an audit needs images, (height, width) or (height, width, channel)"
+        )
+    sizes = list(shape[1:])
+    for axis in (0, 1):
+        if sizes[axis] is None:
+            if input_size is None:
+                raise ModelError(
+                    f"preprocess.size: the model's input shape {tuple(shape[1:])} leaves its size open; "
+                    "give height and width, such as [224, 224]"
+                )
+            sizes[axis] = input_size[axis]
+    if len(sizes) == 3 and sizes[2] is None:
+        raise ModelError(f"model: its input shape {tuple(shape[1:])} leaves the number of channels open")
+    if input_size is not None and tuple(sizes[:2]) != tuple(input_size):
+        raise ModelError(
+            f"preprocess.size: {list(input_size)} is not the size {sizes[:2]} that the model takes; "
+            "leave preprocess.size out"
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def _evaluate(function: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
+    try:
+        made = function(keras.ops.convert_to_tensor(images))
+    except ModelError:
+        raise
+    except Exception as error:  # the model's own code; whatever it raises, it cannot be audited
+        raise ModelError(
+            f"model: fails on images of shape {images.shape[1:]} ({type(error).__name__}: {str(error)[:500]})"
+        ) from error
+    return np.asarray(keras.ops.convert_to_numpy(made), dtype=np.float64)
+
+
+def _flat(outputs: np.ndarray) -> np.ndarray:
+    """Outputs (n, K)."""
+    if outputs.ndim < 2:
+        return outputs.reshape(len(outputs), 1)
+    if outputs.ndim > 2 and math.prod(outputs.shape[1:-1]) > 1:
+        raise ModelError(
+            f"model: each output has shape {outputs.shape[1:]}; spatial outputs cannot be audited yet, so add a "
+            "pooling layer or choose another output"
+        )
+    return outputs.reshape(len(outputs), outputs.shape[-1])
+
+
+def _check(function: Callable[[Any], Any], probes: np.ndarray, outputs: np.ndarray) -> tuple[int, ...]:
+    """Outputs that do not depend on the image; refuses what has no Jacobian of its own image."""
+    if not np.isfinite(outputs).all():
+        raise ModelError("model: its outputs are not finite on noise images; check its weights and input range")
+    if len(outputs) != len(probes):
+        raise ModelError(f"model: makes {len(outputs)} outputs from {len(probes)} images")
+    others = probes.copy()
+    others[1:] = others[1:][::-1] * 0.5
+    alone = _flat(_evaluate(function, others))[0]
+    size = np.abs(outputs).max() + np.ptp(outputs)
+    if np.abs(alone - outputs[0]).max() > 1e-4 * size:
+        raise ModelError(
+            "model: an image's outputs change with the other images of its batch, so it has no Jacobian of its own; "
+            "use a model whose samples are independent at inference"
+        )
+    spread = np.ptp(outputs, axis=0)
+    unconnected = np.flatnonzero(spread == 0)
+    if len(unconnected) == outputs.shape[1]:
+        raise ModelError("model: no output depends on the image; choose another output (model.output)")
+    return tuple(int(index) for index in unconnected)

@@ -1,0 +1,260 @@
+"""Choosing by timing, once; afterwards only what was chosen is done."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from augnet.engine import backend_tensorflow as backend
+
+log = logging.getLogger(__name__)
+
+
+TIMED_ELEMENTS = 2**21
+"""Elements that a way is timed on: enough to fill the device, few enough to be done in milliseconds."""
+
+Ways = dict[str, Callable[[Any], Any]]
+
+
+class FixedPaths:
+    """The ways that were chosen earlier; the first one where nothing was."""
+
+    def __init__(self, chosen: dict[str, str] | None = None):
+        self.chosen = dict(chosen or {})
+
+    def choose(self, key: str, ways: Ways, shape: tuple[int, ...], dtype: Any) -> Callable[[Any], Any]:
+        """The way for an argument of this shape; the key says what matters of it beside the batch."""
+        name = self.chosen.get(key)
+        return ways[name] if name in ways else next(iter(ways.values()))
+
+
+class TimedPaths(FixedPaths):
+    """Times every way when it is first asked for, as long as the time allowed lasts."""
+
+    def __init__(self, seconds: float, chosen: dict[str, str] | None = None):
+        super().__init__(chosen)
+        self._deadline = time.monotonic() + seconds
+
+    def choose(self, key: str, ways: Ways, shape: tuple[int, ...], dtype: Any) -> Callable[[Any], Any]:
+        if key not in self.chosen and len(ways) > 1 and time.monotonic() < self._deadline:
+            few = max(1, min(shape[0], TIMED_ELEMENTS // math.prod(shape[1:])))
+            times: dict[str, float] = {}
+            for name, way in ways.items():
+                try:
+                    times[name] = backend.seconds(way, (few, *shape[1:]), dtype)
+                except backend.Unsupported as error:
+                    log.debug("engine: %s cannot be done as %s here (%s)", key, name, error)
+            if times:
+                self.chosen[key] = min(times, key=times.__getitem__)
+                log.debug("engine: %s: %s", key, {name: f"{value * 1e3:.2f} ms" for name, value in times.items()})
+        return super().choose(key, ways, shape, dtype)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an engine does, as chosen once; as JSON it is what every other worker and every resumed run reads.
+
+    Attributes:
+        program: "rewritten" (rules over the rewritten graph) or "plain" (a tape over the model).
+        rows_per_pass: rows of an image that go through a backward pass together.
+        batch_size: images per batch.
+        xla: whether the rows are computed by one XLA program.
+        paths: the way chosen for every operation that has several.
+        report: what was found, for people: times, gain, agreement. Nothing depends on it.
+    """
+
+    program: str
+    rows_per_pass: int
+    batch_size: int
+    xla: bool = False
+    paths: dict[str, str] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What there is to choose for.
+
+    Attributes:
+        plain, rewritten: the two programs; rewritten is None for a model without a graph.
+        oracle: both again in float64, for when float32 cannot tell a kink from a fault; None where there is none.
+        images: probe images (n, *model_input).
+        output_count: K.
+        row_count: R.
+        batch_size: images per batch.
+        widest: elements of the largest tensor of an image.
+        work: elements of all tensors of an image.
+        memory_bytes: what the engine may use.
+    """
+
+    plain: Any
+    rewritten: Any | None
+    oracle: Callable[[], tuple[Any, Any]] | None
+    images: np.ndarray
+    output_count: int
+    row_count: int
+    batch_size: int
+    widest: int
+    work: int
+    memory_bytes: int
+
+
+KINK = 1e-4
+"""Above this normwise difference of two float32 Jacobians a kink or a fault is at work, not rounding."""
+FLOAT64_FAULT = 1e-5
+"""Above this normwise difference of two float64 Jacobians it is a fault (constants may be float32 in a model)."""
+CHECKED_IMAGES = 4
+CHECKED_ROWS = 2
+"""Rows and images that the programs are compared on: the plain one may be very slow."""
+SMALL_WORK = 3e6
+"""Elements touched per batch below which a program takes milliseconds either way and timing is not worth it."""
+
+
+def choose(problem: Problem, seconds: float) -> Choice:
+    """The fastest program that agrees with the plain one, by timing it for about so many seconds."""
+    start = time.monotonic()
+    rewritten, batch, rows = problem.rewritten, problem.batch_size, problem.row_count
+    plain = Choice("plain", 1, batch)
+    if rewritten is None:
+        return plain
+    agreed, slow, plain_wins = _compared(problem)
+    if not agreed:
+        log.warning("engine: the rewritten model disagrees with the plain one; going the plain way")
+        return replace(plain, report={"rewritten": "disagrees with the plain program"})
+    passes = rewritten.passes or rows
+    sizes = chunk_sizes(problem, passes)
+    report: dict[str, Any] = {"agreement": agreed, "passes": passes}
+    if problem.work * batch * passes < SMALL_WORK or seconds <= 0:
+        return Choice("rewritten", sizes[-1], batch, report=report)
+    paths = TimedPaths(0.4 * seconds)
+    images = np.resize(problem.images, (batch, *problem.images.shape[1:])).astype(problem.images.dtype)
+    forward = backend.rows_seconds(_forward(rewritten, problem), images, 0.3)
+    variants = [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses
+    times: dict[tuple[int, bool], float] = {}
+    for size, xla in variants:
+        if times and time.monotonic() - start > seconds:
+            break
+        try:
+            program = _program(rewritten, problem, rows, size, paths, xla, only=size)
+            backend.run_rows(program, images)
+            taken = backend.rows_seconds(program, images, 0.3)
+        except backend.Unsupported as error:
+            log.debug("engine: %d rows per pass%s: %s", size, " with XLA" if xla else "", error)
+            continue
+        times[size, xla] = (forward + max(taken - forward, 0) * passes / size) / batch
+    if not times:
+        return plain
+    (size, xla), fast = min(times.items(), key=lambda item: item[1])
+    report |= {
+        "seconds_per_image": fast,
+        "plain_seconds_per_image": slow,
+        "gain": slow / fast,
+        "rows_per_pass": {f"{size}{' xla' if xla else ''}": taken for (size, xla), taken in times.items()},
+        "tuning_seconds": time.monotonic() - start,
+    }
+    log.info(
+        "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image, %.3g times as fast "
+        "as the plain way",
+        rewritten.summary,
+        passes,
+        rows,
+        size,
+        " with XLA" if xla else "",
+        1e3 * fast,
+        slow / fast,
+    )
+    if slow < fast and plain_wins:  # both times are short: only when they say the same
+        return replace(plain, report=report)
+    return Choice("rewritten", size, batch, xla, dict(paths.chosen), report)
+
+
+def _compared(problem: Problem) -> tuple[str, float, bool]:
+    """The two programs on a few rows of a few images.
+
+    Returns:
+        how they agree ("" when they do not), about how long the plain one takes per image, whether it was faster.
+    """
+    few = problem.images[: min(problem.batch_size, CHECKED_IMAGES)]
+    if problem.work * len(few) > 10 * SMALL_WORK:
+        few = few[:2]
+    small = replace(problem, images=few, batch_size=len(few))
+    rows = min(problem.row_count, CHECKED_ROWS)
+    plain = _program(problem.plain, small, rows, 1, FixedPaths(), False)
+    truth = backend.run_rows(plain, few)
+    own = _program(problem.rewritten, small, rows, rows, FixedPaths(), False)
+    made = backend.run_rows(own, few)
+    # One forward pass and `rows` backward passes were timed; the whole is one and R.
+    scale = (1 + problem.row_count) / (1 + rows) / len(few)
+    slow, fast = (backend.rows_seconds(program, few, 0.2) for program in (plain, own))
+    return agreement(truth, made, small), slow * scale, slow < fast
+
+
+def chunk_sizes(problem: Problem, passes: int) -> list[int]:
+    """Rows per pass worth trying: one, all, and what keeps the widest tensor near the size of the caches."""
+    per_row = problem.batch_size * problem.widest * problem.images.itemsize
+    most = max(1, min(passes, int(problem.memory_bytes / 8 / (4 * per_row))))
+    fitting = max(1, min(most, backend.CACHE_BYTES // per_row))
+    if problem.work * problem.batch_size * passes < SMALL_WORK:
+        return [most]
+    return list(dict.fromkeys((1, fitting, most)))
+
+
+def _program(
+    program: Any, problem: Problem, rows: int, size: int, paths: FixedPaths, xla: bool, only: int | None = None
+) -> Any:
+    """Outputs and the first rows, as a compiled program of an image batch."""
+    eye = np.eye(problem.output_count)[:rows, None, :]
+    options = {} if only is None else {"only": only}
+
+    def function(x: Any) -> Any:
+        def cotangents(outputs: Any) -> Any:
+            return backend.constant(np.broadcast_to(eye, (rows, *outputs.shape)), outputs.dtype)
+
+        return program.rows(x, cotangents, size, paths, **options)
+
+    shape = (problem.batch_size, *problem.images.shape[1:])
+    return backend.compiled(function, [(shape, str(problem.images.dtype))], xla)
+
+
+def _forward(program: Any, problem: Problem) -> Any:
+    shape = (problem.batch_size, *problem.images.shape[1:])
+    return backend.compiled(program.graph, [(shape, str(problem.images.dtype))])
+
+
+def agreement(truth: Any, made: Any, problem: Problem) -> str:
+    """How the two programs agree, in words; "" when they do not.
+
+    Args:
+        truth, made: outputs (batch, K) and rows (batch, row, inputs) of the plain and the rewritten program.
+    """
+    error = difference(truth[1], made[1])
+    apart = difference(truth[0][:, None], made[0][:, None]).max()
+    if not np.isfinite(error).all() or apart > 1e-3:
+        return ""
+    same = error <= KINK
+    if same.all() or (same.sum() * 2 >= len(same) > 1 and error.max() < 0.1):
+        # A fault is in every image; a kink that rounding moved is in some.
+        return f"{error[same].max():.1e} in {truth[1].dtype}" + ("" if same.all() else ", kinks left out")
+    if problem.oracle is None:
+        return ""
+    images = problem.images[:1].astype(np.float64)
+    wide = replace(problem, images=images, batch_size=1)
+    plain, rewritten = problem.oracle()
+    results = [
+        backend.run_rows(_program(program, wide, 1, 1, FixedPaths(), False), images) for program in (plain, rewritten)
+    ]
+    error = difference(results[0][1], results[1][1])
+    return f"{error.max():.1e} in float64" if error.max() <= FLOAT64_FAULT else ""
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Normwise relative difference, image by image."""
+    axes = tuple(range(1, first.ndim))
+    norm = np.sqrt(np.square(first.astype(np.float64)).sum(axis=axes))
+    return np.sqrt(np.square(first.astype(np.float64) - second).sum(axis=axes)) / np.maximum(norm, 1e-30)

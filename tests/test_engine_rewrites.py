@@ -1,0 +1,124 @@
+"""Every rule and rewrite against a tape over the Keras layers themselves, in float64, by every path it has."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine.program import Plain, rewritten
+from augnet.engine.spec import prepare
+from augnet.engine.tuning import FixedPaths
+
+layers = keras.layers
+
+
+class Every(FixedPaths):
+    """Chooses the way with the given number, and remembers what there was to choose."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+        self.most = 1
+
+    def choose(self, key, ways, shape, dtype):
+        self.most = max(self.most, len(ways))
+        return list(ways.values())[self.number % len(ways)]
+
+
+def model_of(*steps, size=(13, 12, 3), outputs=4):
+    return keras.Sequential([keras.Input(size), *steps, layers.Flatten(), layers.Dense(outputs)])
+
+
+def branched(make, size=(9, 8, 4)):
+    image = keras.Input(size)
+    return keras.Model(image, layers.Dense(4)(layers.Flatten()(make(image))))
+
+
+def squeeze_excite(x):
+    small = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    return layers.Multiply()([x, layers.Conv2D(4, 1, activation="sigmoid")(small)])
+
+
+def attention(x):
+    tokens = layers.Reshape((18, 16))(x)
+    normal = layers.LayerNormalization()(tokens)
+    return layers.Add()([tokens, layers.MultiHeadAttention(2, 5, value_dim=3)(normal, normal)])
+
+
+MODELS = {
+    "conv same": lambda: model_of(layers.Conv2D(5, 3, padding="same", activation="relu")),
+    "conv stride": lambda: model_of(layers.Conv2D(5, 5, strides=2, padding="same", activation="tanh")),
+    "conv stride 3 valid": lambda: model_of(layers.Conv2D(5, 4, strides=3)),
+    "conv even": lambda: model_of(layers.Conv2D(5, 4, padding="same")),
+    "conv dilated": lambda: model_of(layers.Conv2D(5, 3, dilation_rate=2, padding="same")),
+    "conv padded": lambda: model_of(layers.ZeroPadding2D(((1, 2), (0, 3))), layers.Conv2D(5, 3, strides=2)),
+    "conv 1x1 stride": lambda: model_of(layers.Conv2D(5, 1, strides=2)),
+    "conv groups": lambda: model_of(layers.Conv2D(6, 3, groups=3)),
+    "depthwise": lambda: model_of(layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)),
+    "depthwise even": lambda: model_of(layers.DepthwiseConv2D(4, padding="same", depth_multiplier=3)),
+    "depthwise stride": lambda: model_of(layers.DepthwiseConv2D(3, strides=2, padding="same")),
+    "depthwise dilated": lambda: model_of(layers.DepthwiseConv2D(3, dilation_rate=2)),
+    "depthwise padded": lambda: model_of(layers.ZeroPadding2D(((0, 1), (0, 1))), layers.DepthwiseConv2D(3, strides=2)),
+    "separable": lambda: model_of(layers.SeparableConv2D(5, 4, depth_multiplier=2, padding="same")),
+    "norm after": lambda: model_of(layers.Conv2D(5, 3), layers.BatchNormalization(), layers.LeakyReLU()),
+    "norm before": lambda: model_of(layers.BatchNormalization(), layers.Conv2D(5, 3, padding="same")),
+    "rescaling": lambda: model_of(layers.Rescaling(0.25, -1), layers.Conv2D(5, 3), layers.ReLU(6.0)),
+    "max pool": lambda: model_of(layers.ReLU(), layers.MaxPooling2D(2), size=(12, 8, 3)),
+    "max pool overlapping": lambda: model_of(layers.ELU(), layers.Activation("tanh"), layers.MaxPooling2D(3, 2, "same")),
+    "average pool": lambda: model_of(layers.AveragePooling2D(3, 2, "same"), layers.UpSampling2D(2)),
+    "elementwise": lambda: model_of(layers.Activation("gelu"), layers.Activation("silu"), layers.Rescaling(0.3, 0.1)),
+    "transpose": lambda: model_of(layers.Conv2DTranspose(4, 3, strides=2), layers.Cropping2D(1)),
+    "permute": lambda: model_of(layers.Permute((3, 1, 2)), layers.Reshape((-1, 4)), layers.Softmax()),
+    "squeeze and excite": lambda: branched(squeeze_excite),
+    "attention": lambda: branched(attention),
+    "concatenate": lambda: branched(lambda x: layers.Concatenate()([layers.Conv2D(2, 3, padding="same")(x), x])),
+    "operators": lambda: branched(lambda x: keras.ops.relu6(2.0 * x + 3.0) / 6.0 * x - x),
+    "subtract": lambda: branched(lambda x: layers.Subtract()([x, layers.DepthwiseConv2D(3, padding="same")(x)])),
+    "narrow": lambda: model_of(layers.Flatten(), layers.Dense(2, activation="tanh"), layers.Dense(6), outputs=9),
+    "forward": lambda: model_of(layers.Conv2D(4, 2, activation="relu"), size=(3, 3, 1), outputs=20),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_rewritten_model_has_the_same_jacobian(name):
+    keras.utils.set_random_seed(7)
+    model = MODELS[name]()
+    for variable in model.weights:
+        low = 0.2 if len(variable.shape) == 1 else -0.5  # variances are positive
+        variable.assign(np.random.default_rng(len(variable.shape)).uniform(low, 0.7, variable.shape))
+    prepared = prepare(model, precision="float64")
+    count = prepared.spec.output_count
+    x = tf.constant(np.random.default_rng(2).normal(size=(2, *prepared.model_input)))
+
+    def cotangents(outputs):
+        return backend.constant(np.broadcast_to(np.eye(count)[:, None], (count, 2, count)), outputs.dtype)
+
+    truth, plain = Plain(prepared.function).rows(x, cotangents, 1, FixedPaths())
+    program = rewritten(prepared.graph, prepared.model_input, "float64", count)
+    number, most = 0, 1
+    while number < most:
+        paths = Every(number)
+        outputs, rows = program.rows(x, cotangents, 3 if number % 2 else count, paths)
+        most, number = paths.most, number + 1
+        # Keras may round a constant of a layer to float32.
+        assert np.abs(outputs - truth).max() < 1e-6 * np.abs(truth).max()
+        assert np.abs(rows - plain).max() < 1e-6 * np.abs(plain).max()
+
+
+def test_the_narrowest_cut_is_found():
+    assert rewritten_of(MODELS["narrow"]()).passes == 2
+    program = rewritten_of(MODELS["forward"]())
+    assert program.passes == 9 and not program.cut.trunk  # the input itself
+    assert rewritten_of(MODELS["conv same"]()).passes is None
+
+
+def test_norms_and_dropout_leave_no_operation():
+    model = model_of(layers.Conv2D(5, 3), layers.BatchNormalization(), layers.Dropout(0.5), layers.ReLU())
+    names = [type(node.op).__name__ for node in rewritten_of(model).graph.nodes]
+    assert names == ["Convolution", "Clip", "Reshape", "Dense"]
+
+
+def rewritten_of(model):
+    prepared = prepare(model)
+    return rewritten(prepared.graph, prepared.model_input, "float32", prepared.spec.output_count)
