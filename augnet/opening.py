@@ -24,8 +24,8 @@ def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Eng
     """The engine that computes what the run asks for, and the preprocessing that feeds it.
 
     What the engine chooses by timing is chosen once: the first worker of an audit writes it into the audit's
-    folder, where every other worker and every resumed run reads it. It is kept in the user's cache too, so that
-    the next audit of the same model on this machine chooses alike, and gives the same bytes.
+    folder, where every other worker and every resumed run reads it. It is kept in the user's cache too, so
+    that the next audit of the same model on this machine chooses alike, and gives the same bytes.
     """
     config, spec = run.config, ModelSpec(**run.model)
     preprocess = Preprocess(

@@ -12,11 +12,12 @@ def small_cnn(size: int, outputs: int) -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((size, size, 3)),
-            *(
-                layer
-                for filters in (16, 32, 64)
-                for layer in (layers.Conv2D(filters, 3, padding="same", activation="relu"), layers.MaxPooling2D())
-            ),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
             layers.Flatten(),
             layers.Dense(outputs, activation="softmax"),
         ]

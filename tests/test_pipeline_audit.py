@@ -84,6 +84,24 @@ def test_stored_jacobians_equal_the_plain_loop(tmp_path, images, cnn_path, forma
         assert error < 1e-4, image_id
 
 
+def test_a_deep_model_equals_the_plain_loop_away_from_kinks(tmp_path):
+    keras.utils.set_random_seed(4)
+    model = keras.applications.MobileNetV2((64, 64, 3), alpha=0.35, weights=None, classes=10)
+    model.save(tmp_path / "m.keras")
+    write_images(tmp_path / "images", 3, size=(64, 64))
+    found = audit(tmp_path / "m.keras", tmp_path / "images", tmp_path / "out")
+    double, smooth = in_float64(model), 0
+    for image_id in found.statistics["image_id"].to_pylist():
+        image = pixels(tmp_path / "images" / image_id)
+        expected = oracle(double, image)
+        nearby = oracle(double, image * (1 + 1e-6))  # differs by much only where a ReLU switches in between
+        size = np.linalg.norm(expected)
+        if np.linalg.norm(nearby - expected) < 1e-5 * size:
+            smooth += 1
+            assert np.linalg.norm(found.jacobian(image_id) - expected) < 1e-4 * size, image_id
+    assert smooth
+
+
 def test_a_linear_model_gives_its_weights(tmp_path, images):
     model = linear_model()
     model.save(tmp_path / "m.keras")
