@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := augnet transforms pipeline tests examples benchmarks setup.py
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test flink test-flink test-dataflow fuzz lint format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,10 +15,23 @@ demo: .venv/installed  ## train a small model on real digits with a planted shor
 test: .venv/installed  ## run the tests
 	$(BIN)/python -m pytest
 
+flink: .venv/installed  ## fetch Flink and Beam's job server for it, once, into ~/.cache (or AUGNET_FLINK)
+	$(BIN)/python tests/flink/fetch.py
+
+test-flink: flink  ## run the tests that need Flink: in the job server, and on a cluster of processes
+	$(BIN)/python -m pytest tests/flink -m flink
+
+test-dataflow: .venv/installed-gcp  ## run the tests that build a Dataflow job and send it to a stub
+	$(BIN)/python -m pytest tests/test_dataflow.py -m dataflow
+
+fuzz: .venv/installed  ## feed random configs, images and records to what reads them, for a minute
+	$(BIN)/python tests/fuzz/run.py --seconds 60
+
 lint: .venv/installed  ## check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: .venv/installed  ## put the code into the project's format
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -39,4 +52,8 @@ clean:  ## delete the environment, caches and the demo
 
 .venv/installed-bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,bench]'
+	touch $@
+
+.venv/installed-gcp: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,gcp,test]'
 	touch $@

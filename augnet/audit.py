@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from augnet.engine import Engine, JacobianBatch
 from augnet.errors import AuditError, ImageError
 from augnet.loading import fingerprint, load_model
 from augnet.opening import open_engine
+from augnet.records import WorkUnit, unit_record
 from augnet.run import Run
 from augnet.sources import ImageRef, Prepared, Preprocess, Source, open_source
 from augnet.statistics.aggregate import Aggregate, Shape
@@ -28,25 +31,27 @@ from augnet.storage.unit import UnitFiles
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class WorkUnit:
-    """A row group of the plan. A few bytes: this, and the record of it, is all that travels.
+COUNTED = (
+    "images_audited",
+    "images_failed",
+    "batches",
+    "batch_slots",  # images that the batches had room for
+    "decode_microseconds",  # summed over the threads that decode
+    "compute_microseconds",  # with the waiting for a device that another unit uses
+    "write_microseconds",
+)
+"""What an auditor counts as it works. For progress and metrics; no result depends on it."""
 
-    Attributes:
-        unit_id: its number, and its row group in plan.parquet.
-        unit_count: how many units the plan has; part of the file names.
-    """
-
-    unit_id: int
-    unit_count: int
+Count = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image of the plan, ready for the model."""
+    """An image of the plan, ready for the model or failed, and the time that took."""
 
     ref: ImageRef
-    prepared: Prepared
+    prepared: Prepared | ImageError
+    microseconds: int
 
 
 class Auditor:
@@ -88,7 +93,7 @@ class Auditor:
         engine, preprocess = open_engine(run, model, folder)
         return cls(run, folder, engine, preprocess, open_source(run.config.images))
 
-    def audit(self, unit: WorkUnit, on_batch: Callable[[int], None] = lambda images: None) -> UnitRecord:
+    def audit(self, unit: WorkUnit, count: Count = lambda name, amount: None) -> UnitRecord:
         """Audit one unit, or return its record where an earlier attempt has finished it.
 
         Every file is written whole and under the unit's own name, the record last: doing a unit again,
@@ -96,7 +101,10 @@ class Auditor:
 
         Args:
             unit: to audit.
-            on_batch: told the number of images after each batch; for progress and metrics.
+            count: told what was done after each batch, under the names in COUNTED.
+
+        Raises:
+            AuditError: a file cannot be written, or the device has no memory for even one image.
         """
         record = unit_record(self.folder, unit, self.run.fingerprint)
         if record and all(self.folder.intact(entry) for entry in record.files):
@@ -108,21 +116,29 @@ class Auditor:
         failures: list[dict[str, Any]] = []
         audited = 0
         with files.storing_jacobians(self.run.config.store, self.engine.spec.stored_shape[1:]):
-            for images in self._batches(refs, failures):
-                batch, columns = self._measure(images, aggregate)
-                files.add(columns, batch.stored, batch.rows)
+            for images in self._batches(unit, refs, failures):
+                count("decode_microseconds", sum(image.microseconds for image in images))
+                slots = self.engine.batch_size
+                with _timed("compute_microseconds", count):
+                    batch, columns = self._measure(images, aggregate)
+                with _timed("write_microseconds", count):
+                    files.add(columns, batch.stored, batch.rows)
                 audited += len(images)
-                on_batch(len(images))
+                count("batches", 1)
+                count("batch_slots", slots)
+                count("images_audited", len(images))
+        count("images_failed", len(failures))
         aggregate.failures = len(failures)
-        record = UnitRecord(
-            unit_id=unit.unit_id,
-            fingerprint=self.run.fingerprint,
-            planned=len(refs),
-            audited=audited,
-            failed=len(failures),
-            files=files.close(failures, aggregate.save),
-        )
-        self.folder.write_bytes(names.shard("records", unit.unit_id, unit.unit_count), record.to_json())
+        with _timed("write_microseconds", count):
+            record = UnitRecord(
+                unit_id=unit.unit_id,
+                fingerprint=self.run.fingerprint,
+                planned=len(refs),
+                audited=audited,
+                failed=len(failures),
+                files=files.close(failures, aggregate.save),
+            )
+            self.folder.write_bytes(names.shard("records", unit.unit_id, unit.unit_count), record.to_json())
         log.info("unit %d: %d images audited, %d failed", unit.unit_id, audited, len(failures))
         return record
 
@@ -131,25 +147,28 @@ class Auditor:
             rows = plan.read_row_group(unit.unit_id, columns=["image_id", "uri", "label"]).to_pylist()
         return [ImageRef(**row) for row in rows]
 
-    def _batches(self, refs: list[ImageRef], failures: list[dict[str, Any]]) -> Iterator[list[Decoded]]:
+    def _batches(
+        self, unit: WorkUnit, refs: list[ImageRef], failures: list[dict[str, Any]]
+    ) -> Iterator[list[Decoded]]:
         """Full batches of decoded images in plan order; an image that fails goes to `failures` instead."""
         batch: list[Decoded] = []
-        for ref, prepared in zip(refs, self._decode_ahead(refs), strict=True):
-            if isinstance(prepared, ImageError):
-                log.warning("image %s: failed to %s: %s", ref.image_id, prepared.stage, prepared)
+        for image in self._decode_ahead(refs):
+            if isinstance(problem := image.prepared, ImageError):
+                ref = image.ref
+                log.warning("unit %d: image %r: %s: %s", unit.unit_id, ref.image_id, problem.stage, problem)
                 failure = {"image_id": ref.image_id, "uri": ref.uri}
-                failures.append(failure | {"stage": prepared.stage, "error": str(prepared)})
+                failures.append(failure | {"stage": problem.stage, "error": str(problem)})
                 continue
-            batch.append(Decoded(ref, prepared))
+            batch.append(image)
             if len(batch) >= self.engine.batch_size:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def _decode_ahead(self, refs: Iterable[ImageRef]) -> Iterator[Prepared | ImageError]:
+    def _decode_ahead(self, refs: Iterable[ImageRef]) -> Iterator[Decoded]:
         """Decode in threads, in order, at most two batches ahead of the device."""
-        waiting: deque[Future[Prepared | ImageError]] = deque()
+        waiting: deque[Future[Decoded]] = deque()
         for ref in refs:
             waiting.append(self._decoders.submit(self._decode, ref))
             if len(waiting) >= 2 * self.engine.batch_size:
@@ -157,18 +176,22 @@ class Auditor:
         while waiting:
             yield waiting.popleft().result()
 
-    def _decode(self, ref: ImageRef) -> Prepared | ImageError:
+    def _decode(self, ref: ImageRef) -> Decoded:
+        start = time.perf_counter_ns()
+        prepared: Prepared | ImageError
         try:
-            return self.preprocess(self.source.read(ref))
+            prepared = self.preprocess(self.source.read(ref))
         except ImageError as error:
-            return error
+            prepared = error
+        return Decoded(ref, prepared, (time.perf_counter_ns() - start) // 1000)
 
     def _measure(
         self, images: list[Decoded], aggregate: Aggregate
     ) -> tuple[JacobianBatch, dict[str, list[Any]]]:
         """Differentiate one batch, add it to the aggregate, and return its statistics by column."""
         refs = [image.ref for image in images]
-        pixels = np.stack([image.prepared.image for image in images])
+        prepared = [image.prepared for image in images if isinstance(image.prepared, Prepared)]
+        pixels = np.stack([part.image for part in prepared])
         label_ids = np.array([self._label_ids.get(ref.label, -1) for ref in refs], np.int32)
         targets = np.array([self._label_outputs.get(ref.label, -1) for ref in refs], np.int32)
         batch = self.engine.measure(pixels, label_ids, targets)
@@ -189,18 +212,14 @@ class Auditor:
             image_ids=columns["image_id"],
             label_ids=label_ids,
             picture=lambda index: self.preprocess.picture(pixels[index]),
-            resized=sum(image.prepared.resized for image in images),
-            recolored=sum(image.prepared.recolored for image in images),
+            resized=sum(part.resized for part in prepared),
+            recolored=sum(part.recolored for part in prepared),
         )
         return batch, columns
 
 
-def unit_record(folder: OutputFolder, unit: WorkUnit, fingerprint: str) -> UnitRecord | None:
-    """The unit's record, if there is one of this run; its files are not looked at."""
-    try:
-        record = UnitRecord.from_json(
-            folder.read_bytes(names.shard("records", unit.unit_id, unit.unit_count))
-        )
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if (record.fingerprint, record.unit_id) == (fingerprint, unit.unit_id) else None
+@contextmanager
+def _timed(name: str, count: Count) -> Iterator[None]:
+    start = time.perf_counter_ns()
+    yield
+    count(name, (time.perf_counter_ns() - start) // 1000)

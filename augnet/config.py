@@ -138,6 +138,12 @@ class StatisticsConfig(Section):
     )
 
 
+class FailuresConfig(Section):
+    max_fraction: float = Field(
+        0.05, ge=0, le=1, description="a run in which a larger share of the images failed ends with status 1"
+    )
+
+
 class Config(Section):
     """A whole audit. `model.path`, `images.path` and `output` are all that has no default."""
 
@@ -147,6 +153,7 @@ class Config(Section):
     jacobian: JacobianConfig = JacobianConfig()
     store: StoreConfig = StoreConfig()
     statistics: StatisticsConfig = StatisticsConfig()
+    failures: FailuresConfig = FailuresConfig()
     output: str = Field(description="folder that the audit writes")
     beam: dict[str, Any] = Field(
         default_factory=dict, description="Beam pipeline options, such as runner: FlinkRunner"
@@ -203,7 +210,7 @@ def flag_value(text: str) -> Any:
     """The value of a flag: YAML, so that 5, true, [0, 3] and {mean: [0.5], std: [0.2]} mean what they say."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 
@@ -229,8 +236,10 @@ def _read_yaml(path: str) -> dict[str, Any]:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config: cannot read {path!r} ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: not UTF-8, or a date such as 2001-99-99
         raise ConfigError(f"config: {path!r} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"config: {path!r} is nested too deeply to be a config") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"config: {path!r} holds no keys; see configs/quickstart.yaml for an example")
     return tree

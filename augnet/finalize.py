@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from augnet.audit import WorkUnit, unit_record
 from augnet.errors import AuditError
+from augnet.records import WorkUnit, commonest, unit_record
 from augnet.report.page import render
 from augnet.run import Run
 from augnet.statistics.aggregate import Aggregate
 from augnet.statistics.summary import summarize
 from augnet.storage import names
 from augnet.storage.files import FileEntry, OutputFolder, UnitRecord
-from augnet.storage.reader import Audit
+from augnet.storage.reader import Audit, open_audit
 from augnet.storage.shards import write_table
 
 
@@ -53,8 +53,9 @@ def finalize(output: str) -> dict[str, Any]:
         with folder.writing(name) as path, path.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
     render(audit)
+    folder.sweep()  # what workers left that were killed on the way
     manifest = _manifest(folder, run, records)
-    folder.write_json(names.MANIFEST, manifest)
+    folder.write_sealed(names.MANIFEST, manifest)
     replace(run, times=run.times | {"finished": time.time()}).write(folder)
     return manifest
 
@@ -86,7 +87,7 @@ def _fold(folder: OutputFolder, run: Run) -> Aggregate:
 
 
 def _manifest(folder: OutputFolder, run: Run, records: list[UnitRecord]) -> dict[str, Any]:
-    """Counts and checksums. run.json is left out: its times are no result."""
+    """Counts and checksums. run.json is left out: its times are no result, and it holds its own checksum."""
     counts = {
         key: sum(getattr(record, key) for record in records) for key in ("planned", "audited", "failed")
     }
@@ -101,12 +102,22 @@ def _manifest(folder: OutputFolder, run: Run, records: list[UnitRecord]) -> dict
         names.MAPS,
         names.GALLERY,
     )
-    made = [
-        folder.entry(name) for name in (*top, *folder.names("records"), *folder.names(names.REPORT_FOLDER))
-    ]
+    listed = (*top, *folder.names("records"), *folder.names(names.REPORT_FOLDER), *folder.engine_names())
+    made = [folder.entry(name) for name in listed]
     files: list[FileEntry] = [entry for record in records for entry in record.files] + made
     return {
         "fingerprint": run.fingerprint,
         "counts": counts,
         "files": [asdict(entry) for entry in sorted(files, key=lambda entry: entry.name)],
     }
+
+
+def refuse_failures(output: str, max_fraction: float) -> None:
+    """Raise AuditError, with the commonest reasons, when more than this share of a finished audit's images failed."""
+    audit = open_audit(output)
+    planned, failed = audit.counts["planned"], audit.counts["failed"]
+    if failed > max_fraction * planned:
+        raise AuditError(
+            f"{failed} of {planned} images failed, more than failures.max_fraction ({max_fraction:g}) allows; "
+            f"the results are written. The commonest reasons: {'; '.join(commonest(audit.failures))}"
+        )

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 import augnet
 from augnet.config import Config, config_json
-from augnet.engine import inspect_model
+from augnet.engine import ModelSpec, inspect_model
 from augnet.engine.selection import check_outputs
 from augnet.errors import AuditError
 from augnet.labels import name_outputs
@@ -29,9 +29,13 @@ from augnet.sizing import refuse_oversize, unit_images
 from augnet.sources import ImageRef, Preprocess, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
-from augnet.storage.files import OutputFolder, json_bytes
+from augnet.storage.files import OutputFolder, json_bytes, private_file
 
-VERSIONED = ("tensorflow", "keras", "apache-beam", "numpy", "pillow", "pyarrow")
+NOT_IDENTITY = ("output", "beam", "failures")
+"""Sections of the config that have no say in the result: where it goes, how it runs, how it is judged."""
+
+DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
+"""Libraries whose version may change a result's bytes."""
 
 
 def plan(config: Config, fresh: bool = False) -> Run:
@@ -48,24 +52,26 @@ def plan(config: Config, fresh: bool = False) -> Run:
         AuditError: the output folder holds something else.
     """
     folder = OutputFolder(config.output)
-    with tempfile.TemporaryDirectory(prefix="augnet-plan-") as scratch:
-        table = Path(scratch) / names.PLAN
-        run = prepare(config, table)
+    with private_file(tempfile.gettempdir()) as table:
+        run, spec = prepare(config, table)
+        refuse_oversize(config, spec, run.images)
         if fresh:
             folder.remove_audit()
-        if earlier := _earlier_run(folder, run):
-            return earlier
+        earlier = earlier_run(folder, run)
+        folder.sweep()
         with folder.writing(names.PLAN) as target:
-            shutil.copyfile(table, target)
+            shutil.copyfile(table, target)  # in a resumed run too: whatever became of it, this mends it
+    if earlier:
+        return replace(earlier, config=config)  # what is no part of its identity may be new
     run.write(folder)
     return run
 
 
-def prepare(config: Config, table: Path) -> Run:
+def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
     """Decide everything about an audit and write nothing but its plan, to `table`.
 
     Raises:
-        ConfigError: config, model and images do not fit together, or the result would not fit the disk.
+        ConfigError: config, model and images do not fit together.
     """
     model = load_model(config.model)
     spec = inspect_model(
@@ -80,16 +86,17 @@ def prepare(config: Config, table: Path) -> Run:
         max_pixels=config.images.max_pixels,
     )
     listing = _write_plan(open_source(config.images).list(), table, unit_images(config, spec))
-    refuse_oversize(config, spec, listing.images)
     label_outputs, label_rule = name_outputs(config.images.classes, listing.labels, spec.output_count)
     groups = spec.output_count + (len(listing.labels) if len(listing.labels) <= MAPPED_LABELS else 0)
+    versions = {"python": platform.python_version(), "augnet": augnet.__version__}
+    versions |= {name: importlib.metadata.version(name) for name in (*DECIDING, "apache-beam")}
     identity = {
         "model": fingerprint(model),
-        "config": {key: value for key, value in config_json(config).items() if key not in ("output", "beam")},
+        "config": {key: part for key, part in config_json(config).items() if key not in NOT_IDENTITY},
         "images": listing.sha256,
-        "augnet": augnet.__version__,
+        "versions": {name: versions[name] for name in ("augnet", *DECIDING)},
     }
-    return Run(
+    run = Run(
         config=config,
         fingerprint=hashlib.sha256(json_bytes(identity)).hexdigest(),
         identity=identity,
@@ -101,10 +108,10 @@ def prepare(config: Config, table: Path) -> Run:
         label_outputs=label_outputs,
         label_rule=label_rule,
         map_pool=choose_map_pool(groups, *spec.input_shape, config.statistics.map_bytes),
-        versions={"python": platform.python_version(), "augnet": augnet.__version__}
-        | {name: importlib.metadata.version(name) for name in VERSIONED},
+        versions=versions,
         times={"started": time.time()},
     )
+    return run, spec
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,8 @@ def _write_plan(refs: Iterator[ImageRef], path: Path, unit_size: int) -> _Listin
         for unit in _cut(refs, unit_size):
             columns = {key: [getattr(ref, key) for ref in unit] for key in ("image_id", "uri", "label")}
             writer.write_table(pa.table({"unit_id": [units] * len(unit), **columns}, schema.PLAN))
-            digest.update(json_bytes(columns))
+            for ref in unit:  # one by one, so that how they are cut into units does not count
+                digest.update(json_bytes([ref.image_id, ref.uri, ref.label]))
             labels.update(columns["label"])
             images, units = images + len(unit), units + 1
     return _Listing(images, units, tuple(sorted(labels - {None})), digest.hexdigest())
@@ -134,16 +142,21 @@ def _cut(refs: Iterable[ImageRef], size: int) -> Iterator[list[ImageRef]]:
         yield unit
 
 
-def _earlier_run(folder: OutputFolder, run: Run) -> Run | None:
+def earlier_run(folder: OutputFolder, run: Run) -> Run | None:
     """The run that the folder holds, when it is this one; None when it holds none.
 
     Raises:
         AuditError: the folder holds another audit, or files that are no audit's.
     """
     if not folder.exists(names.RUN):
-        if strange := folder.foreign_names():
+        if strange := next(folder.foreign_names(), None):
             raise AuditError(
-                f"output: {folder} holds other files ({strange[0]!r}, ...); give a new or empty folder"
+                f"output: {folder} holds other files ({strange!r}, ...); give a new or empty folder"
+            )
+        if any("/part-" in name for name in folder.audit_names()):
+            raise AuditError(
+                f"output: {folder} holds parts of an audit without its {names.RUN}; give another folder, or "
+                "--fresh to replace it"
             )
         return None
     earlier = Run.read(folder)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import apache_beam as beam
+import logging
 
-from augnet.audit import WorkUnit
+import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
+from apache_beam.runners.runner import PipelineResult
+
+from augnet.audit import COUNTED
 from augnet.config import Config
+from augnet.errors import AuditError
 from augnet.planning import plan
+from augnet.records import WorkUnit
 from augnet.run import Run
 from pipeline.progress import show_progress
-from pipeline.runners import audit_problem, make_options, make_runner
-from transforms.audit import AuditUnits, Finalize
+from pipeline.runners import audit_problem, is_in_process, make_options, make_runner
+from transforms.audit import NAMESPACE, AuditUnits, Finalize
+
+log = logging.getLogger(__name__)
 
 
 def run_audit(config: Config, beam_flags: list[str], fresh: bool = False) -> Run:
@@ -25,19 +33,43 @@ def run_audit(config: Config, beam_flags: list[str], fresh: bool = False) -> Run
     try:
         with show_progress(run), beam.Pipeline(runner=make_runner(options), options=options) as pipeline:
             build(pipeline, run)
+        log_work(pipeline.result)
     except RuntimeError as error:  # what runners make of a worker's exception
         problem = audit_problem(error)
+        if problem is None and not is_in_process(options):
+            reason = str(error).strip().splitlines()[-1]
+            problem = AuditError(
+                f"the job did not finish ({reason}); the same command goes on from the finished units"
+            )
         if problem:
             raise problem from error
         raise
     return run
 
 
+def log_work(result: PipelineResult) -> None:
+    """Say in one line what the workers did; skipped units count for nothing here."""
+    found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
+    done = dict.fromkeys(COUNTED, 0)
+    for metric in found:
+        done[metric.key.metric.name] += metric.result
+    seconds = {step: done[f"{step}_microseconds"] / 1e6 for step in ("decode", "compute", "write")}
+    log.info(
+        "work of all threads: %d images audited, %d failed, in %d batches %.0f %% full; "
+        "decode %.1f s, compute %.1f s, write %.1f s",
+        done["images_audited"],
+        done["images_failed"],
+        done["batches"],
+        100 * done["images_audited"] / max(1, done["batch_slots"]),
+        *seconds.values(),
+    )
+
+
 def build(pipeline: beam.Pipeline, run: Run) -> None:
     """Apply the audit's transforms; the diagram in ARCHITECTURE.md."""
     (
         pipeline
-        | "Units" >> beam.Create([WorkUnit(unit, run.units) for unit in range(run.units)])  # WorkUnit
+        | "Units" >> beam.Create([WorkUnit(unit, run.units) for unit in range(run.units)], reshuffle=False)
         | "AuditUnits" >> AuditUnits(run.config.output)  # UnitRecord
         | "Finalize" >> Finalize(run.config.output)  # manifest
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from augnet import __version__
 from augnet.config import Config, config_keys, flag_value, load_config
-from augnet.errors import AugnetError, ConfigError
-from pipeline.quiet import import_quietly
+from augnet.errors import AugnetError, AuditError, ConfigError
+from augnet.secrets import without_secrets
+from pipeline.quiet import import_quietly, set_up_logging
+from pipeline.stopping import stoppable
 
+SHOWN_PROBLEMS = 50
 SHORT_FLAGS = {"model.path": "--model", "images.path": "--images"}
 
 AUDIT_HELP = """\
@@ -34,34 +37,32 @@ exit status:
   0  done
   1  the audit ended with a problem, which is named
   2  bad arguments or config, found before any work
+  130, 143  stopped by Ctrl-C or SIGTERM; the same command goes on from the finished units
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     options, beam_flags = _parser().parse_known_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    for package in ("augnet", "transforms", "pipeline"):
-        logging.getLogger(package).setLevel(options.log_level.upper())
+    set_up_logging(options.log_level)
     try:
-        if beam_flags and options.command is not _audit:
+        if beam_flags and options.command not in (_audit, _plan):
             raise ConfigError(f"{beam_flags[0]}: no such argument; see augnet {options.name} --help")
-        return options.command(options, beam_flags)
+        return stoppable(lambda: options.command(options, beam_flags))
     except AugnetError as error:
-        print(f"augnet: {error}", file=sys.stderr)
+        print(f"augnet: {without_secrets(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("augnet: interrupted; the same command goes on from the finished units", file=sys.stderr)
-        return 1
 
 
 def _audit(options: argparse.Namespace, beam_flags: list[str]) -> int:
     config = _config(options, beam_flags)
     import_quietly()
+    from augnet.finalize import refuse_failures
     from pipeline.audit import run_audit
 
     run_audit(config, beam_flags, options.fresh)
     _print_outcome(config.output)
+    refuse_failures(config.output, config.failures.max_fraction)
     return 0
 
 
@@ -84,6 +85,37 @@ def _report(options: argparse.Namespace, beam_flags: list[str]) -> int:
     from augnet.storage.reader import open_audit
 
     print(render(open_audit(options.output)))
+    return 0
+
+
+def _plan(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    config = _config(options, beam_flags)
+    import_quietly()
+    from augnet.forecast import forecast
+    from pipeline.tables import forecast_rows, show
+
+    found = forecast(config)
+    show(f"{config.model.path} on {config.images.path}", forecast_rows(found))
+    return 2 if found.refusals else 0
+
+
+def _status(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    from augnet.status import status
+    from pipeline.tables import show, status_rows
+
+    show(options.output, status_rows(status(options.output, time.time())))
+    return 0
+
+
+def _check(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    from augnet.checking import check
+
+    problems = check(options.output)
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(problem)
+    if problems:
+        raise AuditError(f"{options.output}: {len(problems)} problem{'s' * (len(problems) > 1)} found")
+    print(f"{options.output}: every file, image and count is as the audit left it")
     return 0
 
 
@@ -134,6 +166,20 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
     audit.add_argument("--fresh", action="store_true", help="replace the audit that the output folder holds")
     _add_config_flags(audit)
+
+    plan = _command(
+        commands, "plan", _plan, "say what an audit would do: images, bytes, time, or why it would be refused"
+    )
+    plan.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
+    _add_config_flags(plan)
+
+    status = _command(
+        commands, "status", _status, "say how far an audit is, while it runs or after it stopped"
+    )
+    status.add_argument("output", help="folder of the audit")
+
+    check = _command(commands, "check", _check, "verify that a finished audit is whole and unaltered")
+    check.add_argument("output", help="folder of the audit")
 
     report = _command(commands, "report", _report, "render the report of a finished audit again")
     report.add_argument("output", help="folder of the audit")

@@ -1,4 +1,4 @@
-"""Importing TensorFlow and Beam without their start-up lines."""
+"""What is printed: log lines without secrets, and no start-up lines of TensorFlow and Beam."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import sys
 import tempfile
 
+from augnet.secrets import without_secrets
+
 
 def import_quietly() -> None:
     """Import TensorFlow and Beam; what they print while they load is shown only if that fails.
 
     TF_CPP_MIN_LOG_LEVEL silences what comes later, here and in worker processes, but not what TensorFlow's
-    libraries write before its logging is set up. Beam warns of optional packages that nobody asked for.
+    libraries write before its logging is set up. Beam warns of optional packages that nobody asked for, and
+    prints the traceback of whatever ends a unit, beside logging it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -23,6 +26,7 @@ def import_quietly() -> None:
         try:
             import apache_beam  # noqa: F401
             import tensorflow  # noqa: F401
+            from apache_beam.runners.worker import sdk_worker
         except BaseException:
             notes.seek(0)
             os.write(kept, notes.read())
@@ -31,3 +35,37 @@ def import_quietly() -> None:
             logging.disable(logging.NOTSET)
             os.dup2(kept, 2)
             os.close(kept)
+    setattr(sdk_worker, "print", lambda *_, **__: None)  # noqa: B010  (it is no attribute yet)
+
+
+PACKAGES = ("augnet", "transforms", "pipeline")
+LEVEL_VARIABLE = "AUGNET_LOG_LEVEL"
+"""Environment variable: the level that worker processes share with their driver."""
+
+
+def set_up_logging(level: str | None = None) -> None:
+    """One line per event on standard error, without the secrets of any URI.
+
+    Args:
+        level: of augnet's own lines; default: the driver's. Others' are shown from WARNING on. What Beam's workers
+            say of an exception is shown at "debug" only: the command ends with its message.
+    """
+    level = level or os.environ.get(LEVEL_VARIABLE, "info")
+    os.environ[LEVEL_VARIABLE] = level
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    if level != "debug":
+        handler.addFilter(_is_news)
+    logging.basicConfig(handlers=[handler])
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level.upper())
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    package = record.name.partition(".")[0]
+    return package in PACKAGES or (package != "apache_beam" and record.levelno >= logging.WARNING)
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import sys
+from collections.abc import Iterator
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.portability.local_job_service import beam_provision_api_pb2
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from augnet.errors import AuditError, ConfigError
+from pipeline.flink import FlinkRunner
 
 IN_PROCESS = (None, "DirectRunner", "FnApiRunner")
 
@@ -25,22 +31,31 @@ def make_options(flags: list[str], settings: dict[str, object]) -> PipelineOptio
         ConfigError: an in-process run was given an option that Beam does not know. Other runners have
             options that only they know.
     """
-    settings = {key.replace("-", "_"): value for key, value in settings.items()}
-    given = PipelineOptions(flags).get_all_options(drop_default=True, retain_unknown_options=True)
-    options = PipelineOptions(flags, **{key: value for key, value in settings.items() if key not in given})
-    known = options.get_all_options()
-    unknown = sorted((given.keys() | settings.keys()) - known.keys())
+    flags = [*_as_flags(settings), *flags]
+    options = PipelineOptions(flags)
+    given = options.get_all_options(drop_default=True, retain_unknown_options=True)
+    unknown = sorted(given.keys() - options.get_all_options().keys())
     if unknown and is_in_process(options):
         raise ConfigError(
             f"--{unknown[0]}: neither augnet nor Beam's in-process runner knows it; see augnet audit --help"
         )
     if is_in_process(options):
         direct = options.view_as(DirectOptions)
-        if "direct_running_mode" not in given | settings:
+        if not any(flag.startswith("--direct_running_mode") for flag in flags):
             direct.direct_running_mode = "multi_threading"
-        if "direct_num_workers" not in given | settings:
+        if not any(flag.startswith("--direct_num_workers") for flag in flags):
             direct.direct_num_workers = LOCAL_THREADS
     return options
+
+
+def _as_flags(settings: dict[str, object]) -> Iterator[str]:
+    """The `beam:` section as the flags that Beam parses; what is false or null is left out."""
+    for key, value in settings.items():
+        for item in value if isinstance(value, list) else [value]:
+            if item is True:
+                yield f"--{key}"
+            elif item is not False and item is not None:
+                yield f"--{key}={json.dumps(item) if isinstance(item, dict) else item}"
 
 
 def is_in_process(options: PipelineOptions) -> bool:
@@ -52,13 +67,22 @@ def make_runner(options: PipelineOptions) -> PipelineRunner:
     """The runner that the options name.
 
     Beam's DirectRunner would first try to download another runner and drop the direct_* options with it,
-    so the in-process runner is built here, and its worker processes are told the options.
+    so the in-process runner is built here, and its worker processes are told the options. They are ours
+    (worker.py), for which Beam must not be told that they are processes.
     """
+    name = options.view_as(StandardOptions).runner
+    if name == "FlinkRunner":
+        return FlinkRunner()
     if not is_in_process(options):
-        return create_runner(options.view_as(StandardOptions).runner)
+        return create_runner(name)
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return FnApiRunner(provision_info=ExtendedProvisionInfo(provision))
+    direct, environment = options.view_as(DirectOptions), None
+    if direct.direct_running_mode == "multi_processing":
+        direct.direct_running_mode = None
+        command = f"exec {shlex.quote(sys.executable)} -m pipeline.worker"
+        environment = SubprocessSDKEnvironment.from_command_string(command)
+    return FnApiRunner(default_environment=environment, provision_info=ExtendedProvisionInfo(provision))
 
 
 def audit_problem(error: BaseException) -> AuditError | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
-from augnet.audit import Auditor, WorkUnit
+from augnet.audit import COUNTED, Auditor
+from augnet.errors import AuditError, ConfigError
 from augnet.finalize import finalize
+from augnet.records import WorkUnit
 from augnet.storage.files import UnitRecord
+from transforms.driver import end_with_driver
 
 NAMESPACE = "augnet"
 
@@ -31,7 +35,7 @@ class AuditUnits(beam.PTransform):
         return (
             units
             | "Spread" >> beam.Reshuffle()  # WorkUnit
-            | "AuditUnit" >> beam.ParDo(AuditUnit(self.output))  # UnitRecord
+            | "AuditUnit" >> beam.ParDo(AuditUnit(self.output)).with_output_types(UnitRecord)
         )
 
 
@@ -44,22 +48,21 @@ class AuditUnit(beam.DoFn):
     def __init__(self, output: str):
         self._output = output
         self._shared = Shared()
-        self._images = Metrics.counter(NAMESPACE, "images_audited")
-        self._failed = Metrics.counter(NAMESPACE, "images_failed")
-        self._batches = Metrics.counter(NAMESPACE, "batches")
+        self._counters = {name: Metrics.counter(NAMESPACE, name) for name in COUNTED}
 
     def setup(self) -> None:
-        self._auditor = self._shared.acquire(lambda: Auditor.open(self._output), tag=self._output)
+        end_with_driver()
+        with problems_named():
+            self._auditor = self._shared.acquire(lambda: Auditor.open(self._output), tag=self._output)
 
     def process(self, unit: WorkUnit) -> Iterator[UnitRecord]:
-        record = self._auditor.audit(unit, self._count_batch)
-        self._failed.inc(record.failed)
-        yield record
+        with problems_named():
+            yield self._auditor.audit(unit, self._count)
 
-    def _count_batch(self, images: int) -> None:
-        self._batches.inc()
-        self._images.inc(images)
-        AuditUnit.images_here += images
+    def _count(self, name: str, amount: int) -> None:
+        self._counters[name].inc(amount)
+        if name == "images_audited":
+            AuditUnit.images_here += amount
 
 
 class Finalize(beam.PTransform):
@@ -73,5 +76,21 @@ class Finalize(beam.PTransform):
         return (
             records
             | "WaitForAll" >> beam.combiners.Count.Globally()  # int
-            | "Fold" >> beam.Map(lambda _, output: finalize(output), output=self.output)  # manifest
+            | "Fold" >> beam.Map(_fold, output=self.output)  # manifest
         )
+
+
+def _fold(_: int, output: str) -> dict[str, Any]:
+    with problems_named():
+        return finalize(output)
+
+
+@contextmanager
+def problems_named() -> Iterator[None]:
+    """Makes an AuditError, whose message reaches the user through any runner, of what a user can cause."""
+    try:
+        yield
+    except ConfigError as error:  # the model was fine when the audit was planned
+        raise AuditError(f"{error} (it was there when the audit began)") from error
+    except OSError as error:
+        raise AuditError(f"{type(error).__name__}: {error}; the same command goes on from there") from error

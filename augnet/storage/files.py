@@ -42,13 +42,13 @@ class UnitRecord:
     files: tuple[FileEntry, ...]
 
     def to_json(self) -> bytes:
-        return json_bytes(asdict(self))
+        return sealed(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> UnitRecord:
         """Raises ValueError when the bytes are no record (a torn or altered file)."""
         try:
-            tree = json.loads(data)
+            tree = unsealed(data)
             files = tuple(FileEntry(**entry) for entry in tree.pop("files"))
             return cls(**tree, files=files)
         except (TypeError, KeyError, AttributeError) as error:
@@ -80,13 +80,20 @@ class OutputFolder:
         return self.fs.exists(self.path(name))
 
     def names(self, kind: str) -> list[str]:
-        """Finished files of one subfolder, sorted, as names below OUT; temporary ones are left out."""
+        """Finished files that an audit wrote into one of its subfolders, sorted, as names below OUT."""
         try:
             found = self.fs.ls(self.path(kind), detail=False, refresh=True)
         except FileNotFoundError:
             return []
-        files = [path.rsplit("/", 1)[-1] for path in found]
-        return sorted(f"{kind}/{name}" for name in files if not name.startswith(names.TEMPORARY_PREFIX))
+        return sorted(filter(names.is_finished, (f"{kind}/{path.rsplit('/', 1)[-1]}" for path in found)))
+
+    def engine_names(self) -> list[str]:
+        """`engine-cpu.json` and the like, sorted."""
+        return sorted(path.rsplit("/", 1)[-1] for path in self.fs.glob(self.path(names.engine("*"))))
+
+    def modified(self, name: str) -> float:
+        """When the file was written, in seconds since the epoch."""
+        return self.fs.modified(self.path(name)).timestamp()
 
     def open(self, name: str) -> BinaryIO:
         return self.fs.open(self.path(name), "rb")
@@ -104,7 +111,7 @@ class OutputFolder:
     def write_sealed(self, name: str, tree: dict[str, Any]) -> None:
         """JSON with its own checksum inside, so that any change to the file is found; durable on return."""
         with self.writing(name) as temporary, temporary.open("wb") as stream:
-            stream.write(_sealed(tree))
+            stream.write(sealed(tree))
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -114,16 +121,12 @@ class OutputFolder:
         Raises:
             AuditError: the file is not as it was written.
         """
-        data = self.read_bytes(name)
         try:
-            tree = json.loads(data)
-            del tree["sha256"]
-            intact = _sealed(tree) == data
-        except (ValueError, TypeError, KeyError, RecursionError):
-            intact = False
-        if not intact:
-            raise AuditError(f"{self}: {name} is damaged or was edited; --fresh makes the audit anew")
-        return tree
+            return unsealed(self.read_bytes(name))
+        except ValueError:
+            raise AuditError(
+                f"{self}: {name} is damaged or was edited; --fresh makes the audit anew"
+            ) from None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -159,7 +162,7 @@ class OutputFolder:
         self.write_bytes(name, json_bytes(tree))
 
     def write_json_once(self, name: str, tree: Any) -> None:
-        """Write a file that is not there yet; of several writers at a time, one wins and the others do nothing.
+        """Write a file that is not there yet; of several writers, one wins and the others do nothing.
 
         On storage without such an operation, the last one wins.
         """
@@ -267,8 +270,25 @@ def json_bytes(tree: Any) -> bytes:
     return (json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _sealed(tree: dict[str, Any]) -> bytes:
+def sealed(tree: dict[str, Any]) -> bytes:
+    """JSON with its own checksum inside, so that any change to it is found."""
     return json_bytes({**tree, "sha256": hashlib.sha256(json_bytes(tree)).hexdigest()})
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The tree that `sealed` made the bytes of.
+
+    Raises:
+        ValueError: not one byte may differ.
+    """
+    try:
+        tree = json.loads(data)
+        del tree["sha256"]
+        if sealed(tree) == data:
+            return tree
+    except (TypeError, KeyError, RecursionError):
+        pass
+    raise ValueError("not as it was written")
 
 
 def _umask() -> int:

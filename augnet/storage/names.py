@@ -46,6 +46,11 @@ def belongs_to_audit(name: str) -> bool:
     return bool(_WRITTEN.fullmatch(name))
 
 
+def is_finished(name: str) -> bool:
+    """Whether the name is that of an audit's file, and not of one that is being written."""
+    return belongs_to_audit(name) and TEMPORARY_PREFIX not in name
+
+
 def _written() -> re.Pattern[str]:
     files = (RUN, PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY, MANIFEST)
     folders = "|".join(FOLDERS)

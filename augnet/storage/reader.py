@@ -48,7 +48,7 @@ class Audit:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Counts, and name, size and checksum of every result file."""
-        return self.folder.read_json(names.MANIFEST)
+        return self.folder.read_sealed(names.MANIFEST)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -59,7 +59,7 @@ class Audit:
     @cached_property
     def run(self) -> dict[str, Any]:
         """Resolved config, model, versions, times."""
-        return self.folder.read_json(names.RUN)
+        return self.folder.read_sealed(names.RUN)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

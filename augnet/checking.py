@@ -1,0 +1,121 @@
+"""Whether a finished audit is still what it was when it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from augnet.errors import AuditError
+from augnet.records import WorkUnit, unit_record
+from augnet.run import Run
+from augnet.storage import names, schema
+from augnet.storage.files import FileEntry, OutputFolder, json_bytes
+
+SCHEMAS = {
+    names.PLAN: schema.PLAN,
+    names.OUTPUTS: schema.OUTPUTS,
+    names.SLICES: schema.SLICES,
+    names.OUTPUT_PAIRS: schema.OUTPUT_PAIRS,
+    "statistics": schema.STATISTICS,
+    "failures": schema.FAILURES,
+}
+"""Columns by file, or by the folder of the file."""
+
+
+def check(output: str) -> list[str]:
+    """What is wrong with the finished audit in a folder, one line each; nothing when it is whole.
+
+    Every file has the size and checksum that the manifest gives, none is missing and none is foreign; the manifest
+    and run.json agree with the checksums that they hold themselves; tables have their columns; every planned image
+    is there once, audited or failed, in the plan's order, and the counts say so.
+
+    Raises:
+        AuditError: there is no finished audit.
+    """
+    folder = OutputFolder(output)
+    for name in (names.RUN, names.MANIFEST):
+        if not folder.exists(name):
+            raise AuditError(f"{folder}: no finished audit here ({name} is missing)")
+    try:
+        manifest, run = folder.read_sealed(names.MANIFEST), Run.read(folder)
+    except AuditError as error:
+        return [str(error)]
+    problems = list(_identity_problems(manifest, run))
+    problems += _file_problems(folder, manifest)
+    # Tables and counts are read only from files that are as they were written.
+    return problems or [*_schema_problems(folder, manifest), *_image_problems(folder, manifest, run)]
+
+
+def _identity_problems(manifest: dict[str, Any], run: Run) -> Iterator[str]:
+    if run.fingerprint != hashlib.sha256(json_bytes(run.identity)).hexdigest():
+        yield f"{names.RUN}: the fingerprint is not that of its contents"
+    if manifest["fingerprint"] != run.fingerprint:
+        yield f"{names.MANIFEST}: belongs to another run than {names.RUN}"
+
+
+def _file_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[str]:
+    entries = [FileEntry(**entry) for entry in manifest["files"]]
+    for entry in entries:
+        if not folder.exists(entry.name):
+            yield f"{entry.name}: is missing"
+        elif not folder.intact(entry):
+            yield f"{entry.name}: is not as it was written (size or checksum differs)"
+    known = {entry.name for entry in entries} | {names.RUN, names.MANIFEST}
+    for name in (*folder.audit_names(), *folder.foreign_names()):
+        if name not in known:
+            yield f"{name}: is no file of this audit"
+
+
+def _schema_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[str]:
+    for entry in manifest["files"]:
+        expected = SCHEMAS.get(entry["name"]) or SCHEMAS.get(entry["name"].partition("/")[0])
+        if expected is not None:
+            with folder.open(entry["name"]) as stream:
+                found = pq.read_schema(stream)
+            if not found.equals(expected):
+                yield f"{entry['name']}: has other columns than an audit of this version writes"
+
+
+def _image_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) -> Iterator[str]:
+    """Unit by unit, so that memory holds the plan's names and one unit's tables."""
+    files = {entry["name"] for entry in manifest["files"]}
+    totals = {"planned": 0, "audited": 0, "failed": 0}
+    with folder.open(names.PLAN) as stream, pq.ParquetFile(stream) as plan:
+        if plan.num_row_groups != run.units:
+            yield f"{names.PLAN}: has {plan.num_row_groups} units, {names.RUN} says {run.units}"
+            return
+        for unit in range(run.units):
+            planned = plan.read_row_group(unit, columns=["image_id"])["image_id"].to_pylist()
+            parts = [
+                _column(folder, names.shard(kind, unit, run.units), "image_id")
+                for kind in ("statistics", "failures")
+            ]
+            audited, failed = map(set, parts)
+            if [name for name in planned if name in audited] + [
+                name for name in planned if name in failed
+            ] != parts[0] + parts[1] or len(planned) != len(parts[0]) + len(parts[1]):
+                yield f"unit {unit}: its images are not those of the plan, each once"
+            record = unit_record(folder, WorkUnit(unit, run.units), run.fingerprint)
+            counts = {"planned": len(planned), "audited": len(parts[0]), "failed": len(parts[1])}
+            if record is None or any(getattr(record, key) != value for key, value in counts.items()):
+                yield f"unit {unit}: its record does not fit its tables"
+            shards = set(_column(folder, names.shard("statistics", unit, run.units), "jacobian_file"))
+            if not shards - {None} <= files:
+                yield f"unit {unit}: refers to Jacobians that are no file of this audit"
+            totals = {key: totals[key] + value for key, value in counts.items()}
+        everything = plan.read(columns=["image_id"])["image_id"]
+    if pc.count_distinct(everything).as_py() != len(everything):
+        yield f"{names.PLAN}: an image is planned twice"
+    if totals != manifest["counts"] or totals["planned"] != run.images:
+        yield f"{names.MANIFEST}: counts {manifest['counts']}, found {totals}, planned {run.images}"
+
+
+def _column(folder: OutputFolder, name: str, column: str) -> list[str | None]:
+    with folder.open(name) as stream:
+        table: pa.Table = pq.read_table(stream, columns=[column])
+    return table[column].to_pylist()

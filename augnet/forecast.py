@@ -1,0 +1,94 @@
+"""What an audit would do, before it does it: how many images, how many bytes, how long, and whether it may start."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from augnet.config import Config
+from augnet.errors import AugnetError, ImageError
+from augnet.loading import load_model
+from augnet.opening import open_engine
+from augnet.planning import earlier_run, prepare
+from augnet.run import Run
+from augnet.sizing import refuse_oversize, stored_bytes
+from augnet.sources import ImageRef, open_source
+from augnet.storage.files import OutputFolder, private_file
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `augnet audit` would do with a config.
+
+    Attributes:
+        run: as the audit would describe itself.
+        stored_bytes: of the Jacobians, before compression.
+        batch_size: images per batch.
+        seconds: of reading, decoding and computing all images in one process, by one timed batch; None where
+            none of the first batch's images can be read.
+        sampled, failing: images tried for that batch, and those of them that would be failures.
+        refusals: why the audit would not start; empty if it would.
+    """
+
+    run: Run
+    stored_bytes: int
+    batch_size: int
+    seconds: float | None
+    sampled: int
+    failing: int
+    refusals: tuple[str, ...]
+
+
+def forecast(config: Config) -> Forecast:
+    """Plan an audit, time one batch of it, and write nothing that stays.
+
+    Raises:
+        ConfigError: config, model and images do not fit together, so that there is nothing to foresee.
+    """
+    with private_file(tempfile.gettempdir()) as table, tempfile.TemporaryDirectory() as scratch:
+        run, spec = prepare(config, table)
+        refusals = []
+        for rule in (
+            lambda: refuse_oversize(config, spec, run.images),
+            lambda: earlier_run(OutputFolder(config.output), run),
+        ):
+            try:
+                rule()
+            except AugnetError as error:
+                refusals.append(str(error))
+        engine, preprocess = open_engine(run, load_model(config.model), OutputFolder(scratch))
+        refs = _first_refs(table, engine.batch_size)
+        source, images = open_source(config.images), []
+        began = time.perf_counter()
+        for ref in refs:
+            with suppress(ImageError):
+                images.append(preprocess(source.read(ref)).image)
+        spent, seconds = time.perf_counter() - began, None
+        if images:
+            engine.measure(batch := np.stack(images))  # the first one compiles
+            began = time.perf_counter()
+            engine.measure(batch)
+            seconds = (spent + time.perf_counter() - began) / len(refs) * run.images
+    return Forecast(
+        run=run,
+        stored_bytes=run.images * stored_bytes(config, spec),
+        batch_size=engine.batch_size,
+        seconds=seconds,
+        sampled=len(refs),
+        failing=len(refs) - len(images),
+        refusals=tuple(refusals),
+    )
+
+
+def _first_refs(table: Path, count: int) -> list[ImageRef]:
+    with pq.ParquetFile(table) as plan:
+        batches = plan.iter_batches(count, columns=["image_id", "uri", "label"])
+        rows: list[dict[str, Any]] = next(batches).to_pylist()
+    return [ImageRef(**row) for row in rows]

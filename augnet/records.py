@@ -1,0 +1,42 @@
+"""Units of work and what became of them; light enough for whoever only wants to look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from augnet.storage import names
+from augnet.storage.files import OutputFolder, UnitRecord
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """A row group of the plan. A few bytes: this, and the record of it, is all that travels.
+
+    Attributes:
+        unit_id: its number, and its row group in plan.parquet.
+        unit_count: how many units the plan has; part of the file names.
+    """
+
+    unit_id: int
+    unit_count: int
+
+
+def unit_record(folder: OutputFolder, unit: WorkUnit, fingerprint: str) -> UnitRecord | None:
+    """The unit's record, if there is one of this run; its files are not looked at."""
+    try:
+        record = UnitRecord.from_json(
+            folder.read_bytes(names.shard("records", unit.unit_id, unit.unit_count))
+        )
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if (record.fingerprint, record.unit_id) == (fingerprint, unit.unit_id) else None
+
+
+def commonest(failures: pa.Table, most: int = 3) -> list[str]:
+    """The commonest reasons in a table of failures, as "decode: the file is truncated (12 images)"."""
+    counts = Counter(zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{stage}: {error} ({count} image{'s' * (count > 1)})" for (stage, error), count in ranked[:most]]

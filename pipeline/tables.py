@@ -1,0 +1,79 @@
+"""What a command found, as a table on a terminal and as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from augnet.forecast import Forecast
+    from augnet.status import Status
+
+
+def show(title: str, rows: Mapping[str, str]) -> None:
+    """Print the rows that have something to say under their names."""
+    rows = {name: text for name, text in rows.items() if text}
+    console = Console()
+    if console.is_terminal:
+        table = Table(title=title, show_header=False, title_justify="left")
+        for name, text in rows.items():
+            table.add_row(name, text, style=None)
+        console.print(table, markup=False)
+        return
+    print(title)
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        print(f"  {name:{width}}  {text}")
+
+
+def status_rows(status: Status) -> dict[str, str]:
+    """What `augnet status` shows."""
+    missing = ", ".join(map(str, status.missing)) + (
+        ", ..." if status.units - status.units_done > len(status.missing) else ""
+    )
+    state = "the end: summary and report" if status.units_done == status.units else f"units {missing}"
+    rate, rest = status.images_per_second, status.remaining_seconds
+    return {
+        "state": "finished" if status.finished else "not finished",
+        "units": f"{status.units_done} of {status.units}",
+        "images": f"{status.images_done} of {status.images}",
+        "failed": f"{status.failed}" + "".join(f"; {reason}" for reason in status.reasons),
+        "rate": f"{rate:.1f} images per second" if rate else "",
+        "remaining": readable_seconds(rest) if rest and not status.finished else "",
+        "last unit": f"{readable_seconds(status.idle_seconds)} ago"
+        if status.idle_seconds is not None
+        else "",
+        "missing": "" if status.finished else state,
+    }
+
+
+def forecast_rows(found: Forecast) -> dict[str, str]:
+    """What `augnet plan` shows."""
+    from augnet.sizing import readable_bytes  # with it comes TensorFlow
+
+    run, failing = found.run, f"{found.failing} of the first {found.sampled} images would fail"
+    return {
+        "images": f"{run.images}",
+        "units": f"{run.units} of up to {-(-run.images // run.units)} images",
+        "rows": f"jacobian.outputs: {run.config.jacobian.outputs}; store.jacobians: {run.config.store.jacobians}",
+        "disk": f"up to {readable_bytes(found.stored_bytes)} of Jacobians, before compression",
+        "scale": str(run.preprocess["reason"]),
+        "labels": f"{len(run.labels)}; {run.label_rule}",
+        "batch": f"{found.batch_size} images",
+        "time": f"about {readable_seconds(found.seconds)} in one process" if found.seconds else "",
+        "failures": failing if found.failing else "",
+        "refused": "\n".join(found.refusals),
+    }
+
+
+def readable_seconds(seconds: float) -> str:
+    """'3 min 20 s'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return time.strftime("%-M min %-S s", time.gmtime(seconds))
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

@@ -1,0 +1,53 @@
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+from augnet.errors import AuditError, ConfigError
+from pipeline.runners import audit_problem, is_in_process, make_options
+
+
+def direct(flags=(), settings=None):
+    options = make_options(list(flags), settings or {}).view_as(DirectOptions)
+    return options.direct_running_mode, options.direct_num_workers
+
+
+def test_two_threads_are_the_default():
+    assert direct() == ("multi_threading", 2)
+
+
+def test_what_is_asked_for_is_done_even_where_it_is_beams_own_default():
+    assert direct(["--direct_running_mode=in_memory", "--direct_num_workers=1"]) == ("in_memory", 1)
+    assert direct(["--direct_num_workers", "1"]) == ("multi_threading", 1)
+
+
+def test_flags_win_over_the_config_file():
+    settings = {"direct_running_mode": "multi_processing", "direct_num_workers": 3}
+    assert direct((), settings) == ("multi_processing", 3)
+    assert direct(["--direct_num_workers=4"], settings) == ("multi_processing", 4)
+
+
+def test_an_unknown_option_is_an_error_in_process_and_the_runners_business_elsewhere():
+    with pytest.raises(ConfigError, match="--paralelism"):
+        make_options(["--paralelism=3"], {})
+    with pytest.raises(ConfigError, match="--paralelism"):
+        make_options([], {"paralelism": 3})
+    assert not is_in_process(make_options(["--runner=FlinkRunner", "--only_flink_knows=3"], {}))
+
+
+def test_a_config_file_says_lists_and_switches():
+    settings = {
+        "runner": "DataflowRunner",
+        "experiments": ["a", "b"],
+        "streaming": True,
+        "save_main_session": False,
+    }
+    found = make_options([], settings).get_all_options()
+    assert found["runner"] == "DataflowRunner" and found["experiments"] == ["a", "b"]
+    assert make_options([], settings).view_as(StandardOptions).streaming is True
+
+
+def test_the_problem_is_found_in_what_a_runner_makes_of_it():
+    text = "Traceback (most recent call last):\n  File ...\naugnet.errors.AuditError: disk full [while running 'A/B']\n"
+    assert str(audit_problem(RuntimeError(text))) == "disk full"
+    assert audit_problem(RuntimeError("KeyError: 'x'")) is None
+    problem = AuditError("as it is")
+    assert audit_problem(problem) is problem
