@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from augnet.engine import Engine, inspect_model
 from augnet.engine import backend_tensorflow as backend
-from augnet.engine.precision import in_precision
 from augnet.engine.graph import trace
+from augnet.engine.precision import in_precision
 from augnet.errors import AuditError, ConfigError, ModelError
 
 layers = keras.layers
@@ -50,7 +50,11 @@ def randomize(model):
     """Moving statistics and scales as after a training."""
     for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
-            for variable, low in ((layer.moving_mean, -0.3), (layer.moving_variance, 0.5), (layer.gamma, 0.5)):
+            for variable, low in (
+                (layer.moving_mean, -0.3),
+                (layer.moving_variance, 0.5),
+                (layer.gamma, 0.5),
+            ):
                 variable.assign(rng.uniform(low, low + 1, variable.shape))
 
 
@@ -59,10 +63,10 @@ def oracle(model, x):
     graph = in_precision(trace(model), "float64")
     made = []
     for image in tf.convert_to_tensor(x, "float64"):
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(image)
-            outputs = tf.reshape(graph(image[None]), [-1])
-        made.append(tape.jacobian(outputs, image, experimental_use_pfor=False).numpy())
+            outputs = tf.unstack(tf.reshape(graph(image[None]), [-1]))
+        made.append([tape.gradient(output, image).numpy() for output in outputs])
     return np.stack(made)
 
 
@@ -122,11 +126,11 @@ def test_probability_rows_sum_to_zero():
 
 def test_mobilenet_equals_the_float64_oracle():
     model = keras.applications.MobileNetV2(
-        weights=None, classes=10, input_shape=(64, 64, 3), alpha=0.35, classifier_activation=None
+        weights=None, classes=10, input_shape=(32, 32, 3), alpha=0.35, classifier_activation=None
     )
     randomize(model)
-    x = images(2, 64, 64, 3)
-    batch = Engine(model, precision="float64", store_dtype="float64", batch_size=2).measure(x)
+    x = images(1, 32, 32, 3)
+    batch = Engine(model, precision="float64", store_dtype="float64", batch_size=1).measure(x)
     assert error(batch.rows, oracle(model, x)).max() < 1e-8
 
 
@@ -141,7 +145,9 @@ def test_nested_models_and_inputs_without_channels():
 
 
 def test_one_sigmoid_output():
-    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(1, activation="sigmoid")])
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(1, activation="sigmoid")]
+    )
     batch = Engine(model).measure(images(3, 4, 4, 1))
     weights = model.get_weights()[0].reshape(4, 4, 1)
     assert np.abs(batch.rows[:, 0] - weights).max() < 1e-6
@@ -196,9 +202,8 @@ def test_rows_are_those_asked_for():
         batch = Engine(model, outputs=outputs).measure(x, None, targets)
         assert np.array_equal(batch.selected, truth) and np.array_equal(batch.stored, truth)
         assert np.allclose(batch.rows, np.stack([full.rows[i, truth[i]] for i in range(4)]), atol=1e-5)
-    for stored, truth in itertools.islice(selections(full.outputs, targets).items(), 1, None):
-        batch = Engine(model, stored=stored).measure(x, None, targets)
-        if stored != "label":
+        if outputs != "all":
+            batch = Engine(model, stored=outputs).measure(x, None, targets)
             assert np.array_equal(batch.stored, truth)
             assert np.allclose(batch.rows, np.stack([full.rows[i, truth[i]] for i in range(4)]), atol=1e-5)
 
@@ -206,7 +211,9 @@ def test_rows_are_those_asked_for():
 def test_an_unknown_label_gives_a_row_of_nan():
     batch = Engine(small_cnn(), outputs="label").measure(images(2, 12, 10, 3), None, np.array([3, -1]))
     assert batch.selected.tolist() == [[3], [-1]]
-    assert np.isfinite(batch.rows[0]).all() and np.isnan(batch.rows[1]).all() and np.isnan(batch.gram[1]).all()
+    assert (
+        np.isfinite(batch.rows[0]).all() and np.isnan(batch.rows[1]).all() and np.isnan(batch.gram[1]).all()
+    )
     assert batch.moments.count.tolist() == [0, 0, 0, 1, 0]
 
 
@@ -244,7 +251,9 @@ def test_measures_equal_numpy(pool, outputs):
         mean = pooled(stack, pool).mean(axis=0)
         wide = mean.repeat(pool, axis=0).repeat(pool, axis=1)[:12, :10]
         assert np.allclose(batch.moments.mean[group], mean, atol=1e-6)
-        assert np.allclose(batch.moments.m2[group], pooled(np.square(stack - wide), pool).sum(axis=0), atol=1e-6)
+        assert np.allclose(
+            batch.moments.m2[group], pooled(np.square(stack - wide), pool).sum(axis=0), atol=1e-6
+        )
         assert np.allclose(batch.moments.mean_abs[group], pooled(np.abs(stack), pool).mean(axis=0), atol=1e-6)
         assert np.isclose(batch.moments.max_abs[group].max(), np.abs(stack).max())
     for i in range(5):
@@ -331,8 +340,11 @@ def test_what_has_no_jacobian_is_refused():
         (keras.Model([image, other], layers.Concatenate()([flat, other])), "2 inputs"),
         (keras.Model(integer, layers.Flatten()(keras.ops.cast(integer, "float32"))), "uint8"),
         (keras.Sequential([keras.Input((7,)), layers.Dense(2)]), "input shape"),
-        (keras.Sequential([keras.Input((None, None, 3)), layers.GlobalAveragePooling2D()]), "preprocess.size"),
-        (keras.Model(image, layers.Conv2D(2, 3)(image)), "spatial"),
+        (
+            keras.Sequential([keras.Input((None, None, 3)), layers.GlobalAveragePooling2D()]),
+            "preprocess.size",
+        ),
+        (keras.Model(image, layers.Conv2D(2, 3)(image)), "jacobian.reduce"),
         (constant, "no output depends"),
         (coupled, "other images"),
         (several, "model.output"),
@@ -340,7 +352,7 @@ def test_what_has_no_jacobian_is_refused():
         with pytest.raises(ModelError, match=message):
             Engine(model)
     assert inspect_model(several, output="b").output_count == 3
-    with pytest.raises(ConfigError, match="jacobian.outputs"):
+    with pytest.raises(ConfigError, match=r"jacobian\.outputs"):
         Engine(linear(), outputs=(9,))
 
 
@@ -355,6 +367,35 @@ def test_a_model_says_whether_it_rescales():
     nested = starting_with(keras.Sequential([layers.Rescaling(1 / 255)]))
     assert "1/255" in inspect_model(nested).rescale_reason
     assert not inspect_model(starting_with(layers.ReLU())).model_rescales
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum", "at:[2, 1]"])
+def test_spatial_outputs_are_reduced(reduce):
+    image = keras.Input((6, 5, 2))
+    model = keras.Model(image, layers.Conv2D(3, 3, padding="same", activation="softplus")(image))
+    x = images(2, 6, 5, 2)
+    batch = Engine(model, reduce=reduce).measure(x)
+    short = {"mean": lambda y: keras.ops.mean(y, axis=(1, 2)), "sum": lambda y: keras.ops.sum(y, axis=(1, 2))}
+    end = short.get(reduce, lambda y: y[:, 2, 1])
+    assert error(batch.rows, oracle(keras.Model(image, end(model(image))), x)).max() < 1e-5
+    for wrong, kind in (("median", ConfigError), ("at:[9,0]", ConfigError)):
+        with pytest.raises(kind, match=r"jacobian\.reduce"):
+            Engine(model, reduce=wrong)
+
+
+def test_a_mixed_precision_model_is_differentiated_in_float32():
+    given = keras.Input((8, 8, 2))
+    half = layers.Conv2D(4, 3, activation="softplus", dtype="mixed_float16")(given)
+    model = keras.Model(given, layers.Dense(3, dtype="float32")(layers.Flatten(dtype="mixed_float16")(half)))
+    x = images(2, 8, 8, 2)
+    assert error(Engine(model).measure(x).rows, oracle(model, x)).max() < 1e-5
+
+
+def test_a_step_without_a_gradient_is_refused():
+    image = keras.Input((4, 4, 1))
+    stepped = layers.Flatten()(keras.ops.cast(keras.ops.cast(10 * image, "int32"), "float32"))
+    with pytest.raises(ModelError, match="no gradient flows"):
+        Engine(keras.Model(image, layers.Dense(2)(stepped)))
 
 
 def test_unconnected_outputs_are_listed():

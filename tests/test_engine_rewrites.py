@@ -1,4 +1,4 @@
-"""Every rule and rewrite against a tape over the Keras layers themselves, in float64, by every path it has."""
+"""Every rule and rewrite against a tape over the Keras layers themselves, in float64, by every path."""
 
 import keras
 import numpy as np
@@ -59,23 +59,35 @@ MODELS = {
     "depthwise even": lambda: model_of(layers.DepthwiseConv2D(4, padding="same", depth_multiplier=3)),
     "depthwise stride": lambda: model_of(layers.DepthwiseConv2D(3, strides=2, padding="same")),
     "depthwise dilated": lambda: model_of(layers.DepthwiseConv2D(3, dilation_rate=2)),
-    "depthwise padded": lambda: model_of(layers.ZeroPadding2D(((0, 1), (0, 1))), layers.DepthwiseConv2D(3, strides=2)),
+    "depthwise padded": lambda: model_of(
+        layers.ZeroPadding2D(((0, 1), (0, 1))), layers.DepthwiseConv2D(3, strides=2)
+    ),
     "separable": lambda: model_of(layers.SeparableConv2D(5, 4, depth_multiplier=2, padding="same")),
     "norm after": lambda: model_of(layers.Conv2D(5, 3), layers.BatchNormalization(), layers.LeakyReLU()),
     "norm before": lambda: model_of(layers.BatchNormalization(), layers.Conv2D(5, 3, padding="same")),
-    "rescaling": lambda: model_of(layers.Rescaling(0.25, -1), layers.Conv2D(5, 3), layers.ReLU(6.0)),
+    "rescaling": lambda: model_of(layers.Rescaling(0.25, -1), layers.Conv2D(5, 3), layers.LeakyReLU()),
     "max pool": lambda: model_of(layers.ReLU(), layers.MaxPooling2D(2), size=(12, 8, 3)),
-    "max pool overlapping": lambda: model_of(layers.ELU(), layers.Activation("tanh"), layers.MaxPooling2D(3, 2, "same")),
+    "max pool overlapping": lambda: model_of(
+        layers.ELU(), layers.Activation("tanh"), layers.MaxPooling2D(3, 2, "same")
+    ),
     "average pool": lambda: model_of(layers.AveragePooling2D(3, 2, "same"), layers.UpSampling2D(2)),
-    "elementwise": lambda: model_of(layers.Activation("gelu"), layers.Activation("silu"), layers.Rescaling(0.3, 0.1)),
+    "elementwise": lambda: model_of(
+        layers.Activation("gelu"), layers.Activation("silu"), layers.Rescaling(0.3, 0.1)
+    ),
     "transpose": lambda: model_of(layers.Conv2DTranspose(4, 3, strides=2), layers.Cropping2D(1)),
     "permute": lambda: model_of(layers.Permute((3, 1, 2)), layers.Reshape((-1, 4)), layers.Softmax()),
     "squeeze and excite": lambda: branched(squeeze_excite),
     "attention": lambda: branched(attention),
-    "concatenate": lambda: branched(lambda x: layers.Concatenate()([layers.Conv2D(2, 3, padding="same")(x), x])),
+    "concatenate": lambda: branched(
+        lambda x: layers.Concatenate()([layers.Conv2D(2, 3, padding="same")(x), x])
+    ),
     "operators": lambda: branched(lambda x: keras.ops.relu6(2.0 * x + 3.0) / 6.0 * x - x),
-    "subtract": lambda: branched(lambda x: layers.Subtract()([x, layers.DepthwiseConv2D(3, padding="same")(x)])),
-    "narrow": lambda: model_of(layers.Flatten(), layers.Dense(2, activation="tanh"), layers.Dense(6), outputs=9),
+    "subtract": lambda: branched(
+        lambda x: layers.Subtract()([x, layers.DepthwiseConv2D(3, padding="same")(x)])
+    ),
+    "narrow": lambda: model_of(
+        layers.Flatten(), layers.Dense(2, activation="gelu"), layers.Dense(6), outputs=9
+    ),
     "forward": lambda: model_of(layers.Conv2D(4, 2, activation="relu"), size=(3, 3, 1), outputs=20),
 }
 

@@ -1,9 +1,9 @@
 """Images in, Jacobian rows and their statistics out, as fast as the hardware allows.
 
-    engine.py       Engine: batches of images -> JacobianBatch
-    spec.py         what a model is (inspect_model), and which models have no Jacobian
-    graph.py        a Keras model as a flat list of operations
-    batch.py        JacobianBatch, MapMoments
+engine.py       Engine: batches of images -> JacobianBatch
+spec.py         what a model is (inspect_model), and which models have no Jacobian
+graph.py        a Keras model as a flat list of operations
+batch.py        JacobianBatch, MapMoments
 """
 
 from __future__ import annotations

@@ -48,6 +48,15 @@ def linearize(function: Callable[[Any], Any], x: Any) -> tuple[Any, Pull]:
     return outputs, pull
 
 
+def connected(function: Callable[[Any], Any], images: np.ndarray) -> bool:
+    """Whether a gradient flows from the outputs to the images at all."""
+    x = tf.constant(images)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        made = function(x)
+    return tape.gradient(made, x) is not None
+
+
 def rows_of(pull: Pull, cotangents: Any, chunk: int) -> Any:
     """Rows (row, batch, *input) of all cotangents (row, batch, output), `chunk` rows at a time."""
     count = cotangents.shape[0]
@@ -65,7 +74,7 @@ def rows_of(pull: Pull, cotangents: Any, chunk: int) -> Any:
 def _looped(pull: Pull, cotangents: Any, chunk: int) -> Any:
     steps = cotangents.shape[0] // chunk
     blocks = tf.reshape(cotangents, (steps, chunk, *cotangents.shape[1:]))
-    shape = []
+    shape: list[int] = []
 
     def body(step: Any, made: Any) -> tuple[Any, Any]:
         rows = pull(blocks[step])
@@ -126,7 +135,9 @@ def constant(array: np.ndarray, dtype: Any) -> Any:
 
 
 def conv2d(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:
-    return tf.nn.conv2d(x, kernel, list(strides), _padding(padding, x, kernel, strides, dilation), dilations=dilation)
+    return tf.nn.conv2d(
+        x, kernel, list(strides), _padding(padding, x, kernel, strides, dilation), dilations=dilation
+    )
 
 
 def bias_add(x: Any, bias: Any) -> Any:
@@ -134,7 +145,7 @@ def bias_add(x: Any, bias: Any) -> Any:
 
 
 def _padding(padding: Any, x: Any, kernel: Any, strides: Any, dilation: Any) -> Any:
-    """TensorFlow's word for the padding where it has one, which is the faster way, else the zeros per axis."""
+    """TensorFlow's word for the padding where it has one, which is faster, else the zeros per axis."""
     if isinstance(padding, str):
         return padding.upper()
     if not any(map(any, padding)):
@@ -187,13 +198,17 @@ def taken(x: Any, argmax: Any) -> Any:
 
 def max_pool_gradient(g: Any, argmax: Any, x: Any, size: Any, strides: Any, padding: str) -> Any:
     """Cotangents (row, batch, ...) put back where the maxima were; argmax (batch, ...) serves all rows."""
-    made = [
-        tf.raw_ops.MaxPoolGradWithArgmax(
-            input=x, grad=part, argmax=argmax, ksize=[1, *size, 1], strides=[1, *strides, 1], padding=padding.upper()
-        )
-        for part in tf.unstack(g)
-    ]
-    return made[0][None] if len(made) == 1 else tf.stack(made)
+    count = g.shape[0]
+    # The operation reads only the shape of its input.
+    made = tf.raw_ops.MaxPoolGradWithArgmax(
+        input=x if count == 1 else tf.zeros((count * x.shape[0], *x.shape[1:]), x.dtype),
+        grad=tf.reshape(g, (count * x.shape[0], *g.shape[2:])),
+        argmax=tf.tile(argmax, (count, 1, 1, 1)),
+        ksize=[1, *size, 1],
+        strides=[1, *strides, 1],
+        padding=padding.upper(),
+    )
+    return tf.reshape(made, (count, *x.shape))
 
 
 def average_pool_gradient(g: Any, shape: tuple[int, ...], size: Any, strides: Any, padding: str) -> Any:
@@ -223,8 +238,11 @@ def transposed(function: Callable[[Any], Any], shape: tuple[int, ...], g: Any) -
     return tape.gradient(made, zeros, g)
 
 
-def linearize_call(function: Callable[..., tuple[Any, ...]], tensors: list[Any]) -> tuple[tuple[Any, ...], Any]:
-    """Any function of several tensors, by a tape: its outputs, and a pull-back of cotangents one row at a time.
+def linearize_call(
+    function: Callable[..., tuple[Any, ...]], tensors: list[Any]
+) -> tuple[tuple[Any, ...], Any]:
+    """Any function of several tensors, by a tape: its outputs, and a pull-back of cotangents one row at a
+    time.
 
     The pull-back takes a list of (row, batch, ...) or None per output and gives one, or None, per input.
     """
@@ -280,3 +298,31 @@ def shapes_of(graph: Any, shape: tuple[int, ...], dtype: Any) -> dict[Any, tuple
 
     tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec((2, *shape), dtype))
     return made
+
+
+# The judges of verify.py: plain TensorFlow, nothing of the engine.
+
+
+def oracle_outputs(function: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
+    """Outputs (n, K) of a function of images, in their own precision."""
+    return function(tf.constant(images)).numpy()
+
+
+def oracle_rows(function: Callable[[Any], Any], image: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Rows (output, height, width, channel) of one image, one backward pass each."""
+    x = tf.constant(image[None])
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        made = tf.unstack(function(x)[0])
+    zero = tf.UnconnectedGradients.ZERO
+    return np.stack(
+        [tape.gradient(made[output], x, unconnected_gradients=zero)[0].numpy() for output in outputs]
+    )
+
+
+def oracle_pushes(function: Callable[[Any], Any], image: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """J v (direction, K) of one image, by TensorFlow's forward mode."""
+    x = tf.constant(np.broadcast_to(image, directions.shape))
+    with tf.autodiff.ForwardAccumulator(x, tf.constant(directions)) as forward:
+        made = function(x)
+    return forward.jvp(made, unconnected_gradients=tf.UnconnectedGradients.ZERO).numpy()

@@ -1,4 +1,4 @@
-"""What the engine hands back for one batch of images: measured on the device, then copied to the host once."""
+"""What the engine hands back for one batch of images: measured on the device, copied to the host once."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ class JacobianBatch:
         probabilities: (n, K) float64, or None where the model has no final softmax or sigmoid.
         selected: (n, R) int32, the model output of each row.
         gram: (n, R, R) float64, G = J J^T over all inputs.
-        l1_from_predicted: (n, R) float64, 1-norm of J_i - J_r, i the predicted output; NaN where i is not selected.
-        magnitude: (n, height, width) float32, l2 norm over channels of the predicted row; NaN where not selected.
+        l1_from_predicted: (n, R) float64, 1-norm of J_i - J_r, i the predicted output; NaN where i is not
+            selected.
+        magnitude: (n, height, width) float32, l2 norm over channels of the predicted row; NaN where not
+            selected.
         input_dot: (n,) float64, <x, J_i> with x the model input; NaN where i is not selected.
         stored: (n, S) int32, the model output of each stored row.
         rows: (n, S, height, width, channel) float32 or float64, or None when nothing is stored.
         moments: of all selected rows of the batch that are finite.
-        predicted_l1: (n,) float64, 1-norm of J_i, or None where it was not measured; only a model with one output
-            needs it.
+        predicted_l1: (n,) float64, 1-norm of J_i, or None where it was not measured; only a model with one
+            output needs it.
     """
 
     outputs: np.ndarray

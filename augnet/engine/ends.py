@@ -1,7 +1,7 @@
 """The end of a model: a final softmax or sigmoid, found and taken off.
 
-A saturated softmax or sigmoid has a Jacobian of almost nothing; the logits before it have one. Taking it off is
-exact: what remains is the same graph with the same variables, one operation shorter.
+A saturated softmax or sigmoid has a Jacobian of almost nothing; the logits before it have one. Taking it off
+is exact: what remains is the same graph with the same variables, one operation shorter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import keras
 
 from augnet.engine.graph import Cast, Graph, Node, Value
 
-ENDS = ("softmax", "sigmoid")
+FUSED = keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D
+"""Layers that may carry an activation of their own."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ def split_end(graph: Graph) -> tuple[Graph, str | None]:
 
 
 def activation_of(node: Node, value: Value) -> str | None:
-    """"softmax" or "sigmoid" when that is the last thing the node does."""
+    """ "softmax" or "sigmoid" when that is the last thing the node does."""
     op = getattr(node.op, "layer", node.op)
     last = (-1, len(value.shape))
     if isinstance(op, keras.layers.Softmax):
         return "softmax" if op.axis in last and len(node.inputs) == 1 else None
     if isinstance(op, keras.layers.Layer):
         function = getattr(op, "activation", None)
-        if not isinstance(op, keras.layers.Activation | keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D):
+        if not isinstance(op, keras.layers.Activation | FUSED):
             return None
         if getattr(op, "lora_enabled", False) or getattr(op, "quantization_mode", None):
             return None
@@ -94,11 +95,11 @@ def activation_of(node: Node, value: Value) -> str | None:
 
 
 def _is_pure(layer: Any) -> bool:
-    return not isinstance(layer, keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D)
+    return not isinstance(layer, FUSED)
 
 
 def _passes_through(node: Node) -> bool:
-    """Whether the node changes no value at inference: a dropout, an identity, a cast, a reshape of the end."""
+    """Whether the node changes no value at inference: a dropout, an identity, a cast, a reshape."""
     op = getattr(node.op, "layer", node.op)
     if isinstance(op, keras.layers.Activation):
         return op.activation is keras.activations.linear

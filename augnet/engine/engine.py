@@ -7,7 +7,6 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ from augnet.config import Outputs
 from augnet.engine import backend_tensorflow as backend
 from augnet.engine import measures, memory
 from augnet.engine.batch import JacobianBatch
+from augnet.engine.graph import Graph
 from augnet.engine.moments import densify, merged
+from augnet.engine.precision import in_precision
 from augnet.engine.program import Plain, Rewritten, rewritten
 from augnet.engine.selection import check_outputs, position, row_count, select, stored_shape
 from augnet.engine.spec import prepare, probe_images
@@ -26,8 +27,8 @@ from augnet.errors import AuditError
 
 log = logging.getLogger(__name__)
 
-MAX_AUTO_BATCH = 128
-BATCH_ELEMENTS = 2**22
+MAX_AUTO_BATCH = 64
+BATCH_ELEMENTS = 2**23
 """Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
 ROWS_BYTES = 512 * 1024**2
 """Rows of one batch: they are copied to the host together, where a shard waits for them."""
@@ -38,8 +39,8 @@ TUNING_SECONDS = 10.0
 class Engine:
     """Jacobian rows of a model's outputs at its input, measured batch by batch.
 
-    What is computed how is chosen by a short timing at the first call, see tuning.py; then the program is compiled for
-    a fixed batch shape; a smaller batch is padded by repeating its last image,
+    What is computed how is chosen by a short timing at the first call, see tuning.py; then the program is
+    compiled for a fixed batch shape; a smaller batch is padded by repeating its last image,
     and the padding enters no result. One lock holds the device, so threads may share an engine.
 
     Args:
@@ -56,6 +57,7 @@ class Engine:
         label_count: labels whose maps are gathered beside the outputs'.
         map_pool: maps are gathered over blocks of map_pool x map_pool pixels.
         memory_bytes: what the engine may use; default half of what is free.
+        reduce: for outputs with height and width, one number per channel: mean | sum | at:[y,x].
         choice: what choice() of an engine of the same model and settings gave; then nothing is timed.
         tuning_seconds: about how long the first call may try programs; 0: no timing.
 
@@ -88,11 +90,13 @@ class Engine:
         label_count: int = 0,
         map_pool: int = 1,
         memory_bytes: int | None = None,
+        reduce: str | None = None,
         choice: dict[str, Any] | None = None,
         tuning_seconds: float = TUNING_SECONDS,
     ):
-        self._prepare = partial(prepare, model, output=output, space=space, input_size=input_size)
-        self._prepared = self._prepare(precision=precision)
+        self._prepared = prepare(
+            model, output=output, space=space, precision=precision, input_size=input_size, reduce=reduce
+        )
         spec = self._prepared.spec
         check_outputs("jacobian.outputs", outputs, spec.output_count)
         check_outputs("store.jacobians", stored, spec.output_count)
@@ -104,16 +108,21 @@ class Engine:
         self.bytes_per_image = math.prod(kept) * np.dtype(store_dtype).itemsize
         self._outputs, self._stored = outputs, stored
         self._store = (store_channels, store_pool, store_dtype)
-        self._scale = None if input_scale is None else np.broadcast_to(np.asarray(input_scale, float), (channels,))
+        self._scale = (
+            None if input_scale is None else np.broadcast_to(np.asarray(input_scale, float), (channels,))
+        )
         self._label_count, self._map_pool = label_count, map_pool
         self._memory = memory_bytes or memory.default_budget()
         self._lock = threading.Lock()
         self._program: Callable[..., Any] | None = None
+        self._bare_program: Callable[..., Any] | None = None
         self._tuning_seconds = tuning_seconds
         self._plain = Plain(self._prepared.function)
         self._rewritten: Rewritten | None = None
         if self._prepared.graph is not None:
-            self._rewritten = rewritten(self._prepared.graph, self._prepared.model_input, self._prepared.dtype, rows)
+            self._rewritten = rewritten(
+                self._prepared.graph, self._prepared.model_input, self._prepared.dtype, rows
+            )
         self._choice = None if choice is None else Choice(**choice)
         if batch_size != "auto":
             self.batch_size = int(batch_size)
@@ -147,28 +156,43 @@ class Engine:
 
     def _float64_programs(self) -> tuple[Plain, Rewritten]:
         """The plain and the rewritten program in float64."""
-        wide = self._prepare(precision="float64")
-        assert wide.graph is not None
-        return Plain(wide.function), rewritten(wide.graph, wide.model_input, "float64", self.spec.row_count)
+        graph = self._prepared.graph
+        assert graph is not None and self._rewritten is not None
+        wide = in_precision(graph, "float64")
+        own = self._rewritten  # rules compute in whatever precision they are given
+        if not own.ruled:
+            own = rewritten(wide, self._prepared.model_input, "float64", self.spec.row_count)
+        return Plain(self._flat(wide)), own
+
+    def _flat(self, graph: Graph) -> Callable[[Any], Any]:
+        return lambda x: ops.reshape(graph(x), (x.shape[0], self.spec.output_count))
 
     def measure(
-        self, images: np.ndarray, label_ids: np.ndarray | None = None, target_outputs: np.ndarray | None = None
+        self,
+        images: np.ndarray,
+        label_ids: np.ndarray | None = None,
+        target_outputs: np.ndarray | None = None,
     ) -> JacobianBatch:
         """What there is to know about the Jacobian of each image.
 
         Args:
             images: (n, height, width, channel), in the model's own input space.
             label_ids: (n,) int, below label_count; -1 for an image without a label. Default: none.
-            target_outputs: (n,) int, the model output of the image's label, for outputs="label"; -1 if unknown.
+            target_outputs: (n,) int, the model output of the image's label, for outputs="label"; -1 if
+                unknown.
 
         Raises:
             AuditError: not even one image fits in memory.
         """
         count = len(images)
         if images.shape[1:] != self.spec.input_shape or not count:
-            raise ValueError(f"images: {images.shape} is not (n, {', '.join(map(str, self.spec.input_shape))})")
+            raise ValueError(
+                f"images: {images.shape} is not (n, {', '.join(map(str, self.spec.input_shape))})"
+            )
         labels = np.full(count, -1, np.int32) if label_ids is None else np.asarray(label_ids, np.int32)
-        targets = np.full(count, -1, np.int32) if target_outputs is None else np.asarray(target_outputs, np.int32)
+        targets = (
+            np.full(count, -1, np.int32) if target_outputs is None else np.asarray(target_outputs, np.int32)
+        )
         with self._lock:
             done, parts = 0, []
             while done < count:
@@ -188,7 +212,7 @@ class Engine:
                 "choose fewer rows (jacobian.outputs), a smaller size, or a device with more memory"
             ) from error
         self.batch_size = math.ceil(self.batch_size / 2)
-        self._program = None
+        self._program = self._bare_program = None
         log.warning("engine: out of memory, going on with %d images per batch", self.batch_size)
 
     def _first_batch_size(self) -> int:
@@ -216,7 +240,7 @@ class Engine:
         weight = padded(np.ones(count, np.float32), 0.0)
         arrays = [padded(images), padded(labels, -1), padded(targets), weight]
         made = backend.run(self._program, arrays, [self._prepared.dtype, "int32", "int32", "float32"])
-        return self._unpack(made, labels, count)
+        return self._unpack(made, count)
 
     def _compile(self) -> Callable[..., Any]:
         batch = self.batch_size
@@ -230,9 +254,18 @@ class Engine:
 
     def _traced(self, images: Any, labels: Any, targets: Any, weight: Any) -> dict[str, Any]:
         """The whole program, for tensors: forward pass, rows, and everything measured of them."""
-        spec, batch = self.spec, self.batch_size
+        batch = self.batch_size
+        scores, rows, selected = self._rows(images, targets)
+        if self._scale is not None:
+            rows = rows * ops.convert_to_tensor(self._scale, dtype=rows.dtype)
+        if self._outputs == "label":
+            rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, math.nan, rows)
+        return self._measured(images, scores, selected, rows, labels, targets, weight)
+
+    def _rows(self, images: Any, targets: Any) -> tuple[Any, Any, Any]:
+        """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row."""
+        spec, chosen = self.spec, self._chosen()
         x = images if len(self._prepared.model_input) == 3 else ops.squeeze(images, axis=-1)
-        chosen = self._chosen()
         picked: list[Any] = []
 
         def cotangents(outputs: Any) -> Any:
@@ -248,14 +281,43 @@ class Engine:
             return scores, rows, picked[0]
 
         scores, rows, selected = (backend.fused(compute) if chosen.xla else compute)(x)
-        rows = ops.reshape(rows, (batch, spec.row_count, *spec.input_shape))
-        if self._scale is not None:
-            rows = rows * ops.convert_to_tensor(self._scale, dtype=rows.dtype)
-        if self._outputs == "label":
-            rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, math.nan, rows)
-        return self._measured(images, scores, selected, rows, labels, weight)
+        return scores, ops.reshape(rows, (images.shape[0], spec.row_count, *spec.input_shape)), selected
 
-    def _measured(self, images: Any, scores: Any, selected: Any, rows: Any, labels: Any, weight: Any) -> dict[str, Any]:
+    def jacobian_program(self) -> Callable[[Any], Any]:
+        """Images (batch_size, height, width, channel) as a tensor -> rows (batch_size, R, height, width,
+        channel).
+
+        Compiled; the rows stay on the device and nothing is measured. For outputs other than "label".
+        """
+        with self._lock:
+            self._chosen()
+        shape: tuple[int, ...] = (self.batch_size, *self.spec.input_shape)
+        return backend.compiled(lambda images: self._rows(images, None)[1], [(shape, self._prepared.dtype)])
+
+    def jacobian(self, images: np.ndarray) -> np.ndarray:
+        """Rows (n, R, height, width, channel) of n <= batch_size images; not for outputs="label"."""
+        if self._bare_program is None:
+            self._bare_program = self.jacobian_program()
+        padded = np.concatenate([images, np.repeat(images[-1:], self.batch_size - len(images), axis=0)])
+        with self._lock:
+            return backend.run(self._bare_program, [padded], [self._prepared.dtype])[: len(images)]
+
+    def selected_of(self, image: np.ndarray) -> np.ndarray:
+        """The outputs (R,) that the image's rows are of; not for outputs="label"."""
+        return self.measure(image[None]).selected[0]
+
+    def float64_function(self) -> Callable[[Any], Any] | None:
+        """The model as it is, in float64: images (n, height, width, channel) -> outputs (n, K), or None."""
+        if self._prepared.graph is None:
+            return None
+        function = self._flat(in_precision(self._prepared.graph, "float64"))
+        if len(self._prepared.model_input) == 3:
+            return function
+        return lambda images: function(ops.squeeze(images, axis=-1))
+
+    def _measured(
+        self, images: Any, scores: Any, selected: Any, rows: Any, labels: Any, targets: Any, weight: Any
+    ) -> dict[str, Any]:
         spec, batch, count = self.spec, self.batch_size, self.spec.row_count
         nan = math.nan
         predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
@@ -274,23 +336,24 @@ class Engine:
             "magnitude": ops.where(
                 found[:, None, None], ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32"), nan
             ),
-            "own_l1": ops.where(
-                found, ops.sum(ops.cast(ops.absolute(own), "float64"), axis=(1, 2, 3)), nan
-            ),
+            "own_l1": ops.where(found, ops.sum(ops.cast(ops.absolute(own), "float64"), axis=(1, 2, 3)), nan),
             "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
         }
-        real = ops.cast(weight, "bool")
+        finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
+        counts = ops.logical_and(ops.cast(weight, "bool")[:, None], finite)
         if self._fixed_rows:
-            made["moments"] = measures.moments_over_batch(rows, weight, self._map_pool)
+            weights = ops.cast(counts, rows.dtype)
+            made["moments"] = measures.moments_over_batch(rows, weights, finite, self._map_pool)
         else:
-            group = ops.reshape(ops.where(real[:, None], selected, -1), (-1,))
+            group = ops.reshape(ops.where(counts, selected, -1), (-1,))
             made["moments"] = measures.moments_by_group(flat, group, spec.output_count, self._map_pool)
         if self._label_count:
-            group = ops.where(ops.logical_and(real, found), labels, -1)
+            own_counts = ops.take(ops.reshape(counts, (-1,)), first + place, axis=0)
+            group = ops.where(ops.logical_and(own_counts, found), labels, -1)
             made["label_moments"] = measures.moments_by_group(own, group, self._label_count, self._map_pool)
-            made["found"] = found
+            made["label_group"] = group
         if self._stored != "none":
-            made["rows"], made["stored"] = self._kept(flat, selected, scores, first)
+            made["rows"], made["stored"] = self._kept(flat, selected, scores, targets, first)
         return made
 
     @property
@@ -298,30 +361,36 @@ class Engine:
         """Whether every image has the same rows."""
         return self._outputs == "all" or not isinstance(self._outputs, str)
 
-    def _kept(self, flat: Any, selected: Any, scores: Any, first: Any) -> tuple[Any, Any]:
+    def _kept(self, flat: Any, selected: Any, scores: Any, targets: Any, first: Any) -> tuple[Any, Any]:
         channels, pool, dtype = self._store
         spec, batch = self.spec, self.batch_size
         if self._stored in ("all", self._outputs):
             stored, rows = selected, flat
         else:
-            stored = selected if self._stored == "label" else select(self._stored, scores, None)
-            places, _ = position(selected, stored)
+            stored = select(self._stored, scores, targets)
+            places, found = position(selected, stored)
             rows = ops.take(flat, ops.reshape(first[:, None] + places, (-1,)), axis=0)
-        return ops.reshape(measures.stored_rows(rows, channels, pool, dtype), (batch, *spec.stored_shape)), stored
+            if self._stored == "label":
+                rows = ops.where(ops.reshape(found, (-1, 1, 1, 1)), rows, math.nan)
+        return ops.reshape(
+            measures.stored_rows(rows, channels, pool, dtype), (batch, *spec.stored_shape)
+        ), stored
 
-    def _unpack(self, made: dict[str, Any], labels: np.ndarray, count: int) -> JacobianBatch:
+    def _unpack(self, made: dict[str, Any], count: int) -> JacobianBatch:
         spec = self.spec
         scores = made["scores"][:count].astype(np.float64)
         selected = made["selected"][:count]
         every = np.arange(spec.output_count)
+        finite = np.isfinite(np.diagonal(made["gram"][:count], axis1=1, axis2=2))
         if self._fixed_rows:
             rows = every if self._outputs == "all" else np.asarray(self._outputs)
-            parts = [(rows, np.full(len(rows), count), made["moments"])]
+            parts = [(rows, finite.sum(axis=0), made["moments"])]
         else:
-            known = selected[selected >= 0]
+            known = selected[(selected >= 0) & finite]
             parts = [(every, np.bincount(known, minlength=spec.output_count), made["moments"])]
         if self._label_count:
-            known = labels[made["found"][:count] & (labels >= 0)]
+            known = made["label_group"][:count]
+            known = known[known >= 0]
             counts = np.bincount(known, minlength=self._label_count)
             parts.append((spec.output_count + np.arange(self._label_count), counts, made["label_moments"]))
         return JacobianBatch(
@@ -340,7 +409,7 @@ class Engine:
 
 
 def probabilities(scores: np.ndarray, activation: str | None, space: str) -> np.ndarray | None:
-    """Probabilities (n, K) float64 of scores (n, K), or None for a model without a final softmax or sigmoid."""
+    """Probabilities (n, K) float64 of scores (n, K); None for a model without a final softmax or sigmoid."""
     if activation is None:
         return None
     if space == "model":

@@ -1,7 +1,7 @@
 """A trained Keras model as a flat list of operations, nested models included.
 
-Keras keeps a functional model as a graph of layers whose layers may be models again. Here the same thing is one
-list of nodes in topological order, which rewrites can read and change, and which runs on any tensors.
+Keras keeps a functional model as a graph of layers whose layers may be models again. Here the same thing is
+one list of nodes in topological order, which rewrites can read and change, and which runs on any tensors.
 Sources: keras.src.ops.function.Function, keras.src.ops.node.Node (Keras 3.15).
 """
 
@@ -26,7 +26,7 @@ class Value:
         dtype: as the model declares it.
     """
 
-    __slots__ = ("shape", "dtype", "name")
+    __slots__ = ("dtype", "name", "shape")
 
     def __init__(self, shape: tuple[int | None, ...], dtype: str, name: str = ""):
         self.shape = shape
@@ -189,7 +189,8 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"model.output: the model has {len(outputs)} outputs ({listed}); choose one by position or name"
+                f"model.output: the model has {len(outputs)} outputs ({listed}); "
+                "choose one by position or name"
             )
         return 0
     if isinstance(output, str):
@@ -241,7 +242,11 @@ def _flatten(functional: Any, inputs: list[Value], nodes: list[Node]) -> list[Va
 def _inline(inner: Any, args: Any, kwargs: Any, nodes: list[Node]) -> list[Value] | None:
     """The values of a nested model's outputs; empty where it has to stay one node."""
     given = [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, Value)]
-    if len(given) != len(inner.inputs) or set(kwargs) - {"training", "mask"} or isinstance(inner._inputs_struct, dict):
+    if (
+        len(given) != len(inner.inputs)
+        or set(kwargs) - {"training", "mask"}
+        or isinstance(inner._inputs_struct, dict)
+    ):
         return []
     if any(len(value.shape) + 1 != len(x.shape) for value, x in zip(given, inner.inputs, strict=True)):
         return []  # Keras adds or drops an axis here

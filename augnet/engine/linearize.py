@@ -1,4 +1,4 @@
-"""A graph differentiated node by node: one forward pass, then any number of rows pulled back, or tangents pushed."""
+"""A graph differentiated node by node: one forward pass, then any number of rows or tangents."""
 
 from __future__ import annotations
 
@@ -89,4 +89,3 @@ def _function_of(node: Node) -> Callable[..., tuple[Any, ...]]:
         return tuple(tree.flatten(node.op(*args, **kwargs)))
 
     return function
-

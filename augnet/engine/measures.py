@@ -1,4 +1,4 @@
-"""What is measured of a batch's Jacobian where it lies, on the device, so that only small results are copied."""
+"""What is measured of a batch's Jacobian on the device, so that only small results are copied."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def products(rows: Any, predicted: Any) -> tuple[Any, Any]:
     steps = size // width
 
     def block(start: Any, length: int) -> tuple[Any, Any]:
-        part = ops.cast(ops.slice(rows, (0, 0, start), (batch, count, length)), "float64")
+        part = ops.slice(rows, (0, 0, start), (batch, count, length))
         flat = ops.reshape(part, (batch * count, length))
         own = ops.take(flat, ops.arange(batch, dtype="int32") * count + predicted, axis=0)
-        gram = ops.matmul(part, ops.transpose(part, (0, 2, 1)))
-        return gram, ops.sum(ops.absolute(part - own[:, None, :]), axis=-1)
+        wide = ops.cast(part, "float64")
+        gram = ops.matmul(wide, ops.transpose(wide, (0, 2, 1)))
+        return gram, ops.cast(ops.sum(ops.absolute(part - own[:, None, :]), axis=-1), "float64")
 
     if steps == 1:
         gram, l1 = block(0, width)
@@ -55,8 +56,9 @@ def pooled(images: Any, pool: int) -> tuple[Any, Any]:
         images: (..., height, width, channel).
 
     Returns:
-        blocks (..., ceil(height / pool), pool, ceil(width / pool), pool, channel), zero beyond the edge, and the
-        weights that make their sum a mean over real pixels, (ceil(height / pool), 1, ceil(width / pool), 1, 1).
+        blocks (..., ceil(height / pool), pool, ceil(width / pool), pool, channel), zero beyond the edge, and
+        the weights that make their sum a mean over real pixels, (ceil(height / pool), 1, ceil(width / pool),
+        1, 1).
     """
     *lead, height, width, channel = images.shape
     rows, columns = math.ceil(height / pool), math.ceil(width / pool)
@@ -65,7 +67,8 @@ def pooled(images: Any, pool: int) -> tuple[Any, Any]:
         images = ops.pad(images, pad)
     blocks = ops.reshape(images, (*lead, rows, pool, columns, pool, channel))
     sizes = [
-        [min(pool, height - y * pool) * min(pool, width - x * pool) for x in range(columns)] for y in range(rows)
+        [min(pool, height - y * pool) * min(pool, width - x * pool) for x in range(columns)]
+        for y in range(rows)
     ]
     weights = ops.convert_to_tensor([[1 / size for size in line] for line in sizes], dtype=images.dtype)
     return blocks, ops.reshape(weights, (rows, 1, columns, 1, 1))
@@ -80,7 +83,7 @@ def block_means(images: Any, pool: int) -> Any:
 
 
 def block_moments(rows: Any, pool: int) -> tuple[Any, Any, Any, Any]:
-    """Mean, variance inside the block, mean magnitude and largest magnitude over blocks of pixels, in float64.
+    """Mean, variance inside the block, mean magnitude and largest magnitude over blocks of pixels.
 
     Args:
         rows: (..., height, width, channel).
@@ -89,35 +92,47 @@ def block_moments(rows: Any, pool: int) -> tuple[Any, Any, Any, Any]:
         four tensors (..., ceil(height / pool), ceil(width / pool), channel); the variance is 0.0 with pool 1.
     """
     if pool == 1:
-        wide = ops.cast(rows, "float64")
-        return wide, 0.0, ops.absolute(wide), ops.absolute(wide)
+        return rows, 0.0, ops.absolute(rows), ops.absolute(rows)
     blocks, weights = pooled(rows, pool)
     inside, _ = pooled(ops.ones_like(rows[..., :1]), pool)
     axes = (-4, -2)
     mean = ops.sum(blocks * weights, axis=axes, keepdims=True)
     spread = ops.sum(ops.square((blocks - mean) * inside) * weights, axis=axes)
     size = ops.absolute(blocks)
-    made = (ops.squeeze(mean, axis=axes), spread, ops.sum(size * weights, axis=axes), ops.max(size, axis=axes))
-    mean, spread, mean_abs, max_abs = (ops.cast(tensor, "float64") for tensor in made)
-    return mean, spread, mean_abs, max_abs
+    mean = ops.squeeze(mean, axis=axes)
+    return mean, spread, ops.sum(size * weights, axis=axes), ops.max(size, axis=axes)
 
 
-def moments_over_batch(rows: Any, weight: Any, pool: int) -> tuple[Any, Any, Any, Any]:
+def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[Any, Any, Any, Any]:
     """Moments of each row's map over the images of the batch.
 
     Args:
         rows: (batch, R, height, width, channel).
-        weight: (batch,), 1 for an image that counts and 0 for padding.
+        weight: (batch, R), 1 for a row that counts, 0 for padding and for rows that are not finite.
+        finite: (batch, R) bool.
 
     Returns:
         mean, m2, mean_abs, max_abs, each (R, h, w, channel) float64.
     """
+    batch, count = weight.shape
+    # The rare rows that are not finite would spoil the sums of the others; the copy is made only then.
+    column = ops.reshape(weight, (batch, count, 1, 1, 1))
+    rows = ops.cond(ops.all(finite), lambda: rows, lambda: ops.where(column > 0, rows, 0))
     mean, spread, mean_abs, max_abs = block_moments(rows, pool)
-    weight = ops.reshape(ops.cast(weight, "float64"), (-1, 1, 1, 1, 1))
-    total = ops.sum(weight)
-    centre = ops.sum(mean * weight, axis=0) / total
-    m2 = ops.sum((ops.square(mean - centre) + spread) * weight, axis=0)
-    return centre, m2, ops.sum(mean_abs * weight, axis=0) / total, ops.max(max_abs * weight, axis=0)
+    shape = mean.shape[1:]
+    share = weight / ops.maximum(ops.sum(weight, axis=0), 1.0)
+
+    def average(values: Any) -> Any:
+        """Over the images: a matrix product for each row, which is one pass over the values."""
+        turned = ops.reshape(values, (batch, count, -1))
+        return ops.reshape(ops.einsum("br,brd->rd", share, turned), shape)
+
+    centre = average(mean)
+    total = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
+    m2 = average(ops.square(mean - centre) + spread) * total
+    made = centre, m2, average(mean_abs), ops.max(max_abs * column, axis=0)
+    centre, m2, mean_abs, max_abs = (ops.cast(tensor, "float64") for tensor in made)
+    return centre, m2, mean_abs, max_abs
 
 
 def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any, Any, Any, Any]:
@@ -131,7 +146,7 @@ def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any
     Returns:
         mean, m2, mean_abs, max_abs, each (groups, h, w, channel) float64; zero for an empty group.
     """
-    mean, spread, mean_abs, max_abs = block_moments(rows, pool)
+    mean, spread, mean_abs, max_abs = (ops.cast(part, "float64") for part in block_moments(rows, pool))
     group = ops.where(group < 0, groups, group)  # one group more, thrown away: not every backend drops -1
 
     def total(values: Any) -> Any:
@@ -145,7 +160,7 @@ def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any
 
 
 def stored_rows(rows: Any, channels: str, pool: int, dtype: str) -> Any:
-    """Rows (..., height, width, channel) reduced for storing: channels first, then blocks of pixels, then dtype."""
+    """Rows (..., height, width, channel) as stored: channels reduced, then blocks of pixels, then dtype."""
     if channels == "l2":
         rows = ops.sqrt(ops.sum(ops.square(rows), axis=-1, keepdims=True))
     elif channels == "sum":

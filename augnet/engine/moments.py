@@ -10,7 +10,7 @@ from augnet.engine.batch import MapMoments
 
 
 def densify(parts: list[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]], groups: int) -> MapMoments:
-    """All groups' moments from parts (group numbers, counts, (mean, m2, mean_abs, max_abs) of those groups)."""
+    """All groups' moments from parts: group numbers, counts, (mean, m2, mean_abs, max_abs)."""
     shape = parts[0][2][0].shape[1:]
     count = np.zeros(groups, np.int64)
     maps = [np.zeros((groups, *shape)) for _ in range(4)]

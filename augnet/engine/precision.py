@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from augnet.engine.ends import WithoutActivation, without_activation
 from augnet.engine.graph import Cast, Graph, Inference, Node, Value
 from augnet.errors import ModelError
 
@@ -45,7 +46,7 @@ def _computes_in(node: Node, dtype: str) -> bool:
     op = node.op
     if isinstance(op, Cast):
         return not op.dtype.startswith(("float", "bfloat")) or op.dtype == dtype
-    layer = op.layer if isinstance(op, Inference) else op
+    layer = op.layer if isinstance(op, Inference | WithoutActivation) else op
     if isinstance(layer, keras.layers.Layer):
         return all(inner.compute_dtype == dtype for inner in layer._flatten_layers())
     return all(value.dtype == dtype for value in node.outputs if value.dtype.startswith(("float", "bfloat")))
@@ -55,6 +56,8 @@ def _retyped_op(node: Node, args: Any, kwargs: Any, dtype: str, clones: dict[int
     op = node.op
     if isinstance(op, Cast):
         return Cast(dtype) if op.dtype.startswith(("float", "bfloat")) else op
+    if isinstance(op, WithoutActivation):
+        return without_activation(_clone(op.layer, args, kwargs, dtype, clones), args[0])
     if isinstance(op, Inference):
         return replace(op, layer=_clone(op.layer, args, kwargs, dtype, clones))
     if isinstance(op, keras.layers.Layer):
@@ -71,7 +74,9 @@ def _clone(
         return clones[id(layer)]
     try:
         if isinstance(layer, keras.layers.Lambda):
-            clone = keras.layers.Lambda(layer.function, arguments=layer.arguments, dtype=dtype, name=layer.name)
+            clone = keras.layers.Lambda(
+                layer.function, arguments=layer.arguments, dtype=dtype, name=layer.name
+            )
         else:
             clone = type(layer).from_config(_with_dtype(layer.get_config(), dtype))
         zeros = tree.map_structure(
@@ -87,8 +92,8 @@ def _clone(
             target.assign(keras.ops.cast(source.value, target.dtype))
     except Exception as error:  # whatever a user's layer raises, the remedy is the same
         raise ModelError(
-            f"jacobian.precision: layer {layer.name!r} ({type(layer).__name__}) cannot be made again in {dtype} "
-            f"({type(error).__name__}: {error}); give it a get_config, or use the model's own precision"
+            f"jacobian.precision: layer {layer.name!r} ({type(layer).__name__}) cannot be made again in "
+            f"{dtype} ({type(error).__name__}: {error}); give it a get_config, or use its own precision"
         ) from error
     clones[id(layer)] = clone
     return clone

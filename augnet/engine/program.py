@@ -112,12 +112,16 @@ class Rewritten:
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     @property
+    def ruled(self) -> bool:
+        """Whether every operation has a rule, so that a pass of many rows is one operation each."""
+        return all(hasattr(node.op, "linearize") for node in self.graph.nodes)
+
+    @property
     def fuses(self) -> bool:
         """Whether XLA may gain something: on a CPU its convolutions are slower than TensorFlow's own."""
-        ruled = all(hasattr(node.op, "linearize") for node in self.graph.nodes)
         slow = (Convolution, Depthwise, MaxPool, AveragePool)
         whole = not any(isinstance(node.op, slow) for node in self.graph.nodes)
-        return ruled and (whole or backend.device_kind() == "gpu")
+        return self.ruled and (whole or backend.device_kind() == "gpu")
 
     @property
     def summary(self) -> str:

@@ -15,7 +15,9 @@ def check_outputs(key: str, outputs: Outputs, count: int) -> None:
     if not isinstance(outputs, str):
         missing = [number for number in outputs if number >= count]
         if missing:
-            raise ConfigError(f"{key}: {missing} are not outputs of the model, which has {count} (0 to {count - 1})")
+            raise ConfigError(
+                f"{key}: {missing} are not outputs of the model, which has {count} (0 to {count - 1})"
+            )
 
 
 def row_count(outputs: Outputs, output_count: int) -> int:
@@ -52,7 +54,8 @@ def select(outputs: Outputs, scores: Any, targets: Any) -> Any:
     Args:
         outputs: all | predicted | label | top:N, or a tuple of outputs.
         scores: (batch, K).
-        targets: (batch,) int32, the output of an image's label; -1 where it is not known, and then the row is -1.
+        targets: (batch,) int32, the output of an image's label; -1 where it is not known, and then the row is
+            -1.
     """
     batch, count = scores.shape
     if outputs == "predicted":
@@ -63,7 +66,9 @@ def select(outputs: Outputs, scores: Any, targets: Any) -> Any:
         _, indices = ops.top_k(scores, min(int(outputs[4:]), count), sorted=True)
         return ops.cast(indices, "int32")
     numbers = range(count) if outputs == "all" else outputs
-    return ops.broadcast_to(ops.convert_to_tensor([list(numbers)], dtype="int32"), (batch, len(list(numbers))))
+    return ops.broadcast_to(
+        ops.convert_to_tensor([list(numbers)], dtype="int32"), (batch, len(list(numbers)))
+    )
 
 
 def position(selected: Any, wanted: Any) -> tuple[Any, Any]:

@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from augnet.engine import backend_tensorflow
 from augnet.engine.ends import split_end
 from augnet.engine.graph import Graph, Node, choose_output, trace
 from augnet.engine.precision import in_precision
+from augnet.engine.reduce import reduced_function, reduced_graph
 from augnet.errors import ModelError
 
 PROBES = 4
@@ -71,6 +73,7 @@ def inspect_model(
     output: int | str | None = None,
     space: str = "logits",
     input_size: tuple[int, int] | None = None,
+    reduce: str | None = None,
 ) -> ModelSpec:
     """What the model is, from its graph and one small forward pass; nothing is compiled.
 
@@ -79,11 +82,12 @@ def inspect_model(
         output: which of several outputs.
         space: "logits" or "model".
         input_size: (height, width) for a model that leaves them open.
+        reduce: for outputs with height and width, see Engine.
 
     Raises:
         ModelError: a model whose Jacobian is not defined or not supported; the message says why.
     """
-    return prepare(model, output=output, space=space, input_size=input_size).spec
+    return prepare(model, output=output, space=space, input_size=input_size, reduce=reduce).spec
 
 
 def prepare(
@@ -93,6 +97,7 @@ def prepare(
     space: str = "logits",
     precision: str | None = None,
     input_size: tuple[int, int] | None = None,
+    reduce: str | None = None,
 ) -> Prepared:
     """The model as a function of one image batch, checked on noise images.
 
@@ -122,9 +127,12 @@ def prepare(
             )
         function = plain_function(model, output)
     probes = probe_images((*model_input,), rescales, dtype)
-    outputs = _flat(_evaluate(function, probes))
-    if activation == "softmax" and space == "logits" and outputs.shape[1] < 2:
-        pass  # a softmax of one output is constant; its logit is not
+    outputs = _evaluate(function, probes)
+    if reduce is not None:
+        function = reduced_function(function, outputs.shape, reduce)
+        graph = None if graph is None else reduced_graph(graph, outputs.shape, reduce)
+        outputs, activation = _evaluate(function, probes), None
+    outputs = _flat(outputs)
     spec = ModelSpec(
         input_shape=(model_input[0], model_input[1], model_input[2] if len(model_input) == 3 else 1),
         output_count=outputs.shape[1],
@@ -159,8 +167,6 @@ def plain_function(model: Any, output: int | str | None) -> Callable[[Any], Any]
 
 def device_kind() -> str:
     """ "gpu" when the backend computes on one, else "cpu"."""
-    from augnet.engine import backend_tensorflow
-
     return backend_tensorflow.device_kind()
 
 
@@ -209,7 +215,8 @@ def probe_images(shape: tuple[int, ...], raw: bool, dtype: str) -> np.ndarray:
 def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, ...]:
     inputs = getattr(model, "inputs", None)
     if inputs is None:
-        shape = getattr(model, "input_shape", None) if isinstance(model, keras.Model) and model.built else None
+        built = isinstance(model, keras.Model) and model.built
+        shape = (model.get_build_config() or {}).get("input_shape") if built else None
         if shape is None:
             raise ModelError(
                 "model: does not say what input it takes; call it once on an image batch, or give it an Input"
@@ -218,17 +225,19 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
         flat = keras.tree.flatten(inputs)
         if len(flat) != 1:
             raise ModelError(
-                f"model: has {len(flat)} inputs ({', '.join(x.name for x in flat)}); an audit needs one image input"
+                f"model: has {len(flat)} inputs ({', '.join(x.name for x in flat)}); "
+                "an audit needs one image input"
             )
         if not flat[0].dtype.startswith(("float", "bfloat")):
             raise ModelError(
-                f"model: its input is {flat[0].dtype}; integers have no derivative, so cut the model after its "
-                "cast to float"
+                f"model: its input is {flat[0].dtype}; integers have no derivative, "
+                "so cut the model after its cast to float"
             )
         shape = flat[0].shape
     if isinstance(shape, list | dict) or not 3 <= len(shape) <= 4:
         raise ModelError(
-            f"model: its input shape is {shape}; an audit needs images, (height, width) or (height, width, channel)"
+            f"model: its input shape is {shape}; "
+            "an audit needs images, (height, width) or (height, width, channel)"
         )
     sizes = list(shape[1:])
     for axis in (0, 1):
@@ -267,8 +276,8 @@ def _flat(outputs: np.ndarray) -> np.ndarray:
         return outputs.reshape(len(outputs), 1)
     if outputs.ndim > 2 and math.prod(outputs.shape[1:-1]) > 1:
         raise ModelError(
-            f"model: each output has shape {outputs.shape[1:]}; spatial outputs cannot be audited yet, so add a "
-            "pooling layer or choose another output"
+            f"model: each output has shape {outputs.shape[1:]}; set jacobian.reduce (mean, sum or at:[y,x]) "
+            "to audit one number per channel, or choose another output"
         )
     return outputs.reshape(len(outputs), outputs.shape[-1])
 
@@ -276,7 +285,9 @@ def _flat(outputs: np.ndarray) -> np.ndarray:
 def _check(function: Callable[[Any], Any], probes: np.ndarray, outputs: np.ndarray) -> tuple[int, ...]:
     """Outputs that do not depend on the image; refuses what has no Jacobian of its own image."""
     if not np.isfinite(outputs).all():
-        raise ModelError("model: its outputs are not finite on noise images; check its weights and input range")
+        raise ModelError(
+            "model: its outputs are not finite on noise images; check its weights and input range"
+        )
     if len(outputs) != len(probes):
         raise ModelError(f"model: makes {len(outputs)} outputs from {len(probes)} images")
     others = probes.copy()
@@ -285,8 +296,13 @@ def _check(function: Callable[[Any], Any], probes: np.ndarray, outputs: np.ndarr
     size = np.abs(outputs).max() + np.ptp(outputs)
     if np.abs(alone - outputs[0]).max() > 1e-4 * size:
         raise ModelError(
-            "model: an image's outputs change with the other images of its batch, so it has no Jacobian of its own; "
-            "use a model whose samples are independent at inference"
+            "model: an image's outputs change with the other images of its batch, so it has no Jacobian of "
+            "its own; use a model whose samples are independent at inference"
+        )
+    if not backend_tensorflow.connected(function, probes[:1]):
+        raise ModelError(
+            "model: no gradient flows from its outputs to the image; it holds a step that has none "
+            "(rounding, argmax, a cast to integers), so cut the model before it"
         )
     spread = np.ptp(outputs, axis=0)
     unconnected = np.flatnonzero(spread == 0)

@@ -52,7 +52,9 @@ class TimedPaths(FixedPaths):
                     log.debug("engine: %s cannot be done as %s here (%s)", key, name, error)
             if times:
                 self.chosen[key] = min(times, key=times.__getitem__)
-                log.debug("engine: %s: %s", key, {name: f"{value * 1e3:.2f} ms" for name, value in times.items()})
+                log.debug(
+                    "engine: %s: %s", key, {name: f"{value * 1e3:.2f} ms" for name, value in times.items()}
+                )
         return super().choose(key, ways, shape, dtype)
 
 
@@ -83,7 +85,8 @@ class Problem:
 
     Attributes:
         plain, rewritten: the two programs; rewritten is None for a model without a graph.
-        oracle: both again in float64, for when float32 cannot tell a kink from a fault; None where there is none.
+        oracle: both again in float64, for when float32 cannot tell a kink from a fault; None where there is
+            none.
         images: probe images (n, *model_input).
         output_count: K.
         row_count: R.
@@ -94,7 +97,7 @@ class Problem:
     """
 
     plain: Any
-    rewritten: Any | None
+    rewritten: Any
     oracle: Callable[[], tuple[Any, Any]] | None
     images: np.ndarray
     output_count: int
@@ -108,12 +111,15 @@ class Problem:
 KINK = 1e-4
 """Above this normwise difference of two float32 Jacobians a kink or a fault is at work, not rounding."""
 FLOAT64_FAULT = 1e-5
-"""Above this normwise difference of two float64 Jacobians it is a fault (constants may be float32 in a model)."""
+"""Above this normwise difference of two float64 Jacobians it is a fault (constants may be float32)."""
+UNRULED_ROWS = 16
+"""Rows per pass where a tape has to take them one by one: each is written into the program."""
+TRIED_PASSES = 4
 CHECKED_IMAGES = 4
 CHECKED_ROWS = 2
 """Rows and images that the programs are compared on: the plain one may be very slow."""
 SMALL_WORK = 3e6
-"""Elements touched per batch below which a program takes milliseconds either way and timing is not worth it."""
+"""Elements touched per batch below which a program takes milliseconds, and timing is not worth it."""
 
 
 def choose(problem: Problem, seconds: float) -> Choice:
@@ -141,13 +147,15 @@ def choose(problem: Problem, seconds: float) -> Choice:
         if times and time.monotonic() - start > seconds:
             break
         try:
-            program = _program(rewritten, problem, rows, size, paths, xla, only=size)
+            # A few passes, so that their time stands out from the forward pass's.
+            trial = min(passes, size * max(1, TRIED_PASSES // size))
+            program = _program(rewritten, problem, rows, size, paths, xla, only=trial)
             backend.run_rows(program, images)
             taken = backend.rows_seconds(program, images, 0.3)
         except backend.Unsupported as error:
             log.debug("engine: %d rows per pass%s: %s", size, " with XLA" if xla else "", error)
             continue
-        times[size, xla] = (forward + max(taken - forward, 0) * passes / size) / batch
+        times[size, xla] = (forward + max(taken - forward, 0) * passes / trial) / batch
     if not times:
         return plain
     (size, xla), fast = min(times.items(), key=lambda item: item[1])
@@ -159,8 +167,8 @@ def choose(problem: Problem, seconds: float) -> Choice:
         "tuning_seconds": time.monotonic() - start,
     }
     log.info(
-        "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image, %.3g times as fast "
-        "as the plain way",
+        "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image, %.3g times "
+        "as fast as the plain way",
         rewritten.summary,
         passes,
         rows,
@@ -178,7 +186,8 @@ def _compared(problem: Problem) -> tuple[str, float, bool]:
     """The two programs on a few rows of a few images.
 
     Returns:
-        how they agree ("" when they do not), about how long the plain one takes per image, whether it was faster.
+        how they agree ("" when they do not), about how long the plain one takes per image, whether it was
+        faster.
     """
     few = problem.images[: min(problem.batch_size, CHECKED_IMAGES)]
     if problem.work * len(few) > 10 * SMALL_WORK:
@@ -199,6 +208,8 @@ def chunk_sizes(problem: Problem, passes: int) -> list[int]:
     """Rows per pass worth trying: one, all, and what keeps the widest tensor near the size of the caches."""
     per_row = problem.batch_size * problem.widest * problem.images.itemsize
     most = max(1, min(passes, int(problem.memory_bytes / 8 / (4 * per_row))))
+    if not problem.rewritten.ruled:
+        most = min(most, UNRULED_ROWS)
     fitting = max(1, min(most, backend.CACHE_BYTES // per_row))
     if problem.work * problem.batch_size * passes < SMALL_WORK:
         return [most]
@@ -206,7 +217,13 @@ def chunk_sizes(problem: Problem, passes: int) -> list[int]:
 
 
 def _program(
-    program: Any, problem: Problem, rows: int, size: int, paths: FixedPaths, xla: bool, only: int | None = None
+    program: Any,
+    problem: Problem,
+    rows: int,
+    size: int,
+    paths: FixedPaths,
+    xla: bool,
+    only: int | None = None,
 ) -> Any:
     """Outputs and the first rows, as a compiled program of an image batch."""
     eye = np.eye(problem.output_count)[:rows, None, :]
@@ -247,7 +264,8 @@ def agreement(truth: Any, made: Any, problem: Problem) -> str:
     wide = replace(problem, images=images, batch_size=1)
     plain, rewritten = problem.oracle()
     results = [
-        backend.run_rows(_program(program, wide, 1, 1, FixedPaths(), False), images) for program in (plain, rewritten)
+        backend.run_rows(_program(program, wide, 1, 1, FixedPaths(), False), images)
+        for program in (plain, rewritten)
     ]
     error = difference(results[0][1], results[1][1])
     return f"{error.max():.1e} in float64" if error.max() <= FLOAT64_FAULT else ""

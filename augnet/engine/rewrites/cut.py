@@ -1,8 +1,8 @@
 """The narrowest cut: where a graph can be parted so that the fewest numbers cross.
 
-If every path from input to output crosses d numbers, J = J_head (R x d) times J_trunk (d x inputs): d backward
-passes through the trunk instead of R. The input itself is a cut too; then nothing is pulled back at all, and as many
-tangents as there are inputs are pushed forward.
+If every path from input to output crosses d numbers, J = J_head (R x d) times J_trunk (d x inputs): d
+backward passes through the trunk instead of R. The input itself is a cut too; then nothing is pulled back at
+all, and as many tangents as there are inputs are pushed forward.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Scale and shift folded into the convolution or dense layer beside them, and dense layers into each other.
 
-BatchNormalization at inference, Rescaling and Normalization are x * scale + shift per channel. Folded away they cost
-nothing, neither in the forward pass nor in any backward pass. All sums are made in float64.
+BatchNormalization at inference, Rescaling and Normalization are x * scale + shift per channel. Folded away
+they cost nothing, neither in the forward pass nor in any backward pass. All sums are made in float64.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def folded(graph: Graph, shapes: Shapes) -> Graph:
 def _fold_one(graph: Graph, shapes: Shapes) -> list[Node] | None:
     users = graph.users()
     producers = {value: node for node in graph.nodes for value in node.outputs}
-    nodes, changed, gone = list(graph.nodes), False, set()
+    nodes, changed = list(graph.nodes), False
+    gone: set[Node] = set()
     for second in graph.nodes:
         if len(second.inputs) != 1 or second in gone:
             continue
@@ -79,7 +80,10 @@ def _pair(first: Any, second: Any, shape: tuple[int, ...], middle: tuple[int, ..
             return _scaled_before(first, second, middle)
     if isinstance(first, Dense) and isinstance(second, Dense):
         inner = first.kernel.shape[1]
-        if inner * (first.kernel.shape[0] + second.kernel.shape[1]) >= first.kernel.shape[0] * second.kernel.shape[1]:
+        if (
+            inner * (first.kernel.shape[0] + second.kernel.shape[1])
+            >= first.kernel.shape[0] * second.kernel.shape[1]
+        ):
             return [_product(first, second)]
     if isinstance(first, Pad) and isinstance(second, Convolution | Depthwise):
         return _padded(first, second)
@@ -164,9 +168,7 @@ def _padded(first: Pad, second: Any) -> list[Any] | None:
     if second.padding == "same" or min(*first.rows, *first.columns) < 0:
         return None
     own = ((0, 0), (0, 0)) if second.padding == "valid" else second.padding
-    pads = tuple(
-        (a + c, b + d) for (a, b), (c, d) in zip((first.rows, first.columns), own, strict=True)
-    )
+    pads = tuple((a + c, b + d) for (a, b), (c, d) in zip((first.rows, first.columns), own, strict=True))
     return [type(second)(second.kernel, second.bias, second.strides, pads, second.dilation)]
 
 

@@ -1,7 +1,7 @@
 """Keras layers and operations as rules, which share saved tensors between all cotangents.
 
-Only what a layer certainly means is lowered; every other layer stays what it is and is differentiated by a tape.
-Weights are copied into the rules: an audit's model does not change while it is audited.
+Only what a layer certainly means is lowered; every other layer stays what it is and is differentiated by a
+tape. Weights are copied into the rules: an audit's model does not change while it is audited.
 """
 
 from __future__ import annotations
@@ -28,8 +28,25 @@ Shapes = dict[Value, tuple[int, ...]]
 
 SMOOTH = tuple(
     getattr(keras.activations, name)
-    for name in "elu exponential gelu hard_sigmoid hard_silu mish relu6 selu sigmoid silu softplus softsign tanh "
-    "celu log_sigmoid hard_tanh squareplus".split()
+    for name in [
+        "elu",
+        "exponential",
+        "gelu",
+        "hard_sigmoid",
+        "hard_silu",
+        "mish",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "softsign",
+        "tanh",
+        "celu",
+        "log_sigmoid",
+        "hard_tanh",
+        "squareplus",
+    ]
     if hasattr(keras.activations, name)
 )
 """Keras' activations that act on one element at a time, beside relu."""
@@ -72,7 +89,9 @@ def _lower(node: Node, shapes: Shapes) -> Lowered:
             return None
         if isinstance(steps, list) and steps and isinstance(steps[0], Node):
             return steps
-        activation = getattr(layer, "activation", None) if type(layer) in ACTIVATED and not linear_end else None
+        activation = (
+            getattr(layer, "activation", None) if type(layer) in ACTIVATED and not linear_end else None
+        )
         if activation is not None:
             ending = activation_rule(activation)
             if ending is None:
@@ -129,7 +148,9 @@ def _conv(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
 
 
 def _depthwise(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
-    return [Depthwise(weights_of(layer.kernel), _bias(layer), layer.strides, layer.padding, layer.dilation_rate)]
+    return [
+        Depthwise(weights_of(layer.kernel), _bias(layer), layer.strides, layer.padding, layer.dilation_rate)
+    ]
 
 
 def _separable(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
@@ -155,7 +176,10 @@ def _rescaling(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
 
 
 def _normalization(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
-    mean, deviation = weights_of(layer.mean), np.maximum(np.sqrt(weights_of(layer.variance)), keras.config.epsilon())
+    mean, deviation = (
+        weights_of(layer.mean),
+        np.maximum(np.sqrt(weights_of(layer.variance)), keras.config.epsilon()),
+    )
     mean, deviation = (array.reshape(array.shape[1:]).astype(np.float64) for array in (mean, deviation))
     return [Affine(deviation, mean)] if layer.invert else [Affine(1 / deviation, -mean / deviation)]
 
@@ -250,14 +274,18 @@ def _combined(node: Node, op: Any) -> list[Node]:
 def _attention(layer: Any, node: Node, shapes: Shapes) -> list[Node] | None:
     """Query, key and value by dense layers, attention by its rule, and a dense layer over the heads."""
     given = node.inputs
-    named = dict(zip(("query", "value", "key"), node.args, strict=False)) | node.kwargs
+    named: dict[str, Any] = dict(zip(("query", "value", "key"), node.args, strict=False)) | node.kwargs
     if len(given) not in (2, 3) or not all(isinstance(named.get(name), Value) for name in ("query", "value")):
         return None
     query, value = named["query"], named["value"]
-    key = named.get("key") if isinstance(named.get("key"), Value) else value
+    key: Value = named["key"] if isinstance(named.get("key"), Value) else value
     if any(len(shapes[part]) != 2 for part in (query, key, value)) or layer._output_shape is not None:
         return None
-    if getattr(layer, "_use_gate", False) or getattr(layer, "_sliding_window", None) or layer._attention_axes != (1,):
+    if (
+        getattr(layer, "_use_gate", False)
+        or getattr(layer, "_sliding_window", None)
+        or layer._attention_axes != (1,)
+    ):
         return None
     nodes: list[Node] = []
 
@@ -265,7 +293,11 @@ def _attention(layer: Any, node: Node, shapes: Shapes) -> list[Node] | None:
         kernel = weights_of(projection.kernel)
         bias = None if projection.bias is None else weights_of(projection.bias).reshape(-1)
         made = Value((), node.outputs[0].dtype, f"{node.name}_{name}")
-        nodes.append(Node(Dense(kernel.reshape(kernel.shape[0], -1), bias), (part,), {}, (made,), f"{node.name}_{name}"))
+        nodes.append(
+            Node(
+                Dense(kernel.reshape(kernel.shape[0], -1), bias), (part,), {}, (made,), f"{node.name}_{name}"
+            )
+        )
         return made
 
     q = dense(query, layer._query_dense, "query")
@@ -278,7 +310,13 @@ def _attention(layer: Any, node: Node, shapes: Shapes) -> list[Node] | None:
     kernel = weights_of(out.kernel)
     bias = None if out.bias is None else weights_of(out.bias)
     nodes.append(
-        Node(Dense(kernel.reshape(-1, kernel.shape[-1]), bias), (mixed,), {}, node.outputs, f"{node.name}_output")
+        Node(
+            Dense(kernel.reshape(-1, kernel.shape[-1]), bias),
+            (mixed,),
+            {},
+            node.outputs,
+            f"{node.name}_output",
+        )
     )
     return nodes
 
@@ -329,7 +367,11 @@ def _lower_operation(node: Node, op: Any, shapes: Shapes) -> Lowered:
     if name in OPERATIONS and len(values) == 1 and not node.kwargs and len(node.args) == 1:
         function = OPERATIONS[name]
         return chain(node, activation_rule(function) or [], shapes)
-    if name in ("Add", "Subtract", "Multiply", "TrueDivide", "Divide") and len(node.args) == 2 and not node.kwargs:
+    if (
+        name in ("Add", "Subtract", "Multiply", "TrueDivide", "Divide")
+        and len(node.args) == 2
+        and not node.kwargs
+    ):
         left, right = node.args
         if len(values) == 2:
             if name in ("Add", "Subtract"):
@@ -359,7 +401,7 @@ def _with_constant(node: Node, name: str, left: Any, right: Any, shapes: Shapes)
             step = Affine(np.asarray(-1.0), array)
         case "Multiply", _:
             step = Affine(array, None)
-        case ("TrueDivide" | "Divide"), True:
+        case (("TrueDivide" | "Divide"), True):
             step = Affine(1 / array, None)
         case _:
             return None

@@ -17,7 +17,9 @@ Push = Callable[..., Any]
 class Paths(Protocol):
     """Chooses among ways to compute the same thing; see tuning.py."""
 
-    def choose(self, key: str, ways: dict[str, Callable[[Any], Any]], shape: tuple[int, ...], dtype: str) -> Callable:
+    def choose(
+        self, key: str, ways: dict[str, Callable[[Any], Any]], shape: tuple[int, ...], dtype: str
+    ) -> Callable:
         """The way to use for an argument of this shape."""
 
 
@@ -51,7 +53,7 @@ def through(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def reduced_to(rows: Any, shape: tuple[int, ...]) -> Any:
-    """Cotangents (row, batch, *output) of a broadcast tensor, summed to (row, *shape) of the tensor itself."""
+    """Cotangents (row, batch, *output) of a broadcast tensor, summed to (row, *shape) of its own."""
     lead = len(rows.shape) - 1 - len(shape)
     if lead:  # the tensor had fewer axes: those in front, after the row, were added
         rows = ops.sum(rows, axis=tuple(range(1, 1 + lead)))

@@ -32,7 +32,7 @@ class Add:
             )
 
         def push(*tangents: Any) -> Any:
-            total = None
+            total: Any = None
             for sign, tangent in zip(self.signs, tangents, strict=True):
                 if tangent is not None:
                     term = tangent if sign > 0 else -tangent

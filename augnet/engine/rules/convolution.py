@@ -1,8 +1,8 @@
 """Convolutions: the input gradient as whichever of several equal computations runs fastest here.
 
 With stride s the input gradient is s * s interleaved plain convolutions of the cotangent ("phases", one per
-position of an input pixel relative to the stride), which is exact and, for the few channels of an image, several
-times faster on a CPU than the dedicated operation (benchmarks/engine_kernels.py).
+position of an input pixel relative to the stride), which is exact and, for the few channels of an image,
+several times faster on a CPU than the dedicated operation (benchmarks/engine.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from augnet.engine.backend_tensorflow import constant
 from augnet.engine.rules.base import Paths, Pull, Push, through
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+FEW_CHANNELS = 16
+"""Up to here the native input gradient leaves vector lanes idle, and others are tried.
+
+Above, it takes as long as the flipped convolution and half as long as phases (seen in ResNet50's layers).
+"""
 PACKED_CHANNELS = 32
-"""Below this many channels a depthwise convolution leaves vector lanes idle, and rows are packed into them."""
+"""Below this many channels a depthwise convolution leaves vector lanes idle; rows are packed into them."""
 
 
 def resolved_pads(padding: str | Pads, sizes: Any, kernel: Any, strides: Any, dilation: Any) -> Pads:
@@ -66,36 +71,34 @@ class Convolution:
         def pull(g: Any) -> tuple[Any]:
             ways = self._ways(shape, pads, dtype)
             flat = (g.shape[0] * g.shape[1], *g.shape[2:])
-            key = f"conv {self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation} to {shape}"
+            name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
+            key = f"conv {name} to {shape}"
             return (through(paths.choose(key, ways, flat, dtype))(g),)
 
         return made, pull, through(self._apply)
 
     def _ways(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> dict[str, Any]:
+        """The ways worth trying, the likeliest first."""
         ways: dict[str, Any] = {}
-        size = self.kernel.shape[:2]
+        size, inputs = self.kernel.shape[:2], self.kernel.shape[2]
+        few = inputs <= FEW_CHANNELS
         if self.strides == (1, 1):
-            if size == (1, 1) and pads == ((0, 0), (0, 0)):
-                matrix = np.ascontiguousarray(self.kernel[0, 0].T)
-                ways["conv"] = lambda g: backend.conv2d(g, constant(matrix[None, None], dtype), (1, 1), "valid", (1, 1))
-                ways["matmul"] = lambda g: _matmul(g, constant(matrix, dtype))
-                return ways
             flipped = np.ascontiguousarray(self.kernel[::-1, ::-1].transpose(0, 1, 3, 2))
             reach = [(width - 1) * dilate for width, dilate in zip(size, self.dilation, strict=True)]
             back = tuple((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
             if min(min(pair) for pair in back) >= 0:
+                side = _side_by_side(shape[1], inputs)
+                if few and side > 1 and self.dilation == (1, 1):
+                    ways["wide"] = _wide(flipped, side, back, shape, dtype)
                 ways["flipped"] = lambda g: backend.conv2d(
                     g, constant(flipped, dtype), (1, 1), back, self.dilation
                 )
-                side = _side_by_side(shape[1], flipped.shape[3])
-                if side > 1 and self.dilation == (1, 1):
-                    ways["wide"] = _wide(flipped, side, back, shape, dtype)
-        if self.dilation == (1, 1):
+        elif few and self.strides[0] == self.strides[1] and self.dilation == (1, 1) and max(size) > 1:
+            ways["phases"] = self._phases(shape, pads, dtype)
+        if self.dilation == (1, 1) and (few or not ways):
             ways["native"] = lambda g: backend.conv2d_input_gradient(
                 g, constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
             )
-            if self.strides[0] == self.strides[1] > 1 and size != (1, 1):
-                ways["phases"] = self._phases(shape, pads, dtype)
         if not ways:
             ways["tape"] = lambda g: backend.transposed(self._apply, (g.shape[0], *shape), g)
         return ways
@@ -114,7 +117,7 @@ class Convolution:
         kernel = kernel.reshape(rows, columns, outputs, stride * stride * inputs)
 
         def apply(g: Any) -> Any:
-            pad = _phase_pads(back, taps.shape[:2], shape, stride, g.shape[1:3])
+            g, pad = _placed(g, back, taps.shape[:2], shape, stride)
             made = backend.conv2d(g, constant(kernel, dtype), (1, 1), pad, (1, 1))
             return backend.depth_to_space(made, stride)[:, : shape[0], : shape[1]]
 
@@ -127,7 +130,7 @@ def _side_by_side(width: int, channels: int) -> int:
 
 
 def _wide(kernel: np.ndarray, side: int, pads: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """A convolution that makes `side` neighbouring pixels of few channels at once, as channels of one pixel."""
+    """A convolution that makes `side` neighbouring pixels at once, as channels of one pixel."""
     rows, columns, inputs, outputs = kernel.shape
     both = np.zeros((rows, columns + side - 1, inputs, side, outputs), kernel.dtype)
     for i in range(side):
@@ -141,10 +144,13 @@ def _wide(kernel: np.ndarray, side: int, pads: Any, shape: tuple[int, ...], dtyp
     return apply
 
 
-def phase_taps(size: tuple[int, ...], stride: int, before: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+def phase_taps(
+    size: tuple[int, ...], stride: int, before: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int]]:
     """Which kernel tap each phase reads where.
 
-    Input pixel stride * q + r gets g[o] * kernel[r + before + (q - o) * stride] for every o where that tap exists.
+    Input pixel stride * q + r gets g[o] * kernel[r + before + (q - o) * stride] for every o where that tap
+    exists.
 
     Returns:
         taps (rows, columns, stride, stride, 2), the kernel position for a window position and a phase, -1 for
@@ -152,9 +158,15 @@ def phase_taps(size: tuple[int, ...], stride: int, before: tuple[int, int]) -> t
     """
     axes, back = [], []
     for width, pad in zip(size, before, strict=True):
-        reach = [d for d in range(-width, width + 1) if any(0 <= r + pad + d * stride < width for r in range(stride))]
+        reach = [
+            d
+            for d in range(-width, width + 1)
+            if any(0 <= r + pad + d * stride < width for r in range(stride))
+        ]
         back.append(max(reach))
-        axes.append([[r + pad + d * stride for r in range(stride)] for d in range(max(reach), min(reach) - 1, -1)])
+        axes.append(
+            [[r + pad + d * stride for r in range(stride)] for d in range(max(reach), min(reach) - 1, -1)]
+        )
     taps = np.full((len(axes[0]), len(axes[1]), stride, stride, 2), -1)
     for a, b, i, j in np.ndindex(taps.shape[:4]):
         y, x = axes[0][a][i], axes[1][b][j]
@@ -163,19 +175,25 @@ def phase_taps(size: tuple[int, ...], stride: int, before: tuple[int, int]) -> t
     return taps, (back[0], back[1])
 
 
-def _phase_pads(back: tuple[int, int], window: Any, shape: Any, stride: int, given: Any) -> Pads:
-    """Zeros round the cotangent so that the phases cover the whole input, and no more."""
+def _placed(g: Any, back: tuple[int, int], window: Any, shape: Any, stride: int) -> tuple[Any, Pads]:
+    """The cotangent, and zeros round it, so that the phases cover the whole input and no more.
+
+    What no input pixel sees (a padding larger than the kernel) is cut away.
+    """
     pads = []
     for axis in range(2):
         wanted = -(-shape[axis] // stride)
         before = back[axis]
-        pads.append((before, wanted + window[axis] - 1 - before - given[axis]))
-    return pads[0], pads[1]
+        pads.append((before, wanted + window[axis] - 1 - before - g.shape[1 + axis]))
+    (top, bottom), (left, right) = pads
+    height, width = g.shape[1:3]
+    g = g[:, max(-top, 0) : height - max(-bottom, 0), max(-left, 0) : width - max(-right, 0)]
+    return g, ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
 
 
 @dataclass(frozen=True, eq=False)
 class Depthwise:
-    """Depthwise 2-D convolution with kernel (height, width, channels, multiplier) and bias (channels * multiplier,)."""
+    """Depthwise 2-D convolution, kernel (height, width, channels, multiplier), bias (outputs,)."""
 
     kernel: np.ndarray
     bias: np.ndarray | None
@@ -195,7 +213,9 @@ class Depthwise:
     def _repeated(self, x: Any) -> Any:
         """Every channel repeated, and a multiplier of one."""
         multiplier = self.kernel.shape[3]
-        wide = ops.repeat(x, multiplier, axis=-1) if x.shape[-1] > 1 else ops.concatenate([x] * multiplier, -1)
+        wide = (
+            ops.repeat(x, multiplier, axis=-1) if x.shape[-1] > 1 else ops.concatenate([x] * multiplier, -1)
+        )
         kernel = self.kernel.reshape(*self.kernel.shape[:2], -1, 1)
         return backend.depthwise(wide, constant(kernel, x.dtype), self.strides, self.padding, self.dilation)
 
@@ -214,7 +234,7 @@ class Depthwise:
         shape, dtype = tuple(x.shape[1:]), x.dtype
         pads = resolved_pads(self.padding, shape[:2], self.kernel.shape[:2], self.strides, self.dilation)
         name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
-        forward = {"native": self._native}
+        forward: dict[str, Any] = {"native": self._native}
         if self.kernel.shape[3] > 1:
             forward = {"repeated": self._repeated, "native": self._native}
         if self.kernel.shape[2] * self.kernel.shape[3] < PACKED_CHANNELS and x.shape[0] > 1:
@@ -253,7 +273,8 @@ class Depthwise:
                 ways["flipped"] = plain
                 if channels * multiplier < PACKED_CHANNELS and count > 1:
                     ways["packed"] = packed
-        if self.strides[0] == self.strides[1] > 1 and self.dilation == (1, 1):
+        few = channels * multiplier < PACKED_CHANNELS or multiplier > 1
+        if few and self.strides[0] == self.strides[1] > 1 and self.dilation == (1, 1):
             ways["phases"] = self._phases(shape, pads, dtype)
         # With several channels per input channel the native operation is far slower than any other here.
         if self.dilation == (1, 1) and (multiplier == 1 or not ways):
@@ -277,7 +298,7 @@ class Depthwise:
         kernel = kernel.reshape(rows, columns, -1, 1)
 
         def apply(g: Any) -> Any:
-            pad = _phase_pads(back, taps.shape[:2], shape, stride, g.shape[1:3])
+            g, pad = _placed(g, back, taps.shape[:2], shape, stride)
             wide = ops.concatenate([g] * (stride * stride), axis=-1)
             made = backend.depthwise(wide, constant(kernel, dtype), (1, 1), pad, (1, 1))
             made = _multiplier_sum(made, stride * stride * channels, multiplier)
@@ -290,8 +311,3 @@ def _multiplier_sum(made: Any, channels: int, multiplier: int) -> Any:
     if multiplier == 1:
         return made
     return ops.sum(ops.reshape(made, (*made.shape[:3], channels, multiplier)), axis=-1)
-
-
-def _matmul(g: Any, matrix: Any) -> Any:
-    made = ops.matmul(ops.reshape(g, (-1, g.shape[-1])), matrix)
-    return ops.reshape(made, (*g.shape[:-1], matrix.shape[1]))

@@ -1,4 +1,4 @@
-"""Functions of one element: their slope is computed once, in the forward pass, and multiplies every cotangent."""
+"""Functions of one element: their slope is computed once and multiplies every cotangent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Elementwise:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """ReLU and its kin: slope `below` under zero, 1 above, 0 beyond `ceiling`; at the kinks 0, as in tf.nn.relu."""
+    """ReLU and its kin: slope `below` under zero, 1 above, 0 beyond `ceiling` and, as in tf.nn.relu, at 0."""
 
     below: float = 0.0
     ceiling: float | None = None

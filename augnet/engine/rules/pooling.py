@@ -11,6 +11,8 @@ from augnet.engine import backend_tensorflow as backend
 from augnet.engine.rules.base import Paths, Pull, Push, through
 from augnet.engine.rules.elementwise import Chain
 
+NOTHING = Chain(())
+
 
 @dataclass(frozen=True, eq=False)
 class MaxPool:
@@ -23,7 +25,7 @@ class MaxPool:
     size: tuple[int, int]
     strides: tuple[int, int]
     padding: str
-    before: Chain = Chain(())
+    before: Chain = NOTHING
 
     def __call__(self, x: Any) -> Any:
         return ops.max_pool(self.before(x), self.size, self.strides, self.padding)
@@ -94,7 +96,9 @@ class AveragePool:
         shape = tuple(x.shape[1:])
 
         def back(g: Any) -> Any:
-            return backend.average_pool_gradient(g, (g.shape[0], *shape), self.size, self.strides, self.padding)
+            return backend.average_pool_gradient(
+                g, (g.shape[0], *shape), self.size, self.strides, self.padding
+            )
 
         return self(x), lambda g: (through(back)(g),), through(self)
 

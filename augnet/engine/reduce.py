@@ -1,0 +1,64 @@
+"""Outputs with height and width (segmentation, autoencoders) as one number per channel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from augnet.engine.graph import Graph, Node, Value
+from augnet.engine.rules.linear import Affine
+from augnet.engine.rules.pooling import GlobalAverage
+from augnet.engine.rules.shaping import Pad, Reshape
+from augnet.errors import ConfigError, ModelError
+
+AT = re.compile(r"at:\[\s*(\d+)\s*,\s*(\d+)\s*\]")
+
+
+def _steps(shape: tuple[int, ...], reduce: str) -> list[Any]:
+    """The reduction of outputs (n, height, width, channel), as operations one after the other."""
+    if len(shape) != 4:
+        raise ModelError(
+            f"jacobian.reduce: the model's outputs have shape {shape[1:]}, not (height, width, channel)"
+        )
+    _, height, width, channels = shape
+    if reduce == "mean":
+        return [GlobalAverage()]
+    if reduce == "sum":
+        return [GlobalAverage(), Affine(np.asarray(float(height * width)), None)]
+    place = AT.fullmatch(reduce)
+    if place is None:
+        raise ConfigError(f"jacobian.reduce: {reduce!r} is not mean, sum or at:[y,x]")
+    y, x = int(place[1]), int(place[2])
+    if y >= height or x >= width:
+        raise ConfigError(
+            f"jacobian.reduce: at:[{y},{x}] is outside the model's output of {height} x {width}"
+        )
+    return [Pad((-y, y + 1 - height), (-x, x + 1 - width)), Reshape((channels,))]
+
+
+def reduced_function(
+    function: Callable[[Any], Any], shape: tuple[int, ...], reduce: str
+) -> Callable[[Any], Any]:
+    """The function with its outputs (n, height, width, channel) reduced to (n, channel)."""
+    steps = _steps(shape, reduce)
+
+    def apply(x: Any) -> Any:
+        made = function(x)
+        for step in steps:
+            made = step(made)
+        return made
+
+    return apply
+
+
+def reduced_graph(graph: Graph, shape: tuple[int, ...], reduce: str) -> Graph:
+    """The graph with the reduction at its end."""
+    nodes, value = list(graph.nodes), graph.output
+    for step in _steps(shape, reduce):
+        made = Value((), value.dtype, f"{value.name}_{reduce}")
+        nodes.append(Node(step, (value,), {}, (made,), "reduce"))
+        value = made
+    return Graph(graph.input, value, nodes)

@@ -1,0 +1,130 @@
+"""The engine checked on real images by methods that share nothing with it but the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine.engine import Engine
+from augnet.engine.tuning import difference
+
+TOLERANCE = 1e-4
+"""Normwise, between a float32 Jacobian and a float64 judge, for images without a kink within rounding."""
+BATCH_TOLERANCE = 1e-5
+"""Normwise, between two float32 Jacobians of one image."""
+STEPS = (1e-5, 1e-6)
+"""Of the central differences, relative to the image's largest value. Where they disagree, a kink lies between."""
+ROUNDING = 1e-5
+"""Relative noise on an image that stands for float32's rounding on the way through a model."""
+NOISES = 3
+KINK_FACTOR = 10
+"""A kink explains an error up to so many times the oracle's own change: a few noises do not find the worst."""
+DIRECTION_TOLERANCE = 1e-3
+"""Along a random direction the products of a long row and the direction mostly cancel, which leaves rounding."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table that verify gives.
+
+    Attributes:
+        name: what was compared with what.
+        images: how many were compared.
+        kinks: images or directions left out because a kink lies within the step or the rounding.
+        error: the largest normwise relative difference of the others.
+        tolerance: what it may be.
+    """
+
+    name: str
+    images: int
+    kinks: int
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is small enough, and at least half of the images could be compared."""
+        return bool(self.error <= self.tolerance) and 2 * self.kinks <= max(self.images, 1)
+
+
+def verify(engine: Engine, images: np.ndarray, *, directions: int = 4, seed: int = 0) -> list[Check]:
+    """The engine's Jacobian of these images against four independent judges.
+
+    - float64 oracle: one tape and one backward pass per row over the model in float64, no rewriting.
+    - central differences: (f(x + h v) - f(x - h v)) / 2h for random v, in float64.
+    - adjoint identity: u . (J v) = (J' u) . v, J v by forward mode on the float64 model, J' u by the engine.
+    - batch: an image alone against the same image among the others.
+
+    Near a kink (of a ReLU or a max-pool) no two ways of computing need agree. So an image that disagrees is counted
+    and left out where the oracle itself changes as much under noise as small as float32's rounding; everywhere
+    else a disagreement is a fault.
+
+    Args:
+        engine: with a graph (functional or sequential model); without one only the last check is made.
+        images: (n, height, width, channel), in the model's own input space.
+        directions: random directions per image.
+        seed: of the directions and of the noise.
+
+    Returns:
+        The table, one Check per judge.
+    """
+    starts = range(0, len(images), engine.batch_size)
+    rows = np.concatenate([engine.jacobian(images[i : i + engine.batch_size]) for i in starts])
+    alone = np.concatenate([engine.jacobian(image[None]) for image in images])
+    between_batches = difference(rows, alone)
+    oracle = engine.float64_function()
+    if oracle is None:
+        unknown = np.zeros(len(images))
+        return [_check("batch of one against batch of many", between_batches, unknown, BATCH_TOLERANCE)]
+    rng = np.random.default_rng(seed)
+    errors, restless = np.zeros(len(images)), np.zeros(len(images))
+    secants, adjoints, bends = (np.zeros((len(images), directions)) for _ in range(3))
+    for k, image in enumerate(images.astype(np.float64)):
+        outputs = engine.selected_of(images[k])
+        truth = backend.oracle_rows(oracle, image, outputs)
+        errors[k] = difference(truth[None], rows[k][None])[0]
+        size = max(1.0, float(np.abs(image).max()))
+        for _ in range(NOISES):
+            noisy = image + ROUNDING * size * rng.normal(size=image.shape)
+            change = difference(truth[None], backend.oracle_rows(oracle, noisy, outputs)[None])[0]
+            restless[k] = max(restless[k], change)
+        v = rng.normal(size=(directions, *image.shape))
+        v /= np.sqrt(np.square(v).sum(axis=(1, 2, 3), keepdims=True))
+        own = rows[k].reshape(len(outputs), -1).astype(np.float64) @ v.reshape(directions, -1).T
+        pushed = backend.oracle_pushes(oracle, image, v)[:, outputs].T
+        adjoints[k] = _relative(own, pushed)
+        slopes = [_secant(oracle, image, v, step * size)[:, outputs].T for step in STEPS]
+        secants[k] = _relative(own, slopes[1])
+        bends[k] = _relative(slopes[0], slopes[1])
+    along = np.maximum(restless[:, None], bends)
+    return [
+        _check("engine against the float64 oracle", errors, restless, TOLERANCE),
+        _check("central differences (directions)", secants, along, DIRECTION_TOLERANCE),
+        _check("adjoint identity (directions)", adjoints, along, DIRECTION_TOLERANCE),
+        _check("batch of one against batch of many", between_batches, restless, BATCH_TOLERANCE),
+    ]
+
+
+def _check(name: str, errors: np.ndarray, restless: np.ndarray, tolerance: float) -> Check:
+    """The largest error of those that no kink explains; `restless` is how much the judge itself changes."""
+    kinks = (errors > tolerance) & (errors < KINK_FACTOR * restless)
+    largest = float(errors[~kinks].max()) if not kinks.all() else 0.0
+    return Check(name, errors.size, int(kinks.sum()), largest, tolerance)
+
+
+def _relative(made: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Normwise over rows, for each direction: arrays (row, direction)."""
+    norm = np.sqrt(np.square(truth).sum(axis=0))
+    return np.sqrt(np.square(made - truth).sum(axis=0)) / np.maximum(norm, 1e-30)
+
+
+def _secant(
+    function: Callable[[Any], np.ndarray], image: np.ndarray, v: np.ndarray, step: float
+) -> np.ndarray:
+    """Central differences (direction, K)."""
+    ahead, behind = (backend.oracle_outputs(function, image + sign * step * v) for sign in (1, -1))
+    return (ahead - behind) / (2 * step)

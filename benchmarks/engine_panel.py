@@ -1,0 +1,104 @@
+"""The models that the engine is compared on: random weights, normalization as after a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+layers = keras.layers
+
+
+def tutorial256() -> keras.Model:
+    steps: list = [keras.Input((256, 256)), layers.Reshape((256, 256, 1))]
+    for block, filters in enumerate((12, 24, 48, 96)):
+        steps += [layers.SeparableConv2D(filters, 20, padding="same", depth_multiplier=3)]
+        steps += [layers.Dropout(0.0), layers.ReLU()]
+        steps += [layers.BatchNormalization()] if block >= 2 else []
+        steps += [layers.MaxPooling2D(2)]
+    steps += [
+        layers.Flatten(),
+        *(layers.Dense(units, activation="relu") for units in (8, 16, 13)),
+        layers.Dense(13),
+    ]
+    return keras.Sequential(steps)
+
+
+def small_cnn() -> keras.Model:
+    steps: list = [keras.Input((64, 64, 3))]
+    for filters in (16, 32, 64):
+        steps += [layers.Conv2D(filters, 3, padding="same"), layers.BatchNormalization(), layers.ReLU()]
+        steps += [layers.MaxPooling2D(2)]
+    return keras.Sequential([*steps, layers.Flatten(), layers.Dense(10)])
+
+
+def vit() -> keras.Model:
+    image = keras.Input((96, 96, 3))
+    x = layers.Reshape((144, 96))(layers.Conv2D(96, 8, strides=8)(image))
+    for _ in range(4):
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 24)(y, y)])
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        x = layers.Add()([x, layers.Dense(96)(layers.Dense(384, activation="gelu")(y))])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
+    return keras.Model(image, layers.Dense(10)(x))
+
+
+def unet() -> keras.Model:
+    def block(x, filters):
+        return layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same")(x)))
+
+    image = keras.Input((64, 64, 3))
+    a = block(image, 16)
+    b = block(layers.MaxPooling2D()(a), 32)
+    c = block(layers.MaxPooling2D()(b), 64)
+    c = block(layers.Concatenate()([layers.UpSampling2D()(c), b]), 32)
+    c = block(layers.Concatenate()([layers.UpSampling2D()(c), a]), 16)
+    return keras.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(6, 1)(c)))
+
+
+def mlp() -> keras.Model:
+    hidden = [layers.Dense(256, activation="relu") for _ in range(2)]
+    return keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), *hidden, layers.Dense(256)])
+
+
+def application(name: str, classes: int = 10, **options) -> Callable[[], keras.Model]:
+    def make() -> keras.Model:
+        kind = getattr(keras.applications, name)
+        return kind(
+            weights=None, classes=classes, input_shape=(224, 224, 3), classifier_activation=None, **options
+        )
+
+    return make
+
+
+PANEL: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
+    "tutorial256": (tutorial256, (1, 4)),
+    "small CNN 64x64": (small_cnn, (8, 32)),
+    "MobileNetV2": (application("MobileNetV2"), (1, 4)),
+    "MobileNetV2 0.35, 1000 outputs": (application("MobileNetV2", 1000, alpha=0.35), (1,)),
+    "ResNet50": (application("ResNet50"), (1, 2)),
+    "EfficientNetB0": (application("EfficientNetB0"), (1, 4)),
+    "ViT 96x96": (vit, (4, 16)),
+    "U-Net 64x64, pooled": (unet, (8, 32)),
+    "MLP 16 to 256": (mlp, (32, 128)),
+}
+"""Name -> model, and the batches that the peers are tried at."""
+
+
+def build(name: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = PANEL[name][0]()
+    rng = np.random.default_rng(1)
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            ranges = (
+                (layer.moving_mean, -0.1),
+                (layer.moving_variance, 0.5),
+                (layer.gamma, 0.5),
+                (layer.beta, -0.1),
+            )
+            for variable, low in ranges:
+                variable.assign(rng.uniform(low, low + (0.2 if low < 0 else 1), variable.shape))
+    return model
