@@ -30,9 +30,9 @@ SCHEMAS = {
 def check(output: str) -> list[str]:
     """What is wrong with the finished audit in a folder, one line each; nothing when it is whole.
 
-    Every file has the size and checksum that the manifest gives, none is missing and none is foreign; the manifest
-    and run.json agree with the checksums that they hold themselves; tables have their columns; every planned image
-    is there once, audited or failed, in the plan's order, and the counts say so.
+    Every file has the size and checksum that the manifest gives, none is missing and none is foreign; the
+    manifest and run.json agree with the checksums that they hold themselves; tables have their columns; every
+    planned image is there once, audited or failed, in the plan's order, and the counts say so.
 
     Raises:
         AuditError: there is no finished audit.

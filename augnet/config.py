@@ -93,6 +93,9 @@ class PreprocessConfig(Section):
 
 class JacobianConfig(Section):
     outputs: Outputs = Field("all", description="rows: all | predicted | label | top:N | [0, 3, 7]")
+    reduce: Annotated[str, Field(pattern=r"^(mean|sum|at:\[\d+, ?\d+\])$")] | None = Field(
+        None, description="outputs with height and width as one number per channel: mean | sum | at:[y,x]"
+    )
     input_space: Literal["model", "pixel"] = Field(
         "model", description="model: per unit of the model's input; pixel: per 0..255 pixel step"
     )

@@ -113,11 +113,15 @@ def _manifest(folder: OutputFolder, run: Run, records: list[UnitRecord]) -> dict
 
 
 def refuse_failures(output: str, max_fraction: float) -> None:
-    """Raise AuditError, with the commonest reasons, when more than this share of a finished audit's images failed."""
+    """Judge a finished audit by its failures.
+
+    Raises:
+        AuditError: a larger share of its images failed; the message has the commonest reasons.
+    """
     audit = open_audit(output)
     planned, failed = audit.counts["planned"], audit.counts["failed"]
     if failed > max_fraction * planned:
         raise AuditError(
-            f"{failed} of {planned} images failed, more than failures.max_fraction ({max_fraction:g}) allows; "
-            f"the results are written. The commonest reasons: {'; '.join(commonest(audit.failures))}"
+            f"{failed} of {planned} images failed, more than failures.max_fraction ({max_fraction:g}) "
+            f"allows; the results are written. The commonest reasons: {'; '.join(commonest(audit.failures))}"
         )

@@ -1,4 +1,4 @@
-"""What an audit would do, before it does it: how many images, how many bytes, how long, and whether it may start."""
+"""What an audit would do, before it does it: images, bytes, time, and whether it may start at all."""
 
 from __future__ import annotations
 

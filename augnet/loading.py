@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,6 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import augnet.model  # noqa: F401  (registers AugNet, so that a saved one loads)
 from augnet.config import ModelConfig
 from augnet.errors import ModelError
+from augnet.secrets import without_secrets
 
 GRAPH_FILE = "saved_model.pb"
 # Operations of a SavedModel that run Python or touch files outside of it while the model is evaluated.
@@ -56,6 +59,9 @@ def load_model(config: ModelConfig) -> keras.Model:
     Raises:
         ModelError: no such file, not a model, unsafe, or made of classes that are not known here.
     """
+    if "://" in config.path:
+        with tempfile.TemporaryDirectory(prefix="augnet-model-") as folder:
+            return load_model(config.model_copy(update={"path": _fetched(config.path, Path(folder))}))
     path = _local_path(config.path)
     if (path / GRAPH_FILE).is_file():
         return _load_saved_model(path, config.safe_mode)
@@ -190,10 +196,23 @@ def _refuse_unsafe_operations(path: Path) -> None:
         )
 
 
+def _fetched(address: str, folder: Path) -> str:
+    """A local copy, below `folder`, of the model at an address (gs://, s3://): a file or a folder."""
+    shown = without_secrets(address)
+    try:
+        fs, path = fsspec.core.url_to_fs(address)
+        local = folder / path.rstrip("/").rpartition("/")[2]
+        fs.get(path.rstrip("/"), str(local), recursive=bool(fs.isdir(path)))
+    except FileNotFoundError:
+        raise ModelError(f"model.path: nothing is at {shown!r}; give the address of a model") from None
+    except (ImportError, OSError, ValueError) as error:
+        reason = without_secrets(str(error)) or type(error).__name__
+        raise ModelError(f"model.path: {shown!r} cannot be fetched: {reason}") from error
+    return str(local)
+
+
 def _local_path(path: str) -> Path:
-    """The file or folder to read. The one place that URIs will pass."""
-    if "://" in path:
-        raise ModelError(f"model.path: {path!r} is a URI; copy the model to a local file or folder first")
+    """The file or folder to read."""
     local = Path(path).expanduser()
     if not local.exists():
         raise ModelError(

@@ -48,6 +48,7 @@ def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Eng
             precision=config.jacobian.precision,
             batch_size=config.jacobian.batch_size,
             input_size=config.preprocess.size,
+            reduce=config.jacobian.reduce,
             input_scale=preprocess.input_scale if config.jacobian.input_space == "pixel" else None,
             label_count=len(run.mapped_labels),
             map_pool=run.map_pool,

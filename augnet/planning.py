@@ -75,7 +75,11 @@ def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
     """
     model = load_model(config.model)
     spec = inspect_model(
-        model, output=config.model.output, space=config.model.space, input_size=config.preprocess.size
+        model,
+        output=config.model.output,
+        space=config.model.space,
+        input_size=config.preprocess.size,
+        reduce=config.jacobian.reduce,
     )
     check_outputs("jacobian.outputs", config.jacobian.outputs, spec.output_count)
     check_outputs("store.jacobians", config.store.jacobians, spec.output_count)

@@ -11,7 +11,7 @@ from typing import Any
 
 from augnet import __version__
 from augnet.config import Config, config_keys, flag_value, load_config
-from augnet.errors import AugnetError, AuditError, ConfigError
+from augnet.errors import AuditError, AugnetError, ConfigError
 from augnet.secrets import without_secrets
 from pipeline.quiet import import_quietly, set_up_logging
 from pipeline.stopping import stoppable
@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AugnetError as error:
         print(f"augnet: {without_secrets(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:  # no permission, a disk that breaks, a pipe that nobody reads
+        print(f"augnet: {without_secrets(str(error))}", file=sys.stderr)
+        return 1
 
 
 def _audit(options: argparse.Namespace, beam_flags: list[str]) -> int:
@@ -119,6 +122,20 @@ def _check(options: argparse.Namespace, beam_flags: list[str]) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    config = _config(options, beam_flags)
+    import_quietly()
+    from augnet.verifying import verify_sample
+    from pipeline.tables import check_rows, show
+
+    checks = verify_sample(config, options.sample)
+    show(f"{config.model.path}: the engine against independent judges", check_rows(checks))
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        raise AuditError(f"the engine does not agree: {', '.join(failed)}")
+    return 0
+
+
 def _config(options: argparse.Namespace, beam_flags: list[str]) -> Config:
     sections = {key.split(".")[0] for key in config_keys()}
     for flag in beam_flags:
@@ -172,6 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
     _add_config_flags(plan)
+
+    verify = _command(
+        commands,
+        "verify",
+        _verify,
+        "check the engine against float64 and finite differences on sampled images",
+    )
+    verify.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
+    verify.add_argument("--sample", type=int, default=8, metavar="N", help="images (default: %(default)s)")
+    _add_config_flags(verify)
 
     status = _command(
         commands, "status", _status, "say how far an audit is, while it runs or after it stopped"

@@ -58,11 +58,13 @@ class _Counter:
 
 
 def _bar(counter: _Counter, stop: threading.Event, console: Console) -> None:
-    columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("audit", total=counter.total)
+        task = progress.add_task("auditing", total=counter.total)
         while not stop.wait(REFRESH_SECONDS):
-            progress.update(task, completed=counter.done())
+            done = counter.done()
+            step = "auditing" if done < counter.total else "summing up"
+            progress.update(task, completed=done, description=step)
         progress.update(task, completed=counter.done())
 
 

@@ -47,8 +47,8 @@ def set_up_logging(level: str | None = None) -> None:
     """One line per event on standard error, without the secrets of any URI.
 
     Args:
-        level: of augnet's own lines; default: the driver's. Others' are shown from WARNING on. What Beam's workers
-            say of an exception is shown at "debug" only: the command ends with its message.
+        level: of augnet's own lines; default: the driver's. Others' are shown from WARNING on. What Beam's
+            workers say of an exception is shown at "debug" only: the command ends with its message.
     """
     level = level or os.environ.get(LEVEL_VARIABLE, "info")
     os.environ[LEVEL_VARIABLE] = level

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.portability.local_job_service import beam_provision_api_pb2
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
@@ -75,6 +76,9 @@ def make_runner(options: PipelineOptions) -> PipelineRunner:
         return FlinkRunner()
     if not is_in_process(options):
         return create_runner(name)
+    # Beam empties its buffers once a second from a thread of its own, without a lock against the one that
+    # fills them, and what is written in between is lost (benchmarks/scale.py). 0: only when they are full.
+    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     direct, environment = options.view_as(DirectOptions), None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from augnet.engine.verify import Check
     from augnet.forecast import Forecast
     from augnet.status import Status
 
@@ -51,6 +52,16 @@ def status_rows(status: Status) -> dict[str, str]:
     }
 
 
+def check_rows(checks: Sequence[Check]) -> dict[str, str]:
+    """What `augnet verify` shows."""
+    return {
+        check.name: f"{'passed' if check.passed else 'FAILED'}: largest error {check.error:.1e} of "
+        f"{check.tolerance:.0e} allowed, over {check.images - check.kinks}"
+        + (f"; {check.kinks} at a kink left out" if check.kinks else "")
+        for check in checks
+    }
+
+
 def forecast_rows(found: Forecast) -> dict[str, str]:
     """What `augnet plan` shows."""
     from augnet.sizing import readable_bytes  # with it comes TensorFlow
@@ -59,7 +70,7 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
     return {
         "images": f"{run.images}",
         "units": f"{run.units} of up to {-(-run.images // run.units)} images",
-        "rows": f"jacobian.outputs: {run.config.jacobian.outputs}; store.jacobians: {run.config.store.jacobians}",
+        "rows": f"computed: {run.config.jacobian.outputs}; stored: {run.config.store.jacobians}",
         "disk": f"up to {readable_bytes(found.stored_bytes)} of Jacobians, before compression",
         "scale": str(run.preprocess["reason"]),
         "labels": f"{len(run.labels)}; {run.label_rule}",

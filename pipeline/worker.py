@@ -1,4 +1,4 @@
-"""A worker process of `--direct_running_mode=multi_processing`: Beam's own, without its noise, and never orphaned."""
+"""A worker process of `--direct_running_mode=multi_processing`: Beam's own, but quiet and never orphaned."""
 
 from __future__ import annotations
 

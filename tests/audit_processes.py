@@ -47,10 +47,12 @@ class ForkServer:
     def run(self, arguments, die_at=None):
         return self.wait(self.start(arguments, die_at))
 
-    def run_for(self, seconds, arguments):
-        """Kill the audit's whole process group after so many seconds, if it is still there."""
+    def run_until(self, condition, extra_seconds, arguments):
+        """Kill the audit's whole process group so long after the condition holds, if it is still there."""
         pid = self.start(arguments)
-        time.sleep(seconds)
+        while not condition() and not _has_ended(pid):
+            time.sleep(0.01)
+        time.sleep(extra_seconds)
         os.killpg(pid, signal.SIGKILL)  # no wait has reaped it yet, so the group exists
         return self.wait(pid)
 
@@ -58,6 +60,10 @@ class ForkServer:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
+
+
+def _has_ended(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def audit_command(model, images, output, *flags):

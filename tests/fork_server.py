@@ -1,14 +1,16 @@
-"""Forks audits from a process that has imported everything, so that a start takes a moment and not ten seconds.
+"""Forks audits from a process that has imported everything, so that a start takes a moment, not seconds.
 
-Reads JSON lines and answers each: {"arguments": [...], "log": path, "die_at": n or null} starts an audit as the
-leader of its own process group and gives {"pid": ...}; {"wait": pid} gives {"status": ...}. With `die_at` the audit
-kills itself, by SIGKILL, right before the n-th time that it moves a file into place (negative: right after it).
+Reads JSON lines and answers each: {"arguments": [...], "log": path, "die_at": n or null} starts an audit as
+the leader of its own process group and gives {"pid": ...}; {"wait": pid} gives {"status": ...}. With `die_at`
+the audit kills itself, by SIGKILL, right before the n-th time that it moves a file into place (negative:
+right after it).
 """
 
 import json
 import os
 import signal
 import sys
+from contextlib import suppress
 
 
 def audit(arguments, log, die_at):
@@ -46,6 +48,8 @@ if __name__ == "__main__":
         if "wait" in order:
             answer = {"status": os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])}
         elif pid := os.fork():
+            with suppress(PermissionError, ProcessLookupError):
+                os.setpgid(pid, pid)  # here and there: whoever is first
             answer = {"pid": pid}
         else:
             audit(**order)

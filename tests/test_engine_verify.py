@@ -5,6 +5,7 @@ import numpy as np
 
 from augnet.engine import Engine
 from augnet.engine.verify import verify
+from pipeline.main import main
 
 layers = keras.layers
 
@@ -29,3 +30,18 @@ def test_a_wrong_engine_fails(monkeypatch):
     )
     checks = verify(Engine(model(), batch_size=4), images)
     assert not checks[0].passed
+
+
+def test_augnet_verify_shows_a_table_and_says_no_with_status_1(
+    images, cnn_path, tmp_path, capsys, monkeypatch
+):
+    command = ["verify", "--model", str(cnn_path), "--images", str(images), "--output", str(tmp_path / "out")]
+    assert main([*command, "--sample=3"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("passed") == 4 and "over 3" in shown
+    assert not (tmp_path / "out").exists()
+    right = Engine.jacobian
+    monkeypatch.setattr(Engine, "jacobian", lambda self, x: 1.01 * right(self, x))
+    assert main([*command, "--sample=3"]) == 1
+    captured = capsys.readouterr()
+    assert "FAILED" in captured.out and "float64 oracle" in captured.err

@@ -1,6 +1,7 @@
 """The tutorials run."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,13 @@ def test_trained_model_to_augnet(tmp_path, capsys):
     assert pictures == ["input.png", *(f"jacobian_{number:02d}.png" for number in range(13))]
     with Image.open(tmp_path / "input.png") as picture:
         assert picture.size == (32, 32)
+
+
+def test_embed_in_pipeline(tmp_path, images, cnn_path):
+    output = tmp_path / "nearest.jsonl"
+    arguments = ["--model", cnn_path, "--images", f"{images}/*/*.png", "--output", output, "--nearest", 5]
+    example("embed_in_pipeline").main([*map(str, arguments), "--runner=FnApiRunner"])
+    rows = [json.loads(text) for text in output.read_text().splitlines()]
+    margins = [row["margin_l2"] for row in rows]
+    assert len(rows) == 5 and margins == sorted(margins) and margins[0] > 0
+    assert all(Path(row["image"]).is_file() and 0 <= row["border_fraction"] <= 1 for row in rows)

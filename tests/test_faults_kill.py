@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import pyarrow.parquet as pq
 from audit_processes import ForkServer, audit_command, digests
@@ -22,7 +23,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, cnn_path):
     (images / "ant" / "0000.png").write_bytes(b"not an image")
     # A shard of eight images: many units, and five files and a record in each to be killed between.
     flags = ("--store.shard_bytes=50000", "--log-level=warning")
-    random_moments = random.Random(KILLS)
+    chance = random.Random(KILLS)
     with ForkServer(tmp_path / "log") as server:
         began = time.monotonic()
         assert server.run(audit_command(cnn_path, images, tmp_path / "whole", *flags)) == 0
@@ -30,22 +31,26 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, cnn_path):
         expected = digests(tmp_path / "whole")
 
         command = audit_command(cnn_path, images, tmp_path / "out", *flags)
-        killed, at = 0, []
+        records, killed, at = tmp_path / "out" / "records", 0, []
+        units = len(list((tmp_path / "whole" / "records").iterdir()))
         while killed < KILLS:
+            done = len(list(records.glob("*.json")))
             if killed % 2:
-                moment = random_moments.uniform(0.2, 0.7) * seconds
-                status = server.run_for(moment, command)
-                at.append(f"{moment:.2f} s")
+                goal = done + chance.randint(0, 2 * units // KILLS)
+                delay = chance.choice((0, chance.uniform(0, 0.1), chance.uniform(0, 0.7 * seconds / KILLS)))
+                reached = partial(_reached, records, goal)
+                status = server.run_until(reached, delay, command)
+                at.append(f"unit {goal} + {delay:.2f} s")
             else:
-                # Every kind of file is met: plan, run.json, shard, statistics, failures, sidecar, record.
-                moment = random_moments.choice((1, -1)) * random_moments.randint(1, 3 + IMAGES // KILLS)
+                # Every kind of file is met: plan, run.json, shard, statistics, sidecar, record, summary.
+                moment = chance.choice((1, -1)) * chance.randint(1, 3 + 6 * units // KILLS)
                 status = server.run(command, die_at=moment)
                 at.append(f"move {moment}")
             assert status in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
             killed += status == -signal.SIGKILL
-            if status == 0 and killed < KILLS:  # done too early: take away the end, and go on killing
-                for name in ("manifest.json", "summary.json"):
-                    (tmp_path / "out" / name).unlink()
+            if status == 0 and killed < KILLS:  # done too early: take half away, and go on killing
+                for path in sorted(records.iterdir())[::2]:
+                    path.unlink()
         assert server.run(command) == 0
     print(f"{killed} kills over {IMAGES} images, an uninterrupted run takes {seconds:.1f} s; {', '.join(at)}")
     assert digests(tmp_path / "out") == expected
@@ -56,3 +61,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, cnn_path):
     audited, failed = (table["image_id"].to_pylist() for table in (audit.statistics, audit.failures))
     assert len(planned) == IMAGES and failed == ["ant/0000.png"]
     assert sorted(audited + failed) == sorted(set(planned)) == sorted(planned)
+
+
+def _reached(records, goal):
+    return len(list(records.glob("*.json"))) >= goal

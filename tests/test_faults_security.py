@@ -1,4 +1,4 @@
-"""What SECURITY.md promises of models, paths and secrets that come from strangers; tried through the commands."""
+"""What SECURITY.md promises of models, paths and secrets from strangers, tried through the commands."""
 
 import os
 

@@ -156,8 +156,8 @@ def test_paths_that_hold_no_model(tmp_path):
     }.items():
         with pytest.raises(ModelError, match=rf"model\.path: .*{words}"):
             load(tmp_path / name)
-    with pytest.raises(ModelError, match="is a URI"):
-        load("gs://bucket/model.keras")
+    with pytest.raises(ModelError, match="cannot be fetched"):
+        load("nosuch://bucket/model.keras")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"\xff" * 20)
     with pytest.raises(ModelError, match="damaged"):

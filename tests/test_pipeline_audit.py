@@ -251,3 +251,19 @@ def test_help_works_without_tensorflow():
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
     assert "--jacobian.outputs" in shown.stdout and "exit status" in shown.stdout
+
+
+def test_spatial_outputs_are_audited_as_one_number_per_channel(tmp_path, images, capsys):
+    keras.utils.set_random_seed(5)
+    image = keras.Input((*SIZE, 3))
+    hidden = keras.layers.Conv2D(4, 3, padding="same", activation="softplus")(image)
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(hidden))
+    model.save(tmp_path / "m.keras")
+    base = ["audit", "--model", tmp_path / "m.keras", "--images", images, "--output", tmp_path / "out"]
+    assert main([str(argument) for argument in base]) == 2
+    assert "jacobian.reduce" in capsys.readouterr().err
+    found = audit(tmp_path / "m.keras", images, tmp_path / "out", "--jacobian.reduce=mean")
+    pooled = keras.Model(image, keras.layers.GlobalAveragePooling2D()(model.output))
+    image_id = found.statistics["image_id"][0].as_py()
+    expected = oracle(in_float64(pooled), pixels(images / image_id))
+    np.testing.assert_allclose(found.jacobian(image_id), expected, rtol=1e-4, atol=1e-8)

@@ -233,7 +233,6 @@ def test_no_match_of_a_glob(tmp_path: Path):
         ("nothing\0", "does not exist"),
         ("nothing/*.png", "starts in 'nothing', which is not a readable folder"),
         ("notes.txt", "images.path: 'notes.txt' is not an image (looked for .png"),
-        ("gs://bucket/val", "gs:// cannot be read; copy or mount the images"),
         ("file://host/val", "file:// cannot be read; copy or mount the images"),
         ("pipe.png", "is neither a folder nor a regular file"),
         ("broken.png", "is neither a folder nor a regular file"),

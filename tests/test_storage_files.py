@@ -4,8 +4,9 @@ import stat
 
 import pytest
 
+from augnet.errors import AuditError
 from augnet.storage import names
-from augnet.storage.files import FileEntry, OutputFolder, UnitRecord, json_bytes
+from augnet.storage.files import FileEntry, OutputFolder, UnitRecord, json_bytes, unsealed
 
 
 @pytest.fixture
@@ -53,10 +54,15 @@ def test_a_missing_file_is_not_intact(folder):
 
 def test_remote_folders_work_alike():
     folder = OutputFolder("memory://audit")
-    folder.write_json("records/a.json", {"b": 1})
-    assert folder.names("records") == ["records/a.json"]
-    assert folder.read_json("records/a.json") == {"b": 1}
-    assert folder.intact(folder.entry("records/a.json"))
+    name = names.shard("records", 0, 1)
+    folder.write_json(name, {"b": 1})
+    folder.write_json("records/foreign.json", {"b": 2})
+    assert folder.names("records") == [name]
+    assert list(folder.foreign_names()) == ["records/foreign.json"]
+    assert folder.read_json(name) == {"b": 1}
+    assert folder.intact(folder.entry(name))
+    folder.remove_audit()
+    assert not folder.exists(name) and folder.exists("records/foreign.json")
 
 
 def test_record_round_trip():
@@ -78,11 +84,38 @@ def test_json_is_stable_and_refuses_nan():
 
 
 def test_only_what_an_audit_wrote_is_removed(folder):
-    for name in (names.RUN, names.shard("records", 0, 1), "engine-cpu.json", "mine.txt", "notes/mine.md"):
+    mine = ["mine.txt", "notes/mine.md", "statistics/mine.csv"]
+    for name in (names.RUN, names.shard("records", 0, 1), "engine-cpu.json", names.REPORT, *mine):
         folder.write_bytes(name, b"x")
-    assert folder.foreign_names() == ["mine.txt", "notes"]
+    assert sorted(folder.foreign_names()) == mine
     folder.remove_audit()
-    assert sorted(os.listdir(folder.path(""))) == ["mine.txt", "notes"]
+    assert sorted(folder.foreign_names()) == mine and not list(folder.audit_names())
+    assert sorted(os.listdir(folder.path(""))) == ["mine.txt", "notes", "statistics"]
+
+
+def test_names_that_lead_out_are_refused(folder):
+    for name in ("../secret", "jacobians/../../secret", "a/.."):
+        with pytest.raises(AuditError, match="outside"):
+            folder.read_bytes(name)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"sha256": "x"}', b"\xff", b"[" * 100_000])
+def test_what_is_not_sealed_is_damaged(folder, data):
+    folder.write_bytes(names.MANIFEST, data)
+    with pytest.raises(AuditError, match=names.MANIFEST):
+        folder.read_sealed(names.MANIFEST)
+
+
+def test_any_changed_byte_breaks_the_seal(folder):
+    folder.write_sealed(names.MANIFEST, {"a": 1.5, "b": ["x", None, "é"]})
+    assert folder.read_sealed(names.MANIFEST) == {"a": 1.5, "b": ["x", None, "é"]}
+    data = folder.read_bytes(names.MANIFEST)
+    for place in range(len(data)):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            with pytest.raises(ValueError):
+                unsealed(bytes(changed))
 
 
 def test_shard_names_are_fixed():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -141,7 +144,7 @@ class Audit:
         return self._stored_in_parquet(name, image_id, first)
 
     def _stored_in_parquet(self, name: str, image_id: str, first: int) -> tuple[np.ndarray, np.ndarray]:
-        with self.folder.open(name) as stream, pq.ParquetFile(stream) as file:
+        with self._reading(name) as stream, pq.ParquetFile(stream) as file:
             tables, start = [], 0
             for group in range(file.num_row_groups):
                 stop = start + file.metadata.row_group(group).num_rows
@@ -165,9 +168,20 @@ class Audit:
         return pa.concat_tables(parts) if parts else empty.empty_table()
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        with self.folder.open(name) as stream:
+        with self._reading(name) as stream:
             return pq.read_table(stream, columns=columns)
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
-        with self.folder.open(name) as stream, np.load(stream, allow_pickle=False) as arrays:
+        with self._reading(name) as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[BinaryIO]:
+        """The file opened; what is wrong with it becomes an AuditError."""
+        try:
+            with self.folder.open(name) as stream:
+                yield stream
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise AuditError(
+                f"{self.folder}: {name} cannot be read ({error}); augnet check tells what is damaged"
+            ) from error

@@ -1,0 +1,73 @@
+"""`augnet status` and `augnet plan`: what they say before, during and after an audit."""
+
+import time
+
+from audit_processes import audit_command, digests
+from conftest import write_images
+
+from augnet.config import load_config
+from augnet.forecast import forecast
+from augnet.status import status
+from augnet.storage import names
+from pipeline.main import main
+
+SMALL_UNITS = "--store.shard_bytes=50000"
+
+
+def test_status_tells_what_is_done_and_what_is_missing(tmp_path, images, cnn_path, capsys):
+    (images / "ant" / "0000.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    command = audit_command(cnn_path, images, out, SMALL_UNITS, "--log-level=error")
+    assert main(command) == 0
+    found = status(str(out), time.time())
+    assert (found.finished, found.units_done, found.units) == (True, 5, 5)
+    assert (found.images_done, found.images, found.failed, found.missing) == (40, 40, 1, ())
+    assert found.images_per_second > 0 and 0 <= found.idle_seconds < 600
+    assert found.reasons == (
+        "decode: not a PNG, JPEG, WebP, BMP, GIF or TIFF image, or one with a broken header (1 image)",
+    )
+
+    for unit in (1, 3):
+        (out / names.shard("records", unit, 5)).unlink()
+    (out / names.MANIFEST).unlink()
+    found = status(str(out), time.time())
+    assert (found.finished, found.units_done, found.images_done, found.missing) == (False, 3, 24, (1, 3))
+    assert found.remaining_seconds > 0
+    capsys.readouterr()
+    assert main(["status", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "units      3 of 5" in shown and "missing    units 1, 3" in shown and "not finished" in shown
+
+
+def test_status_and_check_of_something_else_are_one_line(tmp_path, capsys):
+    for command in ("status", "check"):
+        assert main([command, str(tmp_path / "nowhere")]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_plan_foresees_an_audit_and_writes_nothing(tmp_path, cnn_path, capsys):
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_images(images, 50)
+    (images / "ant" / "0000.png").write_bytes(b"no image")
+    command = audit_command(cnn_path, images, out, SMALL_UNITS, "--log-level=error")
+    assert main(["plan", *command[1:]]) == 0
+    shown = capsys.readouterr().out
+    assert not out.exists()
+    assert "images    50" in shown and "units     7 of up to 8 images" in shown
+    assert "54.0 kB of Jacobians" not in shown and "216.0 kB of Jacobians" in shown
+    assert "about" in shown and "1 of the first 50 images would fail" in shown and "refused" not in shown
+
+
+def test_plan_says_what_would_be_refused_and_why(tmp_path, images, cnn_path, capsys):
+    out = tmp_path / "out"
+    command = audit_command(cnn_path, images, out, "--log-level=error")
+    assert main(command) == 0
+    before = digests(out)
+    flags = {"model.path": str(cnn_path), "images.path": str(images), "output": str(out)}
+    found = forecast(load_config(flags=flags | {"jacobian.outputs": "predicted", "store.max_bytes": 1000}))
+    assert [refusal.split(":")[0] for refusal in found.refusals] == ["store.jacobians", "output"]
+    assert "jacobian.outputs: 'all' -> 'predicted'" in found.refusals[1]
+    assert main(["plan", *command[1:], "--jacobian.outputs=predicted"]) == 2
+    assert "holds another audit" in capsys.readouterr().out
+    assert forecast(load_config(flags=flags)).refusals == ()  # it would be taken up
+    assert digests(out) == before
