@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 import platform
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ from augnet.sources import ImageRef, Preprocess, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
 from augnet.storage.files import OutputFolder, json_bytes, private_file
+
+log = logging.getLogger(__name__)
 
 NOT_IDENTITY = ("output", "beam", "failures")
 """Sections of the config that have no say in the result: where it goes, how it runs, how it is judged."""
@@ -59,8 +62,12 @@ def plan(config: Config, fresh: bool = False) -> Run:
             folder.remove_audit()
         earlier = earlier_run(folder, run)
         folder.sweep()
+        folder.remove(names.MANIFEST)  # not complete any more until every unit was looked at again
         with folder.writing(names.PLAN) as target:
             shutil.copyfile(table, target)  # in a resumed run too: whatever became of it, this mends it
+    log.info("%d images in %d units", run.images, run.units)
+    log.info("scale: %s. %s", run.preprocess["scale"], run.preprocess["reason"])
+    log.info("labels: %s", run.label_rule)
     if earlier:
         return replace(earlier, config=config)  # what is no part of its identity may be new
     run.write(folder)

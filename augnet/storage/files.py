@@ -197,6 +197,11 @@ class OutputFolder:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by whoever writes it
                     os.unlink(stream.name)
 
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
+
     def foreign_names(self) -> Iterator[str]:
         """The files in the folder that no audit writes."""
         return (name for name in self._names() if not names.belongs_to_audit(name))
