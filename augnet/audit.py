@@ -75,6 +75,7 @@ class Auditor:
         )
         self._label_ids: dict[str | None, int] = {name: k for k, name in enumerate(run.mapped_labels)}
         self._label_outputs: dict[str | None, int] = {name: k for name, k in run.label_outputs.items()}
+        self._plan: pq.FileMetaData | None = None
         self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="decode")
 
     @classmethod
@@ -143,7 +144,8 @@ class Auditor:
         return record
 
     def _planned(self, unit: WorkUnit) -> list[ImageRef]:
-        with self.folder.open(names.PLAN) as stream, pq.ParquetFile(stream) as plan:
+        with self.folder.open(names.PLAN) as stream, pq.ParquetFile(stream, metadata=self._plan) as plan:
+            self._plan = plan.metadata  # of many units, it takes long to read
             rows = plan.read_row_group(unit.unit_id, columns=["image_id", "uri", "label"]).to_pylist()
         return [ImageRef(**row) for row in rows]
 

@@ -33,7 +33,9 @@ def _check_outputs(value: Outputs, words: re.Pattern[str], example: str) -> Outp
 
 
 class ModelConfig(Section):
-    path: str = Field(description="trained model: .keras, .h5 or a SavedModel folder")
+    path: str = Field(
+        description="trained model: .keras, .h5 or a SavedModel folder; a path or an address (gs://, s3://)"
+    )
     output: int | str | None = Field(
         None, description="which output of a model with several, by position or name"
     )
@@ -47,7 +49,9 @@ class ModelConfig(Section):
 
 
 class ImagesConfig(Section):
-    path: str = Field(description="a folder, a glob such as 'data/**/*.png', or one file")
+    path: str = Field(
+        description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
+    )
     format: Literal["auto", "folder"] = Field("auto", description="dataset format")
     labels: Literal["folder", "none"] = Field(
         "folder", description="folder: the first folder below path is the label; none: no labels"

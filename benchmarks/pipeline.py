@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from augnet.opening import open_engine
 from augnet.config import Config, load_config
+from augnet.opening import open_engine
 from augnet.run import Run
 from augnet.sources import open_source
 from augnet.storage.files import OutputFolder
@@ -29,11 +29,11 @@ CASES = (
 def main() -> None:
     """Write the section `Pipeline overhead` of RESULTS.md."""
     lines = [
-        "`python -m benchmarks pipeline`: whole audits of two sizes, in process with two threads, against a bare "
-        "loop of the compiled engine over the same images, already decoded. The rate of the audit is that of the "
-        "images by which the larger one is larger; what both spend on starting and ending is given beside it.",
+        "`python -m benchmarks pipeline`: whole audits of two sizes, in process with two threads, against a "
+        "bare loop of the compiled engine over the same images, already decoded. The rate of the audit is that "
+        "of the images by which the larger one is larger; what both spend on starting and ending stands beside.",
         "",
-        "| model | images | store.jacobians | bare loop, images/s | audit, images/s | share | start and end |",
+        "| model | images | stored | bare loop, images/s | audit, images/s | share | start and end |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, build, size, counts in CASES:
@@ -49,8 +49,8 @@ def main() -> None:
                 bare = _bare_rate(folder, model, counts[1], stored)
                 fixed = small - counts[0] / rate
                 lines.append(
-                    f"| {name} | {counts[0]}, {counts[1]} | {stored} | {bare:.1f} | {rate:.1f} | {rate / bare:.0%} "
-                    f"| {fixed:.1f} s |"
+                    f"| {name} | {counts[0]}, {counts[1]} | {stored} | {bare:.1f} | {rate:.1f} "
+                    f"| {rate / bare:.0%} | {fixed:.1f} s |"
                 )
     write_section("Pipeline overhead", lines)
 

@@ -157,7 +157,7 @@ def sampled_differences(
 
 
 def in_float64(model: keras.Model) -> keras.Model:
-    """The same layers and weights in double precision: in single, a difference this small is mostly rounding."""
+    """The same layers and weights in float64: in float32, differences this small are mostly rounding."""
     config = model.get_config()
     for layer in config["layers"]:
         layer["config"]["dtype"] = "float64"
@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     error = np.linalg.norm(differences - there) / np.linalg.norm(differences)
     print(f"finite differences at {len(pixels)} pixels differ from it by {error:.1e} of their length")
 
-    # 5. What it costs. Finite differences are given every advantage: compiled, single precision, large batches.
+    # 5. What it costs. Finite differences get every advantage: compiled, single precision, large batches.
     one = seconds(lambda: model.predict_on_batch(picture), repeats)
     exact = seconds(lambda: model.return_jacobian(picture), repeats)
     sampled = seconds(lambda: sampled_differences(model.predict_on_batch, picture[0], pixels, STEP, batch), 1)

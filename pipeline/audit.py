@@ -14,7 +14,9 @@ from augnet.errors import AuditError
 from augnet.planning import plan
 from augnet.records import WorkUnit
 from augnet.run import Run
+from pipeline.packaging import send_package
 from pipeline.progress import show_progress
+from pipeline.remote import refuse_unseen_paths
 from pipeline.runners import audit_problem, is_in_process, make_options, make_runner
 from transforms.audit import NAMESPACE, AuditUnits, Finalize
 
@@ -29,6 +31,8 @@ def run_audit(config: Config, beam_flags: list[str], fresh: bool = False) -> Run
         AuditError: when the audit ended with a problem.
     """
     options = make_options(beam_flags, config.beam)
+    refuse_unseen_paths(config, options)
+    send_package(options)
     run = plan(config, fresh)
     try:
         with show_progress(run), beam.Pipeline(runner=make_runner(options), options=options) as pipeline:

@@ -46,7 +46,8 @@ def test_a_config_file_says_lists_and_switches():
 
 
 def test_the_problem_is_found_in_what_a_runner_makes_of_it():
-    text = "Traceback (most recent call last):\n  File ...\naugnet.errors.AuditError: disk full [while running 'A/B']\n"
+    text = "Traceback (most recent call last):\n  File ...\n"
+    text += "augnet.errors.AuditError: disk full [while running 'A/B']\n"
     assert str(audit_problem(RuntimeError(text))) == "disk full"
     assert audit_problem(RuntimeError("KeyError: 'x'")) is None
     problem = AuditError("as it is")

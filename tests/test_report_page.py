@@ -34,7 +34,10 @@ def hostile_audit(tmp_path, cnn_path):
     (tmp_path / "images" / "ant").rename(tmp_path / "images" / HOSTILE)
     (tmp_path / "images" / "bee" / f"{HOSTILE}.png").write_text("no picture")
     arguments = ["audit", "--model", cnn_path, "--images", tmp_path / "images", "--output", tmp_path / "out"]
-    assert main([str(argument) for argument in [*arguments, "--log-level=error", "--failures.max_fraction=0.1"]]) == 0
+    assert (
+        main([str(argument) for argument in [*arguments, "--log-level=error", "--failures.max_fraction=0.1"]])
+        == 0
+    )
     return augnet.open_audit(tmp_path / "out")
 
 

@@ -17,14 +17,14 @@ TOLERANCE = 1e-4
 BATCH_TOLERANCE = 1e-5
 """Normwise, between two float32 Jacobians of one image."""
 STEPS = (1e-5, 1e-6)
-"""Of the central differences, relative to the image's largest value. Where they disagree, a kink lies between."""
+"""Of the central differences, relative to the image's largest value. Where they disagree, there is a kink."""
 ROUNDING = 1e-5
 """Relative noise on an image that stands for float32's rounding on the way through a model."""
 NOISES = 3
 KINK_FACTOR = 10
-"""A kink explains an error up to so many times the oracle's own change: a few noises do not find the worst."""
+"""A kink explains an error up to so many times the oracle's own change: a few noises miss the worst."""
 DIRECTION_TOLERANCE = 1e-3
-"""Along a random direction the products of a long row and the direction mostly cancel, which leaves rounding."""
+"""Along a random direction the products of a long row mostly cancel, which leaves rounding."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def verify(engine: Engine, images: np.ndarray, *, directions: int = 4, seed: int
     - adjoint identity: u . (J v) = (J' u) . v, J v by forward mode on the float64 model, J' u by the engine.
     - batch: an image alone against the same image among the others.
 
-    Near a kink (of a ReLU or a max-pool) no two ways of computing need agree. So an image that disagrees is counted
-    and left out where the oracle itself changes as much under noise as small as float32's rounding; everywhere
-    else a disagreement is a fault.
+    Near a kink (of a ReLU or a max-pool) no two ways of computing need agree. So an image that disagrees is
+    counted and left out where the oracle itself changes as much under noise as small as float32's rounding;
+    everywhere else a disagreement is a fault.
 
     Args:
         engine: with a graph (functional or sequential model); without one only the last check is made.

@@ -53,8 +53,10 @@ def open_source(config: ImagesConfig) -> Source:
         ConfigError: when nothing readable is there.
     """
     from augnet.sources.folder import FolderSource  # the formats import this module
+    from augnet.sources.remote import RemoteSource
 
-    return FolderSource(config)
+    is_remote = "://" in config.path and not config.path.startswith("file://")
+    return RemoteSource(config) if is_remote else FolderSource(config)
 
 
 def sample(refs: Iterable[ImageRef], limit: int, seed: int) -> list[ImageRef]:

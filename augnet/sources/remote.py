@@ -1,0 +1,93 @@
+"""Images in object storage: a folder and everything below it, or a glob, by any address that fsspec opens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fsspec
+
+from augnet.config import ImagesConfig
+from augnet.errors import ConfigError, ImageError
+from augnet.secrets import without_secrets
+from augnet.sources.base import ImageRef, Source, sample
+from augnet.sources.folder import SUFFIXES
+
+
+class RemoteSource(Source):
+    """The images of `images.path`, such as gs://bucket/images or s3://bucket/images/**/*.png.
+
+    `image_id` is the path below the folder, or below the glob's fixed leading folder; `label` is the first
+    folder of it; `uri` is the address. What is an image is told by the suffix, as for local folders. All
+    names are in memory while they are sorted.
+
+    Args:
+        config: the `images` section.
+
+    Raises:
+        ConfigError: the address is of a kind that nothing installed here can open.
+    """
+
+    def __init__(self, config: ImagesConfig):
+        self._config = config
+        try:
+            self._fs, path = fsspec.core.url_to_fs(config.path)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"images.path: {without_secrets(config.path)!r} cannot be opened ({error}); gs:// needs "
+                "gcsfs, s3:// needs s3fs"
+            ) from None
+        self._path = path.rstrip("/")
+        self._is_glob = any(sign in self._path for sign in "*?[")
+
+    def list(self) -> Iterator[ImageRef]:
+        """The images, sorted by image_id.
+
+        Raises:
+            ConfigError: on the first step, when there is no image, or the folder cannot be listed.
+        """
+        given = without_secrets(self._config.path)
+        root = self._path
+        if self._is_glob:
+            root = self._path[: min(self._path.find(s) for s in "*?[" if s in self._path)].rpartition("/")[0]
+        try:
+            found = self._fs.glob(self._path) if self._is_glob else self._fs.find(self._path)
+        except OSError as error:
+            reason = without_secrets(str(error)) or type(error).__name__
+            raise ConfigError(f"images.path: {given!r} cannot be listed: {reason}") from None
+        ids = sorted(path[len(root) + 1 :] for path in found if path.lower().endswith(SUFFIXES))
+        hidden = (image_id for image_id in ids if not any(p.startswith(".") for p in image_id.split("/")))
+        refs: Iterator[ImageRef] = (self._ref(root, image_id) for image_id in hidden)
+        if self._config.limit is not None:
+            refs = iter(sample(refs, self._config.limit, self._config.sample_seed))
+        first = next(refs, None)
+        if first is None:
+            raise ConfigError(
+                f"images.path: no image under {given!r} (looked for {' '.join(SUFFIXES)}); give a folder or "
+                "a glob"
+            )
+        yield first
+        yield from refs
+
+    def read(self, ref: ImageRef) -> bytes:
+        """The bytes of one image.
+
+        Raises:
+            ImageError: stage "read": it is gone, empty, larger than `max_bytes`, or may not be read.
+        """
+        try:
+            size, limit = self._fs.size(ref.uri), self._config.max_bytes
+            if size is not None and size > limit:
+                raise ImageError("read", f"the file has {size} bytes, more than images.max_bytes ({limit})")
+            data: bytes = self._fs.cat_file(ref.uri)
+        except FileNotFoundError:
+            raise ImageError("read", "the file cannot be read: No such file or directory") from None
+        except OSError as error:
+            raise ImageError("read", f"the file cannot be read: {type(error).__name__}") from error
+        if not data:
+            raise ImageError("read", "the file is empty")
+        return data
+
+    def _ref(self, root: str, image_id: str) -> ImageRef:
+        label, slash, _ = image_id.partition("/")
+        uri = self._fs.unstrip_protocol(f"{root}/{image_id}")
+        return ImageRef(image_id, str(uri), label if slash and self._config.labels == "folder" else None)
