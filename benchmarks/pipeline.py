@@ -30,8 +30,9 @@ def main() -> None:
     """Write the section `Pipeline overhead` of RESULTS.md."""
     lines = [
         "`python -m benchmarks pipeline`: whole audits of two sizes, in process with two threads, against a "
-        "bare loop of the compiled engine over the same images, already decoded. The rate of the audit is that "
-        "of the images by which the larger one is larger; what both spend on starting and ending stands beside.",
+        "bare loop of the compiled engine over the same images, already decoded. The rate of the audit is "
+        "that of the images by which the larger is larger; what both spend on starting and ending stands "
+        "beside it.",
         "",
         "| model | images | stored | bare loop, images/s | audit, images/s | share | start and end |",
         "|---|---|---|---|---|---|---|",
