@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from augnet.config import config_json
+from augnet.config import Config, config_json
 from augnet.engine import Engine, ModelSpec
 from augnet.run import Run
 from augnet.sources import Preprocess
@@ -38,17 +39,7 @@ def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Eng
     def engine(choice: dict[str, Any] | None) -> Engine:
         return Engine(
             model,
-            output=config.model.output,
-            space=config.model.space,
-            outputs=config.jacobian.outputs,
-            stored=config.store.jacobians,
-            store_dtype=config.store.dtype,
-            store_channels=config.store.channels,
-            store_pool=config.store.pool,
-            precision=config.jacobian.precision,
-            batch_size=config.jacobian.batch_size,
-            input_size=config.preprocess.size,
-            reduce=config.jacobian.reduce,
+            **engine_settings(config),
             input_scale=preprocess.input_scale if config.jacobian.input_space == "pixel" else None,
             label_count=len(run.mapped_labels),
             map_pool=run.map_pool,
@@ -56,13 +47,39 @@ def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Eng
         )
 
     name = names.engine(spec.device)
-    if folder.exists(name):
-        return engine(folder.read_json(name)), preprocess
+    if not folder.exists(name):
+        folder.write_json_once(name, _kept_choice(run, lambda: engine(None).choice()))
+    return engine(folder.read_json(name)), preprocess
+
+
+def engine_settings(config: Config) -> dict[str, Any]:
+    """The arguments of Engine that the configuration alone decides."""
+    return {
+        "output": config.model.output,
+        "space": config.model.space,
+        "outputs": config.jacobian.outputs,
+        "stored": config.store.jacobians,
+        "store_dtype": config.store.dtype,
+        "store_channels": config.store.channels,
+        "store_pool": config.store.pool,
+        "precision": config.jacobian.precision,
+        "batch_size": config.jacobian.batch_size,
+        "input_size": config.preprocess.size,
+        "reduce": config.jacobian.reduce,
+    }
+
+
+def _kept_choice(run: Run, choose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The choice in the user's cache, or a new one, which is kept there where the cache can be written."""
     cache, key = OutputFolder(str(cache_folder())), f"{_choice_key(run)}.json"
     if not cache.exists(key):
-        cache.write_json_once(key, engine(None).choice())
-    folder.write_json_once(name, cache.read_json(key))
-    return engine(folder.read_json(name)), preprocess
+        choice = choose()
+        try:
+            cache.write_json_once(key, choice)
+        except OSError as error:
+            log.info("engine: its choices are not kept for later audits (%s)", error)
+            return choice
+    return cache.read_json(key)
 
 
 def cache_folder() -> Path:

@@ -18,6 +18,7 @@ def import_quietly() -> None:
     prints the traceback of whatever ends a unit, beside logging it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else one process takes all of a GPU's memory
     sys.stderr.flush()
     kept = os.dup(2)
     logging.disable(logging.WARNING)

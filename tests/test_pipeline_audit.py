@@ -267,3 +267,9 @@ def test_spatial_outputs_are_audited_as_one_number_per_channel(tmp_path, images,
     image_id = found.statistics["image_id"][0].as_py()
     expected = oracle(in_float64(pooled), pixels(images / image_id))
     np.testing.assert_allclose(found.jacobian(image_id), expected, rtol=1e-4, atol=1e-8)
+
+
+def test_an_audit_needs_no_cache_of_its_own(tmp_path, images, cnn_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert audit(cnn_path, images, tmp_path / "out").counts["audited"] == 40

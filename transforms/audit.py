@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,6 +53,7 @@ class AuditUnit(beam.DoFn):
 
     def setup(self) -> None:
         end_with_driver()
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # read when TensorFlow first uses a GPU
         with problems_named():
             self._auditor = self._shared.acquire(lambda: Auditor.open(self._output), tag=self._output)
 

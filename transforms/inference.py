@@ -15,6 +15,7 @@ from augnet.config import Config, load_config
 from augnet.engine import Engine, JacobianBatch
 from augnet.errors import ConfigError, ImageError
 from augnet.loading import load_model
+from augnet.opening import engine_settings
 from augnet.sources import Preprocess
 from augnet.statistics.image import image_statistics, task_of
 from transforms.audit import NAMESPACE
@@ -165,22 +166,8 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
             self._config = self._config.model_copy(update={"model": model})
 
     def _engine(self, model: keras.Model, input_scale: Any) -> Engine:
-        config = self._config
-        return Engine(
-            model,
-            output=config.model.output,
-            space=config.model.space,
-            outputs=config.jacobian.outputs,
-            stored=config.store.jacobians,
-            store_dtype=config.store.dtype,
-            store_channels=config.store.channels,
-            store_pool=config.store.pool,
-            precision=config.jacobian.precision,
-            batch_size=config.jacobian.batch_size,
-            input_size=config.preprocess.size,
-            input_scale=input_scale,
-            choice=self._choice,
-        )
+        settings = engine_settings(self._config)
+        return Engine(model, **settings, input_scale=input_scale, choice=self._choice)
 
     def _measure(self, images: np.ndarray, outputs: np.ndarray, engine: Engine) -> list[dict[str, Any]]:
         """The statistics, and the rows where they are wanted, of images (n, height, width, channel)."""
