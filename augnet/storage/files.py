@@ -199,7 +199,7 @@ class OutputFolder:
 
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
-        with suppress(FileNotFoundError):
+        if self.exists(name):
             self.fs.rm_file(self.path(name))
 
     def foreign_names(self) -> Iterator[str]:
