@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -226,6 +227,7 @@ class OutputFolder:
 
 
 _private: set[str] = set()
+_creating = threading.Lock()
 
 
 @contextmanager
@@ -234,8 +236,9 @@ def private_file(folder: str) -> Iterator[Path]:
 
     It is locked for as long as its process lives: a `.writing-` file without a lock is nobody's.
     """
-    handle, name = _locked_file(folder)
-    _private.add(name)
+    with _creating:
+        handle, name = _locked_file(folder)
+        _private.add(name)
     try:
         yield Path(name)
     finally:
@@ -245,7 +248,8 @@ def private_file(folder: str) -> Iterator[Path]:
 
 
 def discard_private_files() -> None:
-    """Delete this process's temporary files: the last thing that it does when it is interrupted."""
+    """Delete this process's temporary files and let no thread make another: its last act when stopped."""
+    _creating.acquire()
     for name in list(_private):
         with suppress(OSError):
             os.unlink(name)
