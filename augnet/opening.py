@@ -29,12 +29,7 @@ def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Eng
     that the next audit of the same model on this machine chooses alike, and gives the same bytes.
     """
     config, spec = run.config, ModelSpec(**run.model)
-    preprocess = Preprocess(
-        config.preprocess,
-        *spec.input_shape,
-        model_rescales=spec.rescale_reason,
-        max_pixels=config.images.max_pixels,
-    )
+    preprocess = open_preprocess(config, spec)
 
     def engine(choice: dict[str, Any] | None) -> Engine:
         return Engine(
@@ -50,6 +45,20 @@ def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Eng
     if not folder.exists(name):
         folder.write_json_once(name, _kept_choice(run, lambda: engine(None).choice()))
     return engine(folder.read_json(name)), preprocess
+
+
+def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
+    """How image files become inputs of this model.
+
+    Raises:
+        ConfigError: the model's input and the configuration do not fit together.
+    """
+    return Preprocess(
+        config.preprocess,
+        *spec.input_shape,
+        model_rescales=spec.rescale_reason,
+        max_pixels=config.images.max_pixels,
+    )
 
 
 def engine_settings(config: Config) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from augnet.engine.selection import check_outputs
 from augnet.errors import AuditError
 from augnet.labels import name_outputs
 from augnet.loading import fingerprint, load_model
+from augnet.opening import open_preprocess
 from augnet.run import MAPPED_LABELS, Run
 from augnet.sizing import refuse_oversize, unit_images
-from augnet.sources import ImageRef, Preprocess, open_source
+from augnet.sources import ImageRef, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
 from augnet.storage.files import OutputFolder, json_bytes, private_file
@@ -90,12 +91,7 @@ def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
     )
     check_outputs("jacobian.outputs", config.jacobian.outputs, spec.output_count)
     check_outputs("store.jacobians", config.store.jacobians, spec.output_count)
-    preprocess = Preprocess(
-        config.preprocess,
-        *spec.input_shape,
-        model_rescales=spec.rescale_reason,
-        max_pixels=config.images.max_pixels,
-    )
+    preprocess = open_preprocess(config, spec)
     listing = _write_plan(open_source(config.images).list(), table, unit_images(config, spec))
     label_outputs, label_rule = name_outputs(config.images.classes, listing.labels, spec.output_count)
     groups = spec.output_count + (len(listing.labels) if len(listing.labels) <= MAPPED_LABELS else 0)

@@ -15,7 +15,7 @@ from augnet.config import Config, load_config
 from augnet.engine import Engine, JacobianBatch
 from augnet.errors import ConfigError, ImageError
 from augnet.loading import load_model
-from augnet.opening import engine_settings
+from augnet.opening import engine_settings, open_preprocess
 from augnet.sources import Preprocess
 from augnet.statistics.image import image_statistics, task_of
 from transforms.audit import NAMESPACE
@@ -107,12 +107,7 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
         model: keras.Model = load_model(config.model)
         engine = self._engine(model, None)
         spec = engine.spec
-        preprocess = Preprocess(
-            config.preprocess,
-            *spec.input_shape,
-            model_rescales=spec.rescale_reason,
-            max_pixels=config.images.max_pixels,
-        )
+        preprocess = open_preprocess(config, spec)
         if config.jacobian.input_space == "pixel":
             engine = self._engine(model, preprocess.input_scale)
         engine.batch_size = min(engine.batch_size, self._batch_size)
