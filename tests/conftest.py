@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+
+from pipeline.quiet import PACKAGES
 
 SIZE = (12, 10)
 CLASSES = ("ant", "bee", "cow")
@@ -62,6 +65,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_log_level() -> None:
+    """A command that an earlier test ran in this process has set its `--log-level` for good."""
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.NOTSET)
 
 
 @pytest.fixture
