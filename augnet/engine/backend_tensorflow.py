@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,9 @@ CACHE_BYTES = 16 * 1024**2
 
 UNROLLED = 4
 """Passes written out one after another; above it they are a loop in the graph, which is traced once."""
+
+MOST_AT_ONCE = 16
+"""Passes of a loop that run at the same time, at most: each has tensors of its own."""
 
 Pull = Callable[[Any], Any]
 """Cotangents (row, batch, output) -> rows (row, batch, *input), for as many rows as are given."""
@@ -58,16 +62,17 @@ def connected(function: Callable[[Any], Any], images: np.ndarray) -> bool:
 
 
 def rows_of(pull: Pull, cotangents: Any, chunk: int) -> Any:
-    """Rows (row, batch, *input) of all cotangents (row, batch, output), `chunk` rows at a time."""
+    """Rows (row, batch, *input) of all cotangents (row, batch, output), `chunk` rows in each pass.
+
+    Passes are independent, and on a CPU as many run at the same time as there are threads: one pass alone
+    leaves threads idle wherever an operation is small. More than a few are a loop in the graph, which is
+    traced once.
+    """
     count = cotangents.shape[0]
     chunk = min(chunk, count)
-    whole = count // chunk
-    if whole <= UNROLLED:
-        parts = [pull(cotangents[i * chunk : (i + 1) * chunk]) for i in range(whole)]
-    else:
-        parts = [_looped(pull, cotangents[: whole * chunk], chunk)]
-    if count % chunk:
-        parts.append(pull(cotangents[whole * chunk :]))
+    whole = count // chunk if count > UNROLLED * chunk else 0
+    parts = [_looped(pull, cotangents[: whole * chunk], chunk)] if whole else []
+    parts += [pull(cotangents[i : i + chunk]) for i in range(whole * chunk, count, chunk)]
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
 
@@ -82,8 +87,15 @@ def _looped(pull: Pull, cotangents: Any, chunk: int) -> Any:
         return step + 1, made.write(step, rows)
 
     made = tf.TensorArray(cotangents.dtype, size=steps)
-    _, made = tf.while_loop(lambda step, _: step < steps, body, (tf.constant(0), made), parallel_iterations=1)
+    _, made = tf.while_loop(
+        lambda step, _: step < steps, body, (tf.constant(0), made), parallel_iterations=passes_at_once()
+    )
     return tf.ensure_shape(made.concat(), (cotangents.shape[0], *shape))
+
+
+def passes_at_once() -> int:
+    """Backward passes of a loop that run, and take memory, at the same time."""
+    return 1 if device_kind() == "gpu" else min(os.cpu_count() or 1, MOST_AT_ONCE)
 
 
 def compiled(
