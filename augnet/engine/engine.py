@@ -28,11 +28,11 @@ from augnet.errors import AuditError
 log = logging.getLogger(__name__)
 
 MAX_AUTO_BATCH = 64
-BATCH_ELEMENTS = 2**23
+BATCH_ELEMENTS = 10**7
 """Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
 ROWS_BYTES = 512 * 1024**2
 """Rows of one batch: they are copied to the host together, where a shard waits for them."""
-TUNING_SECONDS = 10.0
+TUNING_SECONDS = 6.0
 """About how long programs are timed before the first batch."""
 
 
@@ -242,6 +242,10 @@ class Engine:
         made = backend.run(self._program, arrays, [self._prepared.dtype, "int32", "int32", "float32"])
         return self._unpack(made, count)
 
+    @property
+    def _heavy(self) -> bool:
+        return self._rewritten is not None and self._rewritten.heavy
+
     def _compile(self) -> Callable[..., Any]:
         batch = self.batch_size
         signature = [
@@ -250,7 +254,7 @@ class Engine:
             ((batch,), "int32"),
             ((batch,), "float32"),
         ]
-        return backend.compiled(self._traced, signature)
+        return backend.compiled(self._traced, signature, light=self._heavy)
 
     def _traced(self, images: Any, labels: Any, targets: Any, weight: Any) -> dict[str, Any]:
         """The whole program, for tensors: forward pass, rows, and everything measured of them."""
@@ -292,7 +296,8 @@ class Engine:
         with self._lock:
             self._chosen()
         shape: tuple[int, ...] = (self.batch_size, *self.spec.input_shape)
-        return backend.compiled(lambda images: self._rows(images, None)[1], [(shape, self._prepared.dtype)])
+        signature = [(shape, self._prepared.dtype)]
+        return backend.compiled(lambda images: self._rows(images, None)[1], signature, light=self._heavy)
 
     def jacobian(self, images: np.ndarray) -> np.ndarray:
         """Rows (n, R, height, width, channel) of n <= batch_size images; not for outputs="label"."""

@@ -23,6 +23,10 @@ from augnet.engine.rules.pooling import AveragePool, MaxPool
 Cotangents = Callable[[Any], Any]
 """Outputs (batch, K) -> cotangents (row, batch, K)."""
 
+CONSTANT_BYTES = 64 * 1024**2
+"""Weights up to here are constants of the compiled program; more take too long to compile, as TensorFlow's
+graph optimizer copies them many times, and no program may hold 2 GiB."""
+
 
 @dataclass(frozen=True)
 class Plain:
@@ -122,6 +126,12 @@ class Rewritten:
         slow = (Convolution, Depthwise, MaxPool, AveragePool)
         whole = not any(isinstance(node.op, slow) for node in self.graph.nodes)
         return self.ruled and (whole or backend.device_kind() == "gpu")
+
+    @property
+    def heavy(self) -> bool:
+        """Whether its weights are too many to be constants of a program, see backend.compiled."""
+        arrays = (part for node in self.graph.nodes for part in getattr(node.op, "__dict__", {}).values())
+        return sum(part.nbytes for part in arrays if isinstance(part, np.ndarray)) > CONSTANT_BYTES
 
     @property
     def summary(self) -> str:

@@ -47,7 +47,8 @@ class TimedPaths(FixedPaths):
             times: dict[str, float] = {}
             for name, way in ways.items():
                 try:
-                    times[name] = backend.seconds(way, (few, *shape[1:]), dtype)
+                    best = min(times.values(), default=math.inf)
+                    times[name] = backend.seconds(way, (few, *shape[1:]), dtype, best)
                 except backend.Unsupported as error:
                     log.debug("engine: %s cannot be done as %s here (%s)", key, name, error)
             if times:
@@ -140,7 +141,7 @@ def choose(problem: Problem, seconds: float) -> Choice:
         return Choice("rewritten", sizes[-1], batch, report=report)
     paths = TimedPaths(0.4 * seconds)
     images = np.resize(problem.images, (batch, *problem.images.shape[1:])).astype(problem.images.dtype)
-    forward = backend.rows_seconds(_forward(rewritten, problem), images, 0.3)
+    forward = backend.rows_seconds(_forward(rewritten, problem), images, 0.1)
     variants = [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses
     times: dict[tuple[int, bool], float] = {}
     for size, xla in variants:
@@ -190,7 +191,7 @@ def _compared(problem: Problem) -> tuple[str, float, bool]:
         faster.
     """
     few = problem.images[: min(problem.batch_size, CHECKED_IMAGES)]
-    if problem.work * len(few) > 10 * SMALL_WORK:
+    if problem.work * len(few) > SMALL_WORK:
         few = few[:2]
     small = replace(problem, images=few, batch_size=len(few))
     rows = min(problem.row_count, CHECKED_ROWS)
@@ -236,12 +237,12 @@ def _program(
         return program.rows(x, cotangents, size, paths, **options)
 
     shape = (problem.batch_size, *problem.images.shape[1:])
-    return backend.compiled(function, [(shape, str(problem.images.dtype))], xla)
+    return backend.compiled(function, [(shape, str(problem.images.dtype))], xla, light=True)
 
 
 def _forward(program: Any, problem: Problem) -> Any:
     shape = (problem.batch_size, *problem.images.shape[1:])
-    return backend.compiled(program.graph, [(shape, str(problem.images.dtype))])
+    return backend.compiled(program.graph, [(shape, str(problem.images.dtype))], light=True)
 
 
 def agreement(truth: Any, made: Any, problem: Problem) -> str:
