@@ -103,7 +103,11 @@ class JacobianConfig(Section):
     input_space: Literal["model", "pixel"] = Field(
         "model", description="model: per unit of the model's input; pixel: per 0..255 pixel step"
     )
-    precision: Literal["float32", "float64"] = Field("float32", description="arithmetic of the Jacobian")
+    precision: Literal["float32", "float64", "bfloat16", "tf32"] = Field(
+        "float32",
+        description="arithmetic of the Jacobian: float32 | float64 | bfloat16 (2 digits; fast where the "
+        "processor has it) | tf32 (float32 with TensorFloat-32 products, on NVIDIA GPUs since Ampere)",
+    )
     batch_size: Literal["auto"] | Positive = Field("auto", description="images per device batch")
 
     @field_validator("outputs")

@@ -88,6 +88,7 @@ def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
         space=config.model.space,
         input_size=config.preprocess.size,
         reduce=config.jacobian.reduce,
+        precision=config.jacobian.precision,
     )
     check_outputs("jacobian.outputs", config.jacobian.outputs, spec.output_count)
     check_outputs("store.jacobians", config.store.jacobians, spec.output_count)

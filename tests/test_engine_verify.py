@@ -45,3 +45,16 @@ def test_augnet_verify_shows_a_table_and_says_no_with_status_1(
     assert main([*command, "--sample=3"]) == 1
     captured = capsys.readouterr()
     assert "FAILED" in captured.out and "float64 oracle" in captured.err
+
+
+def test_in_bfloat16_the_judges_allow_its_rounding_and_no_fault(monkeypatch):
+    images = np.random.default_rng(1).normal(size=(4, 10, 10, 2)).astype("float32")
+    engine = Engine(model(), precision="bfloat16", batch_size=4)
+    checks = verify(engine, images)
+    assert len(checks) == 4 and all(check.passed for check in checks), checks
+    assert 1e-4 < checks[0].error < checks[0].tolerance < 1
+    right = Engine.jacobian
+    monkeypatch.setattr(
+        Engine, "jacobian", lambda self, x: right(self, x) * np.linspace(-1, 1, 10)[:, None, None]
+    )
+    assert not verify(engine, images)[0].passed

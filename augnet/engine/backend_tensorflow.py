@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -44,6 +45,27 @@ Pull = Callable[[Any], Any]
 
 def device_kind() -> str:
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def has_tensor_float_32() -> bool:
+    """Whether the device has TensorFloat-32 products: NVIDIA GPUs since Ampere."""
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    capabilities = [detail.get("compute_capability", (0, 0)) for detail in details]
+    return bool(capabilities) and min(capabilities) >= (8, 0)
+
+
+@contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Whether float32 products may be made as TensorFloat-32 in this block, which GPUs else do by default.
+
+    TensorFlow has one switch for the whole process; it is put back at the end.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def linearize(function: Callable[[Any], Any], x: Any) -> tuple[Any, Pull]:

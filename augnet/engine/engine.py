@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -32,6 +33,8 @@ BATCH_ELEMENTS = 10**7
 """Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
 ROWS_BYTES = 512 * 1024**2
 """Rows of one batch: they are copied to the host together, where a shard waits for them."""
+ROUNDING = {"bfloat16": 2.0**-8, "tf32": 2.0**-11}
+"""Of one product, relative; where it is so coarse that only float64 tells it from a fault."""
 TUNING_SECONDS = 6.0
 """About how long programs are timed before the first batch."""
 
@@ -50,7 +53,9 @@ class Engine:
         outputs: rows to compute: all | predicted | label | top:N, or a tuple of outputs.
         stored: rows to hand back, of those computed: the same words, or none.
         store_dtype, store_channels, store_pool: reduction of the rows handed back (keep | l2 | sum).
-        precision: "float32" or "float64".
+        precision: "float32", "float64", "bfloat16" or "tf32" (float32 with TensorFloat-32 products). Rows are
+            float32 except in float64. TensorFlow's switch for TensorFloat-32 is one for the process; while
+            the engine works it is as this precision wants it, so engines that work at the same time share one.
         batch_size: images per call of the device, or "auto".
         input_size: (height, width) of a model that leaves them open.
         input_scale: d model input / d pixel per channel; rows are multiplied by it.
@@ -63,12 +68,13 @@ class Engine:
 
     Raises:
         ModelError: a model without a Jacobian, or of a kind that is not supported.
-        ConfigError: outputs that the model does not have.
+        ConfigError: outputs that the model does not have, or a precision that the device does not have.
 
     Attributes:
         spec: what the model is, see ModelSpec.
         batch_size: images per call of measure, at most.
         device: "cpu" or "gpu".
+        precision: as given.
         bytes_per_image: of the rows handed back.
     """
 
@@ -97,7 +103,7 @@ class Engine:
         self._prepared = prepare(
             model, output=output, space=space, precision=precision, input_size=input_size, reduce=reduce
         )
-        spec = self._prepared.spec
+        spec, self.precision = self._prepared.spec, precision
         check_outputs("jacobian.outputs", outputs, spec.output_count)
         check_outputs("store.jacobians", stored, spec.output_count)
         channels = spec.input_shape[2]
@@ -131,8 +137,12 @@ class Engine:
 
     def choice(self) -> dict[str, Any]:
         """What was chosen, as JSON values: given to another engine, it makes that one do the same."""
-        with self._lock:
+        with self._lock, self.arithmetic():
             return asdict(self._chosen())
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """While it is entered, TensorFlow's float32 products are what this engine's precision says."""
+        return backend.tensor_float_32(self.precision == "tf32")
 
     def _chosen(self) -> Choice:
         """The choice; made by timing when it is first needed."""
@@ -150,6 +160,7 @@ class Engine:
                 widest=self._rewritten.widest if self._rewritten else 0,
                 work=self._rewritten.work if self._rewritten else 0,
                 memory_bytes=self._memory,
+                rounding=ROUNDING.get(self.precision, 0.0),
             )
             self._choice = choose(problem, self._tuning_seconds)
         return self._choice
@@ -160,7 +171,7 @@ class Engine:
         assert graph is not None and self._rewritten is not None
         wide = in_precision(graph, "float64")
         own = self._rewritten  # rules compute in whatever precision they are given
-        if not own.ruled:
+        if not own.ruled or self.precision == "bfloat16":
             own = rewritten(wide, self._prepared.model_input, "float64", self.spec.row_count)
         return Plain(self._flat(wide)), own
 
@@ -193,7 +204,7 @@ class Engine:
         targets = (
             np.full(count, -1, np.int32) if target_outputs is None else np.asarray(target_outputs, np.int32)
         )
-        with self._lock:
+        with self._lock, self.arithmetic():
             done, parts = 0, []
             while done < count:
                 piece = slice(done, min(count, done + self.batch_size))
@@ -292,8 +303,9 @@ class Engine:
         channel).
 
         Compiled; the rows stay on the device and nothing is measured. For outputs other than "label".
+        On a GPU it is to be called inside `arithmetic()`.
         """
-        with self._lock:
+        with self._lock, self.arithmetic():
             self._chosen()
         shape: tuple[int, ...] = (self.batch_size, *self.spec.input_shape)
         signature = [(shape, self._prepared.dtype)]
@@ -304,7 +316,7 @@ class Engine:
         if self._bare_program is None:
             self._bare_program = self.jacobian_program()
         padded = np.concatenate([images, np.repeat(images[-1:], self.batch_size - len(images), axis=0)])
-        with self._lock:
+        with self._lock, self.arithmetic():
             return backend.run(self._bare_program, [padded], [self._prepared.dtype])[: len(images)]
 
     def selected_of(self, image: np.ndarray) -> np.ndarray:
@@ -315,7 +327,13 @@ class Engine:
         """The model as it is, in float64: images (n, height, width, channel) -> outputs (n, K), or None."""
         if self._prepared.graph is None:
             return None
-        function = self._flat(in_precision(self._prepared.graph, "float64"))
+        return self._of_images(self._flat(in_precision(self._prepared.graph, "float64")))
+
+    def own_function(self) -> Callable[[Any], Any]:
+        """The model as it is, in the engine's precision: images (n, height, width, channel) to outputs."""
+        return self._of_images(self._prepared.function)
+
+    def _of_images(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         if len(self._prepared.model_input) == 3:
             return function
         return lambda images: function(ops.squeeze(images, axis=-1))

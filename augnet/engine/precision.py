@@ -1,4 +1,4 @@
-"""The same graph in another arithmetic: float64 for a check, float32 for a mixed-precision model."""
+"""The same graph in another arithmetic: float64 for a check, bfloat16 for speed, float32 for a mixed one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from augnet.errors import ModelError
 def in_precision(graph: Graph, dtype: str) -> Graph:
     """The graph with every floating-point layer computing in dtype; itself when it already does.
 
+    In bfloat16 its images and outputs stay float32: they are converted on the way in and on the way out. So
+    do the weights, which layers convert when they are used.
+
     Layers are made again from their configuration with copies of their weights; the model is left as it is.
 
     Raises:
@@ -23,6 +26,20 @@ def in_precision(graph: Graph, dtype: str) -> Graph:
     """
     if all(_computes_in(node, dtype) for node in graph.nodes) and graph.input.dtype == dtype:
         return graph
+    if dtype == "bfloat16":
+        return _between_casts(_retyped(graph, dtype), "float32")
+    return _retyped(graph, dtype)
+
+
+def _between_casts(graph: Graph, outside: str) -> Graph:
+    """The graph for images, and with outputs, of another dtype than it computes in."""
+    first, last = Value(graph.input.shape, outside, "image"), Value(graph.output.shape, outside, "outputs")
+    into = Node(Cast(graph.input.dtype), (first,), {}, (graph.input,), "cast_in")
+    out = Node(Cast(outside), (graph.output,), {}, (last,), "cast_out")
+    return Graph(first, last, [into, *graph.nodes, out])
+
+
+def _retyped(graph: Graph, dtype: str) -> Graph:
     values: dict[Value, Value] = {}
 
     def retyped(value: Value) -> Value:
@@ -72,13 +89,14 @@ def _clone(
 ) -> keras.layers.Layer:
     if id(layer) in clones:
         return clones[id(layer)]
+    policy = "mixed_bfloat16" if dtype == "bfloat16" else dtype
     try:
         if isinstance(layer, keras.layers.Lambda):
             clone = keras.layers.Lambda(
-                layer.function, arguments=layer.arguments, dtype=dtype, name=layer.name
+                layer.function, arguments=layer.arguments, dtype=policy, name=layer.name
             )
         else:
-            clone = type(layer).from_config(_with_dtype(layer.get_config(), dtype))
+            clone = type(layer).from_config(_with_dtype(layer.get_config(), policy))
         zeros = tree.map_structure(
             lambda leaf: (
                 keras.ops.zeros((1, *(size or 32 for size in leaf.shape)), leaf.dtype)

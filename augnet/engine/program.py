@@ -84,15 +84,10 @@ class Rewritten:
         left = self._head_rows(head, at_cut, output, cotangents(outputs))
         if not self.cut.trunk:
             return outputs, left
-        basis = _basis(at_cut)
+        basis = _basis(at_cut, x.dtype)
 
         def pull_trunk(g: Any) -> Any:
-            parts = split(g, _sizes(at_cut), -1)
-            given = {
-                value: ops.reshape(part, (part.shape[0], *tensor.shape))
-                for (value, tensor), part in zip(at_cut.items(), parts, strict=True)
-            }
-            return trunk.pull(given)[graph.input]
+            return trunk.pull(_parted(g, at_cut))[graph.input]
 
         right = _batch_first(backend.rows_of(pull_trunk, basis[:only], chunk))
         return outputs, ops.matmul(left, right) if only is None else right
@@ -101,18 +96,13 @@ class Rewritten:
         """d output / d cut, (batch, row, width)."""
         batch = output.shape[0]
         if head.push is not None and self.cut is not None and self.cut.width < wanted.shape[0]:
-            basis = split(_basis(at_cut), _sizes(at_cut), -1)
-            tangents = {
-                value: ops.reshape(part, (part.shape[0], *tensor.shape))
-                for (value, tensor), part in zip(at_cut.items(), basis, strict=True)
-            }
-            made = head.push(tangents)[self.graph.output]
+            made = head.push(_parted(_basis(at_cut, output.dtype), at_cut))[self.graph.output]
             made = ops.reshape(made, (made.shape[0], batch, self.output_count))
             # (width, batch, K) and cotangents (row, batch, K)
             return ops.matmul(ops.transpose(wanted, (1, 0, 2)), ops.transpose(made, (1, 2, 0)))
         given = ops.reshape(wanted, (wanted.shape[0], *output.shape))
         made = head.pull({self.graph.output: given})
-        parts = [_batch_first(made[value]) for value in at_cut]
+        parts = [ops.cast(_batch_first(made[value]), output.dtype) for value in at_cut]
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     @property
@@ -152,16 +142,21 @@ def _batch_first(rows: Any) -> Any:
     return ops.transpose(flat, (1, 0, 2))
 
 
-def _basis(at_cut: dict[Value, Any]) -> Any:
+def _parted(rows: Any, at_cut: dict[Value, Any]) -> dict[Value, Any]:
+    """Rows (row, batch, width) over all numbers at the cut -> rows of each value there, in its own dtype."""
+    parts = split(rows, [math.prod(tensor.shape[1:]) for tensor in at_cut.values()], -1)
+    return {
+        value: ops.cast(ops.reshape(part, (part.shape[0], *tensor.shape)), tensor.dtype)
+        for (value, tensor), part in zip(at_cut.items(), parts, strict=True)
+    }
+
+
+def _basis(at_cut: dict[Value, Any], dtype: Any) -> Any:
     """(width, batch, width): the identity for every image."""
     tensors = list(at_cut.values())
     width = sum(math.prod(tensor.shape[1:]) for tensor in tensors)
     eye = np.broadcast_to(np.eye(width)[:, None, :], (width, tensors[0].shape[0], width))
-    return backend.constant(eye, tensors[0].dtype)
-
-
-def _sizes(at_cut: dict[Value, Any]) -> list[int]:
-    return [math.prod(tensor.shape[1:]) for tensor in at_cut.values()]
+    return backend.constant(eye, dtype)
 
 
 def rewritten(graph: Graph, model_input: tuple[int, ...], dtype: str, rows: int) -> Rewritten:

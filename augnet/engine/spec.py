@@ -15,8 +15,10 @@ from augnet.engine.ends import split_end
 from augnet.engine.graph import Graph, Node, choose_output, trace
 from augnet.engine.precision import in_precision
 from augnet.engine.reduce import reduced_function, reduced_graph
-from augnet.errors import ModelError
+from augnet.errors import ConfigError, ModelError
 
+REBUILT = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
+"""The Keras dtype that a model is built with for a precision that float32 layers do not compute in."""
 PROBES = 4
 """Images of noise that a model is tried on: enough to see whether one changes another's outputs."""
 
@@ -58,7 +60,7 @@ class Prepared:
         function: x (batch, *model_input) -> outputs (batch, K), in the chosen space.
         graph: the same as a graph, or None for a model without one.
         model_input: shape the model takes without batch; (height, width) where it has no channel axis.
-        dtype: of the arithmetic.
+        dtype: of images, outputs and rows; what is in between may be bfloat16.
     """
 
     function: Callable[[Any], Any]
@@ -74,6 +76,7 @@ def inspect_model(
     space: str = "logits",
     input_size: tuple[int, int] | None = None,
     reduce: str | None = None,
+    precision: str | None = None,
 ) -> ModelSpec:
     """What the model is, from its graph and one small forward pass; nothing is compiled.
 
@@ -83,11 +86,15 @@ def inspect_model(
         space: "logits" or "model".
         input_size: (height, width) for a model that leaves them open.
         reduce: for outputs with height and width, see Engine.
+        precision: that the Jacobian will be computed in.
 
     Raises:
+        ConfigError: the device does not have this precision.
         ModelError: a model whose Jacobian is not defined or not supported; the message says why.
     """
-    return prepare(model, output=output, space=space, input_size=input_size, reduce=reduce).spec
+    return prepare(
+        model, output=output, space=space, precision=precision, input_size=input_size, reduce=reduce
+    ).spec
 
 
 def prepare(
@@ -102,12 +109,18 @@ def prepare(
     """The model as a function of one image batch, checked on noise images.
 
     Args:
-        precision: "float32" or "float64"; None: float32.
+        precision: "float32", "float64", "bfloat16" or "tf32"; None: float32.
 
     Raises:
         ModelError: see inspect_model.
+        ConfigError: the device does not have this precision.
     """
-    dtype = precision or "float32"
+    if precision == "tf32" and not backend_tensorflow.has_tensor_float_32():
+        raise ConfigError(
+            "jacobian.precision: tf32 needs an NVIDIA GPU of the Ampere generation or later, and there is "
+            "none here; use float32, or bfloat16 where that is fast"
+        )
+    dtype = "float64" if precision == "float64" else "float32"
     model_input = _input_shape(model, input_size)
     graph = trace(model, output)
     activation = None
@@ -120,10 +133,10 @@ def prepare(
         graph, function = chosen, chosen
     else:
         rescales, reason = False, ""
-        if precision == "float64":
+        if precision in REBUILT:
             raise ModelError(
                 "jacobian.precision: a subclassed model computes in the precision it was built with; "
-                "use float32, or rebuild the model with dtype='float64'"
+                f"use float32, or rebuild the model with dtype={REBUILT[precision]!r}"
             )
         function = plain_function(model, output)
     probes = probe_images((*model_input,), rescales, dtype)
@@ -133,6 +146,9 @@ def prepare(
         graph = None if graph is None else reduced_graph(graph, outputs.shape, reduce)
         outputs, activation = _evaluate(function, probes), None
     outputs = _flat(outputs)
+    checked = function
+    if graph is not None and precision == "bfloat16":
+        graph = function = in_precision(graph, precision)
     spec = ModelSpec(
         input_shape=(model_input[0], model_input[1], model_input[2] if len(model_input) == 3 else 1),
         output_count=outputs.shape[1],
@@ -140,7 +156,7 @@ def prepare(
         space="logits" if activation and space == "logits" else "model",
         model_rescales=rescales,
         rescale_reason=reason,
-        unconnected=_check(function, probes, outputs),
+        unconnected=_check(checked, probes, outputs),
         device=device_kind(),
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 from augnet.engine.ends import WithoutActivation
 from augnet.engine.graph import Cast, Graph, Inference, Node, Value
 from augnet.engine.rules.attention import Attention, LayerNorm, Softmax
+from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply
 from augnet.engine.rules.convolution import Convolution, Depthwise
 from augnet.engine.rules.elementwise import Clip, Elementwise
@@ -70,7 +71,10 @@ def _lower(node: Node, shapes: Shapes) -> Lowered:
     linear_end = isinstance(op, WithoutActivation)
     layer = op.layer if isinstance(op, Inference | WithoutActivation) else op
     if isinstance(op, Cast):
-        return None
+        kinds = {node.inputs[0].dtype, op.dtype}
+        if not all(dtype.startswith(("float", "bfloat")) for dtype in kinds):
+            return None
+        return chain(node, [] if len(kinds) == 1 else [Convert(op.dtype)], shapes)
     if len(node.outputs) != 1:
         return None
     if isinstance(layer, layers.Layer):
