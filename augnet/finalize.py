@@ -56,8 +56,19 @@ def finalize(output: str) -> dict[str, Any]:
     folder.sweep()  # what workers left that were killed on the way
     manifest = _manifest(folder, run, records)
     folder.write_sealed(names.MANIFEST, manifest)
-    replace(run, times=run.times | {"finished": time.time()}).write(folder)
+    finished = run.times | {"finished": time.time()}
+    replace(run, engines=_engines(folder), times=finished).write(folder)
     return manifest
+
+
+def _engines(folder: OutputFolder) -> dict[str, dict[str, Any]]:
+    """By kind of device, what was chosen; without the way of every operation, which are many."""
+    found = {name.removeprefix("engine-").removesuffix(".json"): name for name in folder.engine_names()}
+    choices = {device: folder.read_json(name) for device, name in found.items()}
+    return {
+        device: {key: part for key, part in choice.items() if key != "paths"}
+        for device, choice in choices.items()
+    }
 
 
 def _records(folder: OutputFolder, run: Run) -> list[UnitRecord]:

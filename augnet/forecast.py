@@ -31,6 +31,7 @@ class Forecast:
         run: as the audit would describe itself.
         stored_bytes: of the Jacobians, before compression.
         batch_size: images per batch.
+        choice: what the engine chose, see engine.tuning.Choice.
         seconds: of reading, decoding and computing all images in one process, by one timed batch; None where
             none of the first batch's images can be read.
         sampled, failing: images tried for that batch, and those of them that would be failures.
@@ -40,6 +41,7 @@ class Forecast:
     run: Run
     stored_bytes: int
     batch_size: int
+    choice: dict[str, Any]
     seconds: float | None
     sampled: int
     failing: int
@@ -80,6 +82,7 @@ def forecast(config: Config) -> Forecast:
         run=run,
         stored_bytes=run.images * stored_bytes(config, spec),
         batch_size=engine.batch_size,
+        choice=engine.choice(),
         seconds=seconds,
         sampled=len(refs),
         failing=len(refs) - len(images),

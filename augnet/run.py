@@ -31,6 +31,8 @@ class Run:
         label_rule: how that was decided, for a person.
         map_pool: side of the blocks of pixels that the dataset maps are kept over.
         versions: of the libraries.
+        engines: what the engine chose on each kind of device, and the error measured of it; empty until the
+            audit has ended. See engine.tuning.Choice.
         times: seconds since the epoch; never part of a result.
     """
 
@@ -46,6 +48,7 @@ class Run:
     label_rule: str
     map_pool: int
     versions: dict[str, str]
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
 
     def write(self, folder: OutputFolder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -75,10 +75,29 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
         "scale": str(run.preprocess["reason"]),
         "labels": f"{len(run.labels)}; {run.label_rule}",
         "batch": f"{found.batch_size} images",
+        **engine_rows(found.choice, run.config.jacobian.precision),
         "time": f"about {readable_seconds(found.seconds)} in one process" if found.seconds else "",
         "failures": failing if found.failing else "",
         "refused": "\n".join(found.refusals),
     }
+
+
+def engine_rows(choice: Mapping[str, Any], precision: str) -> dict[str, str]:
+    """What the engine chose, and the error measured of it."""
+    report = choice["report"]
+    parts = ["rewritten model" if choice["program"] == "rewritten" else "model as it is"]
+    if choice["program"] == "rewritten":
+        parts.append(
+            f"{report['passes']} backward passes per image, {choice['rows_per_pass']} rows at a time"
+        )
+        if "gain" in report:
+            parts.append(f"{report['gain']:.3g} times as fast as the model as it is")
+    if choice["xla"]:
+        parts.append("XLA")
+    if "rewritten" in report:
+        parts.append(f"the rewritten one {report['rewritten']}")
+    error = f"{report['error']:.1e} from the model in {report['error_against']}" if "error" in report else ""
+    return {"engine": "; ".join(parts), "accuracy": "; ".join(filter(None, (precision, error)))}
 
 
 def readable_seconds(seconds: float) -> str:

@@ -16,6 +16,8 @@ from conftest import SIZE, linear_model, small_cnn, write_images
 from PIL import Image
 
 import augnet
+from augnet.engine.backend_tensorflow import has_tensor_float_32
+from augnet.run import Run
 from augnet.storage import names
 from pipeline.main import main
 
@@ -223,6 +225,12 @@ def test_selected_rows_are_rows_of_the_whole(tmp_path, images, cnn_path, rows, s
         (["--store.max_bytes=1000"], 2, ["store.max_bytes", "store.jacobians: none"]),
         (["--jacobian.outputs=[7]"], 2, ["jacobian.outputs", "7"]),
         (["--preprocess.size=[5, 5]"], 2, ["preprocess.size"]),
+        pytest.param(
+            ["--jacobian.precision=tf32"],
+            2,
+            ["jacobian.precision", "NVIDIA", "use float32"],
+            marks=pytest.mark.skipif(has_tensor_float_32(), reason="this device has TensorFloat-32"),
+        ),
     ],
 )
 def test_errors_come_before_work(tmp_path, images, cnn_path, capsys, flags, status, words):
@@ -273,3 +281,29 @@ def test_an_audit_needs_no_cache_of_its_own(tmp_path, images, cnn_path, monkeypa
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert audit(cnn_path, images, tmp_path / "out").counts["audited"] == 40
+
+
+@pytest.mark.parametrize("precision, least, most", [("float32", 0, 1e-5), ("bfloat16", 1e-4, 0.3)])
+def test_run_json_records_what_the_engine_chose(tmp_path, images, cnn_path, precision, least, most):
+    found = audit(cnn_path, images, tmp_path / "out", f"--jacobian.precision={precision}")
+    run = Run.read(found.folder)
+    choice = json.loads((tmp_path / "out" / "engine-cpu.json").read_text())
+    recorded = run.engines["cpu"]
+    assert recorded["program"] == "rewritten" and recorded["report"] == choice["report"]
+    assert {key: choice[key] for key in recorded} == recorded and "batch_size" in recorded
+    assert least <= recorded["report"]["error"] < most
+    before = digests(tmp_path / "out")
+    audit(cnn_path, images, tmp_path / "out", f"--jacobian.precision={precision}")
+    assert digests(tmp_path / "out") == before and Run.read(found.folder).engines == run.engines
+
+
+def test_rows_in_bfloat16_are_stored_as_float32(tmp_path, images):
+    model = linear_model()
+    model.save(tmp_path / "m.keras")
+    found = audit(tmp_path / "m.keras", images, tmp_path / "out", "--jacobian.precision=bfloat16")
+    weights = model.layers[-1].kernel.numpy().T.reshape(3, *SIZE, 3)
+    image_id = found.statistics["image_id"][0].as_py()
+    assert found.jacobian(image_id).dtype == np.float32
+    np.testing.assert_allclose(found.jacobian(image_id), weights, rtol=2**-8)
+    norms = np.linalg.norm(weights.reshape(3, -1), axis=1)
+    np.testing.assert_allclose(found.statistics["row_l2"][0].as_py(), norms, rtol=2**-8)
