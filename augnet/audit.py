@@ -204,6 +204,7 @@ class Auditor:
             border=self.run.config.statistics.border,
             logits=self.engine.spec.space == "logits" or self.engine.spec.activation is None,
             unconnected=self.engine.spec.unconnected,
+            no_gradient=self.engine.spec.no_gradient,
         )
         for key in ("image_id", "uri", "label"):
             columns[key] = [getattr(ref, key) for ref in refs]

@@ -340,6 +340,8 @@ def test_zero_rows_and_unconnected_outputs(rng):
     rows[0], rows[:, 2] = 0, 0
     columns = measure(batch_of(rows, outputs), unconnected=[2])
     assert columns["flags"].to_pylist() == [["zero_gradient"], [], ["zero_gradient", "unconnected"], []]
+    columns = measure(batch_of(rows, outputs), no_gradient=[2])
+    assert columns["flags"].to_pylist() == [["zero_gradient"], [], ["zero_gradient", "no_gradient"], []]
     assert columns["frobenius"][0].as_py() == columns["spectral"][0].as_py() == 0
     nulls = ("gini", "entropy", "border_fraction", "centre_y", "spread", "alignment")
     for name in (*nulls, "stable_rank", "effective_rank", "margin_l2"):

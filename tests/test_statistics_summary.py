@@ -186,7 +186,7 @@ def test_the_summary_is_json_and_adds_up(audit, result):
     assert summary["wrong"] == correct.count(False)
     assert summary["accuracy"] == pytest.approx(correct.count(True) / summary["judged"])
     assert summary["labels"] == {name: audit.table["label"].to_pylist().count(name) for name in LABELS}
-    assert summary["flags"] == {"nan": 0, "inf": 0, "zero_gradient": 0, "unconnected": 0}
+    assert summary["flags"] == {"nan": 0, "inf": 0, "zero_gradient": 0, "unconnected": 0, "no_gradient": 0}
     assert summary["uniform_border_fraction"] == uniform_border_fraction(5, 7, 0.1)
 
 

@@ -175,6 +175,7 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
             border=self._config.statistics.border,
             logits=spec.space == "logits" or spec.activation is None,
             unconnected=spec.unconnected,
+            no_gradient=spec.no_gradient,
         )
         results: list[dict[str, Any]] = pa.table(columns).to_pylist()
         if made.rows is not None:

@@ -18,6 +18,9 @@ OutOfMemory = tf.errors.ResourceExhaustedError
 Unsupported = (tf.errors.OpError, ValueError, TypeError)
 """What an operation raises for a shape, padding or dtype that its kernel does not know."""
 
+Refused = (tf.errors.OpError, LookupError)
+"""What an operation raises for numbers that it does not take, and one whose gradient nobody wrote."""
+
 CACHE_BYTES = 16 * 1024**2
 """About the size of a tensor that a CPU's caches still hold."""
 
@@ -94,6 +97,23 @@ def connected(function: Callable[[Any], Any], images: np.ndarray) -> bool:
         tape.watch(x)
         made = function(x)
     return tape.gradient(made, x) is not None
+
+
+def passes_gradient(
+    function: Callable[..., tuple[Any, ...]], tensors: list[Any]
+) -> tuple[tuple[Any, ...], list[bool]]:
+    """The outputs of a function of several tensors, and whether a gradient flows from them to each tensor."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating])
+        outputs = function(*tensors)
+    ends = [tensor for tensor in outputs if tensor.dtype.is_floating]
+    if not ends:
+        return outputs, [False] * len(tensors)
+    # Random, as the gradient of a sum is zero for a softmax and a normalization.
+    cotangents = [tf.random.stateless_normal(end.shape, (1, 2), dtype=end.dtype) for end in ends]
+    made = tape.gradient(ends, tensors, cotangents)
+    flows = [part is not None and bool(tf.reduce_any(tf.convert_to_tensor(part) != 0)) for part in made]
+    return outputs, flows
 
 
 def rows_of(pull: Pull, cotangents: Any, chunk: int) -> Any:

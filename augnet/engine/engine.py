@@ -55,7 +55,7 @@ class Engine:
         store_dtype, store_channels, store_pool: reduction of the rows handed back (keep | l2 | sum).
         precision: "float32", "float64", "bfloat16" or "tf32" (float32 with TensorFloat-32 products). Rows are
             float32 except in float64. TensorFlow's switch for TensorFloat-32 is one for the process; while
-            the engine works it is as this precision wants it, so engines that work at the same time share one.
+            the engine works it is as this precision wants it, so engines at work at the same time share one.
         batch_size: images per call of the device, or "auto".
         input_size: (height, width) of a model that leaves them open.
         input_scale: d model input / d pixel per channel; rows are multiplied by it.

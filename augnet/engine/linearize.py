@@ -48,7 +48,7 @@ def linearize(nodes: list[Node], starts: dict[Value, Any], paths: Paths) -> Line
             tensors[node.outputs[0]] = made
             pulls.append((node, inputs, _one_output(pull), push))
         else:
-            made, pull = backend.linearize_call(_function_of(node), given)
+            made, pull = backend.linearize_call(function_of(node), given)
             tensors.update(zip(node.outputs, made, strict=True))
             pulls.append((node, inputs, pull, None))
 
@@ -77,7 +77,7 @@ def _one_output(pull: Any) -> Any:
     return lambda given: pull(given[0])
 
 
-def _function_of(node: Node) -> Callable[..., tuple[Any, ...]]:
+def function_of(node: Node) -> Callable[..., tuple[Any, ...]]:
     """The node as a function of its input tensors."""
 
     def function(*tensors: Any) -> tuple[Any, ...]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import keras
 import numpy as np
 
 from augnet.engine import backend_tensorflow
+from augnet.engine.dependence import Dependence, dependence, has_steps
 from augnet.engine.ends import split_end
 from augnet.engine.graph import Graph, Node, choose_output, trace
 from augnet.engine.precision import in_precision
 from augnet.engine.reduce import reduced_function, reduced_graph
 from augnet.errors import ConfigError, ModelError
 
+log = logging.getLogger(__name__)
+
 REBUILT = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
 """The Keras dtype that a model is built with for a precision that float32 layers do not compute in."""
 PROBES = 4
 """Images of noise that a model is tried on: enough to see whether one changes another's outputs."""
+LISTED = 20
+"""Outputs that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class ModelSpec:
         model_rescales: the model itself scales raw pixels (0..255).
         rescale_reason: what was found in the model that says so, or "".
         unconnected: outputs that do not depend on the image.
+        no_gradient: outputs that depend on it only through steps without a gradient (rounding, argmax): their
+            rows are zero, which says nothing of them. Not known, and empty, for a model without a graph.
         row_count: R, rows per image.
         stored_shape: (S, height, width, channel) of the stored rows of an image, after pooling and reduction.
         device: "cpu" or "gpu".
@@ -47,6 +56,7 @@ class ModelSpec:
     model_rescales: bool
     rescale_reason: str = ""
     unconnected: tuple[int, ...] = ()
+    no_gradient: tuple[int, ...] = ()
     row_count: int = 0
     stored_shape: tuple[int, int, int, int] = (0, 0, 0, 0)
     device: str = "cpu"
@@ -146,7 +156,7 @@ def prepare(
         graph = None if graph is None else reduced_graph(graph, outputs.shape, reduce)
         outputs, activation = _evaluate(function, probes), None
     outputs = _flat(outputs)
-    checked = function
+    unconnected, no_gradient = _check(function, graph, probes, outputs)
     if graph is not None and precision == "bfloat16":
         graph = function = in_precision(graph, precision)
     spec = ModelSpec(
@@ -156,7 +166,8 @@ def prepare(
         space="logits" if activation and space == "logits" else "model",
         model_rescales=rescales,
         rescale_reason=reason,
-        unconnected=_check(checked, probes, outputs),
+        unconnected=unconnected,
+        no_gradient=no_gradient,
         device=device_kind(),
     )
 
@@ -298,8 +309,13 @@ def _flat(outputs: np.ndarray) -> np.ndarray:
     return outputs.reshape(len(outputs), outputs.shape[-1])
 
 
-def _check(function: Callable[[Any], Any], probes: np.ndarray, outputs: np.ndarray) -> tuple[int, ...]:
-    """Outputs that do not depend on the image; refuses what has no Jacobian of its own image."""
+def _check(
+    function: Callable[[Any], Any], graph: Graph | None, probes: np.ndarray, outputs: np.ndarray
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Outputs that do not depend on the image, and those that do so only by steps without a gradient.
+
+    Refuses what has no Jacobian of its own image.
+    """
     if not np.isfinite(outputs).all():
         raise ModelError(
             "model: its outputs are not finite on noise images; check its weights and input range"
@@ -315,13 +331,47 @@ def _check(function: Callable[[Any], Any], probes: np.ndarray, outputs: np.ndarr
             "model: an image's outputs change with the other images of its batch, so it has no Jacobian of "
             "its own; use a model whose samples are independent at inference"
         )
-    if not backend_tensorflow.connected(function, probes[:1]):
+    constant = np.ptp(outputs, axis=0) == 0
+    found = _dependence(graph, probes[0], constant)
+    if found is None:
+        flows = backend_tensorflow.connected(function, probes[:1])
+        found = Dependence(~constant, np.full(len(constant), flows))
+    connected = found.connected | ~constant
+    if not connected.any():
+        raise ModelError("model: no output depends on the image; choose another output (model.output)")
+    if not (connected & found.differentiable).any():
         raise ModelError(
             "model: no gradient flows from its outputs to the image; it holds a step that has none "
             "(rounding, argmax, a cast to integers), so cut the model before it"
         )
-    spread = np.ptp(outputs, axis=0)
-    unconnected = np.flatnonzero(spread == 0)
-    if len(unconnected) == outputs.shape[1]:
-        raise ModelError("model: no output depends on the image; choose another output (model.output)")
-    return tuple(int(index) for index in unconnected)
+    stepped = np.flatnonzero(connected & ~found.differentiable).tolist()
+    if stepped:
+        _warn_once(
+            f"model: outputs {_listed(stepped)} depend on the image only through steps without a gradient "
+            "(rounding, argmax, a cast to integers); their rows are zero, which says nothing of them"
+        )
+    return tuple(np.flatnonzero(~connected).tolist()), tuple(stepped)
+
+
+def _dependence(graph: Graph | None, image: np.ndarray, constant: np.ndarray) -> Dependence | None:
+    """How the outputs depend on the image, looked into only where something is odd; None where unknown."""
+    if graph is None:
+        return None
+    try:
+        if constant.any() or has_steps(graph, image):
+            return dependence(graph, image)
+    except backend_tensorflow.Refused as error:
+        log.debug("engine: how outputs depend on the image is told by noise alone (%s)", error)
+        return None
+    return Dependence(~constant, ~constant)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """A process may look at a model several times."""
+    log.warning(message)
+
+
+def _listed(outputs: list[int]) -> str:
+    shown = ", ".join(map(str, outputs[:LISTED]))
+    return shown if len(outputs) <= LISTED else f"{shown}, ... ({len(outputs)} in all)"

@@ -19,12 +19,14 @@ from augnet.statistics.decision import task_of as task_of
 from augnet.statistics.focus import map_statistics, ratio
 from augnet.storage import schema
 
-FLAGS = ("nan", "inf", "zero_gradient", "unconnected")
+FLAGS = ("nan", "inf", "zero_gradient", "unconnected", "no_gradient")
 """What can be wrong with an image's Jacobian.
 
 nan, inf: an output or a selected row holds such a value; every statistic of the Jacobian is null.
-zero_gradient: a selected row is exactly zero. The row of an unconnected output counts only when predicted.
+zero_gradient: a selected row is exactly zero. The row of an output of the next two kinds counts only when
+    predicted.
 unconnected: the predicted output does not depend on the image at all.
+no_gradient: it depends on the image only through steps without a gradient, such as rounding.
 """
 
 
@@ -36,6 +38,7 @@ def image_statistics(
     border: float,
     logits: bool = True,
     unconnected: Collection[int] = (),
+    no_gradient: Collection[int] = (),
 ) -> dict[str, pa.Array]:
     """The columns of `schema.STATISTICS` that are measured: all but identity, label text and file.
 
@@ -50,6 +53,7 @@ def image_statistics(
         logits: whether outputs and rows are those before a softmax or sigmoid. When they are not,
             loss_gradient_l2 is null: it needs the rows of the logits.
         unconnected: outputs that do not depend on the input, found once for the model.
+        no_gradient: outputs that do so only through steps without a gradient, likewise.
 
     Returns:
         Column name -> Arrow array of n values, of the schema's type; null where it is not known.
@@ -79,8 +83,10 @@ def image_statistics(
     flags = {
         "nan": nan,
         "inf": inf,
-        "zero_gradient": usable & _has_zero_row(batch.selected, squared, predicted, unconnected),
+        "zero_gradient": usable
+        & _has_zero_row(batch.selected, squared, predicted, {*unconnected, *no_gradient}),
         "unconnected": has_row & np.isin(predicted, list(unconnected)),
+        "no_gradient": has_row & np.isin(predicted, list(no_gradient)),
     }
     columns = {
         "predicted": _integers(chosen, chosen >= 0),
@@ -162,9 +168,9 @@ def _finite(batch: JacobianBatch, has_row: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _has_zero_row(
-    selected: np.ndarray, squared: np.ndarray, predicted: np.ndarray, unconnected: Collection[int]
+    selected: np.ndarray, squared: np.ndarray, predicted: np.ndarray, zero: Collection[int]
 ) -> np.ndarray:
-    expected = np.isin(selected, list(unconnected)) & (selected != predicted[:, None])
+    expected = np.isin(selected, list(zero)) & (selected != predicted[:, None])
     return ((squared == 0) & ~expected).any(axis=1)
 
 
