@@ -2,8 +2,8 @@
 
 Values alone cannot tell: an output may be constant on a few images because its ReLU is dead there, and the
 row of an output that is rounded is zero as if it did not matter. So every operation of the graph is tried by
-itself, on random inputs of many sizes and both signs in place of what the images make of it: what stays the same
-under all of them does not depend on its input.
+itself, on random inputs of many sizes and both signs in place of what the images make of it: what stays the
+same under all of them does not depend on its input.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def dependence(graph: Graph, image: np.ndarray) -> Dependence:
     """
     free = _Sweep(image)
     connected = free.run(graph)
+    if all(map(all, free.passes.values())):
+        return Dependence(connected, connected)
     held = [_Sweep(image, free.passes, free.changing, turned).run(graph) for turned in (False, True)]
     return Dependence(connected, held[0] | held[1])
 
@@ -133,8 +135,9 @@ class _Sweep:
         return backend.constant(np.where(changes, array if kind == "b" else noise, held), tensor.dtype)
 
     def _random(self, like: np.ndarray) -> np.ndarray:
-        noise = self._rng.normal(size=like.shape[1:])
-        return np.stack([sign * size * noise for size in SIZES for sign in (1, -1)])
+        noise = self._rng.standard_normal(like.shape[1:], np.float32)
+        factors = np.array([sign * size for size in SIZES for sign in (1, -1)], np.float32)
+        return factors.reshape(-1, *(1,) * noise.ndim) * noise
 
 
 def _is_batch(array: np.ndarray) -> bool:
@@ -143,7 +146,9 @@ def _is_batch(array: np.ndarray) -> bool:
 
 def _changes(array: np.ndarray) -> np.ndarray:
     """Whether each element of (image, ...) differs between images; a NaN does."""
-    wide = array.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        same = np.abs(wide - wide[:1]) <= SAME * np.maximum(np.abs(wide), np.abs(wide[:1]))
+    if array.dtype.kind != "f":
+        return np.any(array[1:] != array[:1], axis=0)
+    first, others = array[:1], array[1:]
+    with np.errstate(invalid="ignore", over="ignore"):
+        same = np.abs(others - first) <= SAME * np.maximum(np.abs(others), np.abs(first))
     return np.logical_not(same.all(axis=0))
