@@ -2,25 +2,281 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Rows of the first call's check that samples do not influence each other. A layer that mixes samples mixes
-# them in every output behind it, so a few rows are enough.
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine import memory
+from augnet.engine.graph import Graph, trace
+from augnet.engine.precision import computes_in, in_precision
+from augnet.engine.program import Plain, rewritten
+from augnet.engine.spec import probe_images
+from augnet.engine.tuning import Choice, FixedPaths, Problem, choose
+from augnet.errors import ModelError
+
+log = logging.getLogger(__name__)
+
 CHECKED_ROWS = 8
+"""Rows of the first call's check that samples do not influence each other. A layer that mixes samples mixes
+them in every output behind it, so a few rows are enough."""
+TUNING_SECONDS = 2.0
+"""About how long ways to compute may be timed at the first call; for a small model none is."""
+MOST_FUNCTIONS = 8
+"""Functions of rules that are kept compiled; what else comes is done by the tape."""
+WEIGHTS_BYTES = 2**30
+"""Of the copies of the weights in those functions, about three in each."""
+BATCH_ELEMENTS = 2**23
+"""Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
+
+UNRULED = (*backend.Unsupported, ModelError, ArithmeticError, AttributeError, LookupError, RuntimeError)
+"""What comes of a model that the rules cannot be applied to."""
+
+Blocks = tuple[list[list[Any]], list[tuple[int, ...]]]
+"""(batch, rows, inputs...) per output and input, and the shape (batch, ...) of every output."""
 
 
 class Program:
-    """The compiled Jacobian of one model: one trace serves every batch size and every choice of rows.
+    """The Jacobian of one model: by the engine's derivative rules where they apply, elsewhere by a tape.
+
+    The rules are faster (docs/ENGINE.md), but are compiled for one batch size and hold copies of the weights.
+    They are compiled for the first batch of all, and after that for what comes a second time. What comes
+    once, such as a last smaller batch or the weights between two training steps, is done by the tape, which
+    serves every batch size and refers to the model's variables. Before every batch the copies are compared
+    with the variables, bit for bit, so that both describe the weights of the moment.
+
+    It is an object of its own, which neither Keras nor TensorFlow tracks, so that a model with a program is
+    saved, exported and pickled like one without. Threads may share it.
+
+    Attributes:
+        tape: the program that serves every model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.tape = TapeProgram(model)
+        self._model = model
+        self._lock = threading.Lock()
+        self._ruled = True
+        self._weights: list[np.ndarray] | None = None
+        self._seen: set[Any] = set()
+        self._programs: dict[Any, RuledProgram] = {}
+        self._choices: dict[Any, Choice] = {}
+
+    def __call__(self, arrays: list[Any], rows: np.ndarray | None = None) -> Blocks:
+        """The Jacobian of one batch.
+
+        Args:
+            arrays: (batch, inputs...) per input.
+            rows: numbers of the values of every flattened output; None for all.
+        """
+        compute = self._by_rules(arrays[0], rows) if self._ruled else None
+        if compute is not None:
+            try:
+                made = compute()
+                log.debug("augnet: Jacobian of %d samples by rules", len(arrays[0]))
+                return made
+            except tf.errors.OpError as error:  # out of memory, or a NaN that arose inside the model
+                log.debug("augnet: the rules failed: %s", error)
+        log.debug("augnet: Jacobian of %d samples by a tape", len(arrays[0]))
+        return self.tape(arrays, rows)
+
+    def _by_rules(self, array: Any, rows: np.ndarray | None) -> Callable[[], Blocks] | None:
+        """What computes the batch by rules; None where the tape has to."""
+        key = tuple(array.shape[1:]), None if rows is None else len(rows)
+        with self._lock:
+            try:
+                may_compile = self._again((key, len(array))) and self._has_room()
+                program = self._programs.get(key)
+                if program is None and may_compile:
+                    program = RuledProgram(self._model, *key, len(array), self._choices.get(key))
+                    self._programs[key], self._choices[key] = program, program.choice
+                size = None if program is None else program.size_for(len(array), may_compile)
+            except UNRULED as error:
+                log.debug("augnet: no rules for %r: %s: %s", self._model.name, type(error).__name__, error)
+                self._ruled = False
+                self._programs.clear()
+                return None
+        return None if program is None or size is None else lambda: program(array, rows, size)
+
+    def _again(self, request: Any) -> bool:
+        """Whether this was asked for before with these weights; or it is the first request of all."""
+        first = self._weights is None
+        if self._weights is None or not _equal(self._weights, self._model.weights):
+            self._weights = [backend.values_of(variable).copy() for variable in self._model.weights]
+            self._seen.clear()
+            self._programs.clear()
+        again = first or request in self._seen
+        self._seen.add(request)
+        return again
+
+    def _has_room(self) -> bool:
+        held = sum(max(1, len(program.functions)) for program in self._programs.values())
+        size = 3 * sum(array.nbytes for array in self._weights or ())
+        return held < MOST_FUNCTIONS and (held + 1) * size <= WEIGHTS_BYTES
+
+
+class RuledProgram:
+    """The Jacobian by derivative rules, for samples of one shape, a number of rows and the present weights.
+
+    Args:
+        shape: of a sample.
+        row_count: rows of every sample; None for all.
+        size: samples of the batch that it is first made for.
+        choice: that of an earlier program of the same model, shape and number of rows.
+
+    Raises:
+        ModelError: the model is none that every operation has a rule for, or rules and tape disagree.
+
+    Attributes:
+        choice: what was chosen by timing.
+        functions: compiled, by their batch size.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        shape: tuple[int, ...],
+        row_count: int | None,
+        size: int,
+        choice: Choice | None = None,
+    ):
+        graph = _graph(model)
+        outputs = tuple(model.outputs[0].shape[1:])
+        self._outputs = model.compute_output_shape((1, *shape))[1:] if None in outputs else outputs
+        self._shape, self._dtype = shape, graph.input.dtype
+        count = math.prod(self._outputs)
+        if not math.prod(shape) or not count:
+            raise ModelError("nothing to differentiate")
+        self._row_count = row_count or count
+        self._rewritten = rewritten(graph, shape, self._dtype, self._row_count)
+        if not self._rewritten.ruled:
+            raise ModelError(f"only some have rules: {self._rewritten.summary}")
+        self._memory = memory.default_budget()
+        # The rows and their cotangents, and as many again for what is made of them on the way.
+        row_bytes = np.dtype(self._dtype).itemsize * (math.prod(shape) + count)
+        fitting = self._memory // (8 * self._row_count * row_bytes)
+        self._largest = min(fitting, max(1, BATCH_ELEMENTS // self._rewritten.widest))
+        self.choice = choice or self._chosen(model, graph, max(1, min(size, self._largest)))
+        if self.choice.program == "plain":
+            raise ModelError(f"the tape is better: {self.choice.report}")
+        self.functions: dict[int, Callable[..., Any]] = {}
+
+    def _chosen(self, model: keras.Model, graph: Graph, size: int) -> Choice:
+        """How to compute: compared with the model itself on noise, and for a larger model timed."""
+        own = self._rewritten
+
+        def flat(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            return lambda x: tf.reshape(function(x), (x.shape[0], own.output_count))
+
+        problem = Problem(
+            plain=Plain(flat(lambda x: model(x, training=False))),
+            rewritten=own,
+            oracle=None
+            if self._dtype == "float64"
+            else lambda: (Plain(flat(in_precision(graph, "float64"))), own),
+            images=probe_images(self._shape, False, self._dtype),
+            output_count=own.output_count,
+            row_count=self._row_count,
+            batch_size=size,
+            widest=own.widest,
+            work=own.work,
+            memory_bytes=self._memory,
+        )
+        return choose(problem, TUNING_SECONDS)
+
+    def size_for(self, count: int, may_compile: bool) -> int | None:
+        """The batch size of a compiled function that serves so many samples; None where there is none.
+
+        More samples than fit are done in equal parts.
+        """
+        if not self._largest:
+            return None
+        part = math.ceil(count / math.ceil(count / self._largest))
+        size = min((size for size in self.functions if part <= size <= 2 * part), default=None)
+        if size is None and may_compile:
+            size = part
+            self.functions[size] = self._compiled(size)
+        return size
+
+    def _compiled(self, size: int) -> Callable[..., Any]:
+        """Samples (size, inputs...) and row numbers (row,) -> rows (size, row, inputs...)."""
+        own, chosen, paths = self._rewritten, self.choice, FixedPaths(self.choice.paths)
+        chunk = max(1, chosen.rows_per_pass * chosen.batch_size // size)
+
+        def jacobian(x: Any, numbers: Any) -> Any:
+            finite = tf.reduce_all(tf.math.is_finite(tf.reshape(x, (size, -1))), axis=1)
+
+            def cotangents(outputs: Any) -> Any:
+                one_hot = tf.one_hot(numbers, own.output_count, dtype=outputs.dtype)
+                return tf.broadcast_to(one_hot[:, None], (self._row_count, *outputs.shape))
+
+            def rows(x: Any) -> Any:
+                return own.rows(x, cotangents, chunk, paths)[1]
+
+            # A NaN could spoil more than its own sample: an operation may refuse it.
+            safe = tf.where(tf.reshape(finite, (size, *[1] * len(self._shape))), x, tf.zeros_like(x))
+            made = (backend.fused(rows) if chosen.xla else rows)(safe)
+            nothing = tf.where(finite, tf.zeros((), x.dtype), tf.constant(math.nan, x.dtype))
+            return tf.reshape(made + nothing[:, None, None], (size, self._row_count, *self._shape))
+
+        return backend.compiled(jacobian, [((size, *self._shape), self._dtype), ((self._row_count,), "int32")])
+
+    def __call__(self, array: Any, rows: np.ndarray | None, size: int) -> Blocks:
+        """The Jacobian of a batch, `size` samples at a time."""
+        x = tf.cast(tf.convert_to_tensor(array), self._dtype)
+        numbers = tf.constant(np.arange(self._row_count) if rows is None else rows, tf.int32)
+        blocks = []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            missing = size - len(part)
+            if missing:
+                part = tf.concat([part, tf.repeat(part[-1:], missing, axis=0)], axis=0)
+            made = self.functions[size](part, numbers)
+            blocks.append(made[: size - missing] if missing else made)
+        block = blocks[0] if len(blocks) == 1 else tf.concat(blocks, axis=0)
+        return [[block]], [(len(x), *self._outputs)]
+
+
+def _graph(model: keras.Model) -> Graph:
+    """The flat graph of a model of one input and one output that computes in one precision."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError("several inputs or outputs")
+    dtype = model.inputs[0].dtype
+    if dtype not in ("float32", "float64") or model.outputs[0].dtype != dtype:
+        raise ModelError(f"from {dtype} to {model.outputs[0].dtype}")
+    graph = trace(model)
+    if graph is None:
+        raise ModelError("no graph")
+    if not all(computes_in(node, dtype) for node in graph.nodes):
+        raise ModelError("several precisions")
+    return graph
+
+
+def _equal(arrays: list[np.ndarray], variables: list[Any]) -> bool:
+    """Whether the variables hold these values, bit for bit: a NaN equals itself."""
+
+    def same(array: np.ndarray, now: np.ndarray) -> bool:
+        if (array.shape, array.dtype) != (now.shape, now.dtype):
+            return False
+        bits = f"u{array.itemsize}"
+        return np.array_equal(array.view(bits), now.view(bits))
+
+    return len(arrays) == len(variables) and all(
+        same(array, backend.values_of(variable)) for array, variable in zip(arrays, variables, strict=True)
+    )
+
+
+class TapeProgram:
+    """The Jacobian of any model by a tape: one trace serves every batch size and every choice of rows.
 
     One forward pass on a tape, then one backward pass per row in a loop. The trace refers to the model's
-    variables, so it sees what training changes. It is an object of its own, which neither Keras nor
-    TensorFlow tracks, so that a model with a program is saved, exported and pickled like one without.
+    variables, so it sees what training changes.
     """
 
     def __init__(self, model: keras.Model):
@@ -49,16 +305,13 @@ class Program:
 
     def __call__(
         self, arrays: list[Any], rows: np.ndarray | None = None, share: np.ndarray | None = None
-    ) -> tuple[list[list[Any]], list[tuple[int, ...]]]:
+    ) -> Blocks:
         """The Jacobian of one batch.
 
         Args:
             arrays: (batch, inputs...) per input.
             rows: numbers of the values of every flattened output; None for all.
             share: (batch,) how much each sample's outputs count; None for 1.
-
-        Returns:
-            (batch, rows, inputs...) per output and input, and the shape (batch, ...) of every output.
         """
         inputs = [
             tf.cast(tf.convert_to_tensor(array), spec.dtype)
@@ -103,7 +356,9 @@ def _rows(tape: Any, inputs: list[Any], flat: Any, rows: Any, share: Any, finite
         ]
 
     kinds = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
-    stacks = tf.map_fn(one, rows, fn_output_signature=kinds, parallel_iterations=1)
+    stacks = tf.map_fn(
+        one, rows, fn_output_signature=kinds, parallel_iterations=backend.passes_at_once()
+    )
     return [tf.transpose(stack, [1, 0, *range(2, len(stack.shape))]) for stack in stacks]
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from augnet.jacobian import Program, fill
+from augnet.jacobian import Program, TapeProgram, fill
 
 
 @keras.saving.register_keras_serializable(package="augnet")
@@ -218,14 +218,14 @@ class AugNet(keras.Model):
             )
         return rows.reshape(-1).astype(np.int32)
 
-    def _compiled(self, arrays: list[Any]) -> Program:
+    def _compiled(self, arrays: list[Any]) -> Program | TapeProgram:
         """The program, built at the first call, which also checks that samples do not mix."""
         if self._program is None:
             program = Program(self)
-            if len(arrays[0]):
-                program.refuse_mixed_samples(arrays)
-                self._program = program
-            return program
+            if not len(arrays[0]):
+                return program.tape
+            program.tape.refuse_mixed_samples(arrays)
+            self._program = program
         return self._program
 
 

@@ -216,6 +216,11 @@ def constant(array: np.ndarray, dtype: Any) -> Any:
         return tf.constant(np.asarray(array), dtype=dtype)
 
 
+def values_of(variable: Any) -> np.ndarray:
+    """A variable's values; on a CPU its own memory, not a copy."""
+    return np.asarray(tf.convert_to_tensor(getattr(variable, "value", variable)))
+
+
 def conv2d(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:
     return tf.nn.conv2d(
         x, kernel, list(strides), _padding(padding, x, kernel, strides, dilation), dilations=dilation

@@ -24,7 +24,7 @@ def in_precision(graph: Graph, dtype: str) -> Graph:
     Raises:
         ModelError: a layer cannot be made again from its configuration.
     """
-    if all(_computes_in(node, dtype) for node in graph.nodes) and graph.input.dtype == dtype:
+    if all(computes_in(node, dtype) for node in graph.nodes) and graph.input.dtype == dtype:
         return graph
     if dtype == "bfloat16":
         return _between_casts(_retyped(graph, dtype), "float32")
@@ -59,7 +59,8 @@ def _retyped(graph: Graph, dtype: str) -> Graph:
     return Graph(retyped(graph.input), retyped(graph.output), nodes)
 
 
-def _computes_in(node: Node, dtype: str) -> bool:
+def computes_in(node: Node, dtype: str) -> bool:
+    """Whether all that the node does with floats is done in dtype."""
     op = node.op
     if isinstance(op, Cast):
         return not op.dtype.startswith(("float", "bfloat")) or op.dtype == dtype

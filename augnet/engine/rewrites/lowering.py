@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from augnet.engine.backend_tensorflow import values_of
 from augnet.engine.ends import WithoutActivation
 from augnet.engine.graph import Cast, Graph, Inference, Node, Value
 from augnet.engine.rules.attention import Attention, LayerNorm, Softmax
@@ -133,7 +134,7 @@ def activation_rule(function: Any) -> list[Any] | None:
 
 
 def weights_of(variable: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable))
+    return values_of(variable).copy()
 
 
 def _bias(layer: Any) -> np.ndarray | None:
