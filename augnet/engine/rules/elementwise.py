@@ -31,7 +31,10 @@ class Elementwise:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """ReLU and its kin: slope `below` under zero, 1 above, 0 beyond `ceiling` and, as in tf.nn.relu, at 0."""
+    """ReLU and its kin: slope `below` under zero, 1 above, 0 beyond `ceiling` and, as in tf.nn.relu, at 0.
+
+    At the ceiling it is what TensorFlow's operation has there: 0 of tf.nn.relu6, 1 of tf.clip_by_value.
+    """
 
     below: float = 0.0
     ceiling: float | None = None
@@ -47,7 +50,11 @@ class Clip:
         made = self(x)
         # From the output, so that TensorFlow may fuse the convolution before it with the ReLU; by sign,
         # which takes a third of the time of a comparison and a cast.
-        inside = made if self.ceiling is None else made * (self.ceiling - made)
+        inside = made
+        if self.ceiling == 6:
+            inside = made * (6 - made)
+        elif self.ceiling is not None:
+            inside = made * ops.cast(x <= self.ceiling, made.dtype)
         if self.below:
             inside = ops.relu(inside)
         slope = ops.sign(inside)
