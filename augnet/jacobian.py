@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from augnet.engine.graph import Graph, trace
 from augnet.engine.precision import computes_in, in_precision
 from augnet.engine.program import Plain, rewritten
 from augnet.engine.spec import probe_images
-from augnet.engine.tuning import Choice, FixedPaths, Problem, choose
+from augnet.engine.tuning import FixedPaths, Problem, choose
 from augnet.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -26,12 +27,15 @@ log = logging.getLogger(__name__)
 CHECKED_ROWS = 8
 """Rows of the first call's check that samples do not influence each other. A layer that mixes samples mixes
 them in every output behind it, so a few rows are enough."""
-TUNING_SECONDS = 2.0
-"""About how long ways to compute may be timed at the first call; for a small model none is."""
 MOST_FUNCTIONS = 8
 """Functions of rules that are kept compiled; what else comes is done by the tape."""
 WEIGHTS_BYTES = 2**30
 """Of the copies of the weights in those functions, about three in each."""
+MANY_NODES = 64
+"""Operations of a model up to which rules are made within seconds, and at once."""
+NODE_SECONDS = 0.2
+"""About how long making and checking rules takes per operation of a larger model (MobileNetV2: 7 s, ResNet50:
+50 s). They are made once the tape has taken as long: a few calls do not wait for what does not pay."""
 BATCH_ELEMENTS = 2**23
 """Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
 
@@ -63,10 +67,12 @@ class Program:
         self._model = model
         self._lock = threading.Lock()
         self._ruled = True
+        self._graph: Graph | None = None
+        self._tape_seconds = 0.0
         self._weights: list[np.ndarray] | None = None
         self._seen: set[Any] = set()
         self._programs: dict[Any, RuledProgram] = {}
-        self._choices: dict[Any, Choice] = {}
+        self._checked: set[Any] = set()
 
     def __call__(self, arrays: list[Any], rows: np.ndarray | None = None) -> Blocks:
         """The Jacobian of one batch.
@@ -84,18 +90,25 @@ class Program:
             except tf.errors.OpError as error:  # out of memory, or a NaN that arose inside the model
                 log.debug("augnet: the rules failed: %s", error)
         log.debug("augnet: Jacobian of %d samples by a tape", len(arrays[0]))
-        return self.tape(arrays, rows)
+        start = time.monotonic()
+        blocks = self.tape(arrays, rows)
+        self._tape_seconds += time.monotonic() - start
+        return blocks
 
     def _by_rules(self, array: Any, rows: np.ndarray | None) -> Callable[[], Blocks] | None:
         """What computes the batch by rules; None where the tape has to."""
         key = tuple(array.shape[1:]), None if rows is None else len(rows)
         with self._lock:
             try:
-                may_compile = self._again((key, len(array))) and self._has_room()
+                self._graph = self._graph or _graph(self._model)
+                may_compile = self._again((key, len(array))) and self._has_room() and self._pays(self._graph)
                 program = self._programs.get(key)
                 if program is None and may_compile:
-                    program = RuledProgram(self._model, *key, len(array), self._choices.get(key))
-                    self._programs[key], self._choices[key] = program, program.choice
+                    program = RuledProgram(self._model, self._graph, *key)
+                    if key not in self._checked:
+                        program.check(self._model)
+                        self._checked.add(key)
+                    self._programs[key] = program
                 size = None if program is None else program.size_for(len(array), may_compile)
             except UNRULED as error:
                 log.debug("augnet: no rules for %r: %s: %s", self._model.name, type(error).__name__, error)
@@ -111,9 +124,13 @@ class Program:
             self._weights = [backend.values_of(variable).copy() for variable in self._model.weights]
             self._seen.clear()
             self._programs.clear()
+            self._tape_seconds = 0.0
         again = first or request in self._seen
         self._seen.add(request)
         return again
+
+    def _pays(self, graph: Graph) -> bool:
+        return len(graph.nodes) <= MANY_NODES or self._tape_seconds >= NODE_SECONDS * len(graph.nodes)
 
     def _has_room(self) -> bool:
         held = sum(max(1, len(program.functions)) for program in self._programs.values())
@@ -125,31 +142,21 @@ class RuledProgram:
     """The Jacobian by derivative rules, for samples of one shape, a number of rows and the present weights.
 
     Args:
+        graph: the model's.
         shape: of a sample.
         row_count: rows of every sample; None for all.
-        size: samples of the batch that it is first made for.
-        choice: that of an earlier program of the same model, shape and number of rows.
 
     Raises:
-        ModelError: the model is none that every operation has a rule for, or rules and tape disagree.
+        ModelError: not every operation of the model has a rule.
 
     Attributes:
-        choice: what was chosen by timing.
         functions: compiled, by their batch size.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        shape: tuple[int, ...],
-        row_count: int | None,
-        size: int,
-        choice: Choice | None = None,
-    ):
-        graph = _graph(model)
+    def __init__(self, model: keras.Model, graph: Graph, shape: tuple[int, ...], row_count: int | None):
         outputs = tuple(model.outputs[0].shape[1:])
         self._outputs = model.compute_output_shape((1, *shape))[1:] if None in outputs else outputs
-        self._shape, self._dtype = shape, graph.input.dtype
+        self._graph, self._shape, self._dtype = graph, shape, graph.input.dtype
         count = math.prod(self._outputs)
         if not math.prod(shape) or not count:
             raise ModelError("nothing to differentiate")
@@ -162,33 +169,37 @@ class RuledProgram:
         row_bytes = np.dtype(self._dtype).itemsize * (math.prod(shape) + count)
         fitting = self._memory // (8 * self._row_count * row_bytes)
         self._largest = min(fitting, max(1, BATCH_ELEMENTS // self._rewritten.widest))
-        self.choice = choice or self._chosen(model, graph, max(1, min(size, self._largest)))
-        if self.choice.program == "plain":
-            raise ModelError(f"the tape is better: {self.choice.report}")
         self.functions: dict[int, Callable[..., Any]] = {}
 
-    def _chosen(self, model: keras.Model, graph: Graph, size: int) -> Choice:
-        """How to compute: compared with the model itself on noise, and for a larger model timed."""
-        own = self._rewritten
+    def check(self, model: keras.Model) -> None:
+        """Compare the rules with a tape over the model itself, on noise.
+
+        Nothing is timed: AugNet's first call is to be quick, and the ways that timing finds are hardly faster
+        than the likeliest ones.
+
+        Raises:
+            ModelError: they differ.
+        """
+        own, graph = self._rewritten, self._graph
 
         def flat(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return lambda x: tf.reshape(function(x), (x.shape[0], own.output_count))
 
+        images = probe_images(self._shape, False, self._dtype)
         problem = Problem(
             plain=Plain(flat(lambda x: model(x, training=False))),
             rewritten=own,
-            oracle=None
-            if self._dtype == "float64"
-            else lambda: (Plain(flat(in_precision(graph, "float64"))), own),
-            images=probe_images(self._shape, False, self._dtype),
+            oracle=lambda: (Plain(flat(in_precision(graph, "float64"))), own),
+            images=images,
             output_count=own.output_count,
             row_count=self._row_count,
-            batch_size=size,
+            batch_size=max(1, min(len(images), self._largest)),
             widest=own.widest,
             work=own.work,
             memory_bytes=self._memory,
         )
-        return choose(problem, TUNING_SECONDS)
+        if choose(problem, seconds=0).program == "plain":
+            raise ModelError("rules and tape disagree")
 
     def size_for(self, count: int, may_compile: bool) -> int | None:
         """The batch size of a compiled function that serves so many samples; None where there is none.
@@ -206,8 +217,8 @@ class RuledProgram:
 
     def _compiled(self, size: int) -> Callable[..., Any]:
         """Samples (size, inputs...) and row numbers (row,) -> rows (size, row, inputs...)."""
-        own, chosen, paths = self._rewritten, self.choice, FixedPaths(self.choice.paths)
-        chunk = max(1, chosen.rows_per_pass * chosen.batch_size // size)
+        own = self._rewritten
+        chunk = max(1, backend.CACHE_BYTES // (size * own.widest * np.dtype(self._dtype).itemsize))
 
         def jacobian(x: Any, numbers: Any) -> Any:
             finite = tf.reduce_all(tf.math.is_finite(tf.reshape(x, (size, -1))), axis=1)
@@ -216,16 +227,15 @@ class RuledProgram:
                 one_hot = tf.one_hot(numbers, own.output_count, dtype=outputs.dtype)
                 return tf.broadcast_to(one_hot[:, None], (self._row_count, *outputs.shape))
 
-            def rows(x: Any) -> Any:
-                return own.rows(x, cotangents, chunk, paths)[1]
-
             # A NaN could spoil more than its own sample: an operation may refuse it.
             safe = tf.where(tf.reshape(finite, (size, *[1] * len(self._shape))), x, tf.zeros_like(x))
-            made = (backend.fused(rows) if chosen.xla else rows)(safe)
+            _, made = own.rows(safe, cotangents, chunk, FixedPaths())
             nothing = tf.where(finite, tf.zeros((), x.dtype), tf.constant(math.nan, x.dtype))
             return tf.reshape(made + nothing[:, None, None], (size, self._row_count, *self._shape))
 
-        return backend.compiled(jacobian, [((size, *self._shape), self._dtype), ((self._row_count,), "int32")])
+        return backend.compiled(
+            jacobian, [((size, *self._shape), self._dtype), ((self._row_count,), "int32")]
+        )
 
     def __call__(self, array: Any, rows: np.ndarray | None, size: int) -> Blocks:
         """The Jacobian of a batch, `size` samples at a time."""
@@ -356,9 +366,7 @@ def _rows(tape: Any, inputs: list[Any], flat: Any, rows: Any, share: Any, finite
         ]
 
     kinds = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
-    stacks = tf.map_fn(
-        one, rows, fn_output_signature=kinds, parallel_iterations=backend.passes_at_once()
-    )
+    stacks = tf.map_fn(one, rows, fn_output_signature=kinds, parallel_iterations=backend.passes_at_once())
     return [tf.transpose(stack, [1, 0, *range(2, len(stack.shape))]) for stack in stacks]
 
 

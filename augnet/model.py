@@ -24,7 +24,12 @@ class AugNet(keras.Model):
         model = AugNet.from_model(trained)
 
     It is compiled, fitted, saved and loaded as any other. The Jacobian always describes the weights of the
-    moment: nothing is kept from one call to the next but the compiled program.
+    moment: what is compiled at one call and kept for the next is compared with them.
+
+    Where every operation has a derivative rule (docs/ENGINE.md) the Jacobian is computed by rules, several
+    times as fast as by a tape: from the first call on, and again from the second call after the weights
+    changed. Other models, several inputs or outputs and mixed precision are computed by a tape. The two agree
+    to rounding.
 
     Inference mode: Dropout is off and BatchNormalization uses its moving statistics, always.
 

@@ -218,7 +218,7 @@ def constant(array: np.ndarray, dtype: Any) -> Any:
 
 def values_of(variable: Any) -> np.ndarray:
     """A variable's values; on a CPU its own memory, not a copy."""
-    return np.asarray(tf.convert_to_tensor(getattr(variable, "value", variable)))
+    return np.asarray(tf.convert_to_tensor(variable))
 
 
 def conv2d(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:

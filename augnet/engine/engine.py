@@ -23,7 +23,7 @@ from augnet.engine.precision import in_precision
 from augnet.engine.program import Plain, Rewritten, rewritten
 from augnet.engine.selection import check_outputs, position, row_count, select, stored_shape
 from augnet.engine.spec import prepare, probe_images
-from augnet.engine.tuning import Choice, FixedPaths, Problem, choose
+from augnet.engine.tuning import DISAGREES, Choice, FixedPaths, Problem, choose
 from augnet.errors import AuditError
 
 log = logging.getLogger(__name__)
@@ -163,6 +163,8 @@ class Engine:
                 rounding=ROUNDING.get(self.precision, 0.0),
             )
             self._choice = choose(problem, self._tuning_seconds)
+            if self._choice.report.get("rewritten") == DISAGREES:
+                log.warning("engine: the rewritten model %s; going the plain way", DISAGREES)
         return self._choice
 
     def _float64_programs(self) -> tuple[Plain, Rewritten]:
