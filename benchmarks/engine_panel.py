@@ -76,10 +76,10 @@ def application(name: str, classes: int = 10, **options) -> Callable[[], keras.M
 PANEL: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
     "tutorial256": (tutorial256, (1, 4)),
     "small CNN 64x64": (small_cnn, (8, 32)),
-    "MobileNetV2": (application("MobileNetV2"), (1, 4)),
+    "MobileNetV2": (application("MobileNetV2"), (1, 8)),
     "MobileNetV2 0.35, 1000 outputs": (application("MobileNetV2", 1000, alpha=0.35), (1,)),
-    "ResNet50": (application("ResNet50"), (1, 2)),
-    "EfficientNetB0": (application("EfficientNetB0"), (1, 4)),
+    "ResNet50": (application("ResNet50"), (1, 8)),
+    "EfficientNetB0": (application("EfficientNetB0"), (1, 8)),
     "ViT 96x96": (vit, (4, 16)),
     "U-Net 64x64, pooled": (unet, (8, 32)),
     "MLP 16 to 256": (mlp, (32, 128)),

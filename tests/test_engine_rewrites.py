@@ -75,6 +75,14 @@ MODELS = {
         layers.Activation("gelu"), layers.Activation("silu"), layers.Rescaling(0.3, 0.1)
     ),
     "transpose": lambda: model_of(layers.Conv2DTranspose(4, 3, strides=2), layers.Cropping2D(1)),
+    "transpose same": lambda: model_of(
+        layers.Conv2DTranspose(4, 3, strides=2, padding="same", activation="relu")
+    ),
+    "transpose short": lambda: model_of(layers.Conv2DTranspose(4, 2, strides=3)),
+    "transpose padded": lambda: model_of(layers.Conv2DTranspose(4, 3, strides=2, output_padding=1)),
+    "mean of steps": lambda: model_of(
+        layers.Reshape((39, 12)), layers.Activation("tanh"), layers.GlobalAveragePooling1D()
+    ),
     "permute": lambda: model_of(layers.Permute((3, 1, 2)), layers.Reshape((-1, 4)), layers.Softmax()),
     "squeeze and excite": lambda: branched(squeeze_excite),
     "attention": lambda: branched(attention),
@@ -123,6 +131,11 @@ def test_the_narrowest_cut_is_found():
     program = rewritten_of(MODELS["forward"]())
     assert program.passes == 9 and not program.cut.trunk  # the input itself
     assert rewritten_of(MODELS["conv same"]()).passes is None
+
+
+@pytest.mark.parametrize("name", ["transpose same", "transpose short", "mean of steps", "attention"])
+def test_every_operation_has_a_rule(name):
+    assert rewritten_of(MODELS[name]()).ruled
 
 
 def test_norms_and_dropout_leave_no_operation():

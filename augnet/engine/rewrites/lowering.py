@@ -18,7 +18,7 @@ from augnet.engine.graph import Cast, Graph, Inference, Node, Value
 from augnet.engine.rules.attention import Attention, LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply
-from augnet.engine.rules.convolution import Convolution, Depthwise
+from augnet.engine.rules.convolution import Convolution, Depthwise, Transposed
 from augnet.engine.rules.elementwise import Clip, Elementwise
 from augnet.engine.rules.linear import Affine, Dense
 from augnet.engine.rules.pooling import AveragePool, GlobalAverage, MaxPool, Upsample
@@ -152,6 +152,13 @@ def _conv(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
     return [Convolution(kernel, _bias(layer), layer.strides, layer.padding, layer.dilation_rate)]
 
 
+def _conv_transpose(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
+    if layer.output_padding is not None or tuple(layer.dilation_rate) != (1, 1):
+        return None
+    shape = shapes[node.outputs[0]]
+    return [Transposed(weights_of(layer.kernel), _bias(layer), tuple(layer.strides), layer.padding, shape)]
+
+
 def _depthwise(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
     return [
         Depthwise(weights_of(layer.kernel), _bias(layer), layer.strides, layer.padding, layer.dilation_rate)
@@ -218,7 +225,7 @@ def _average_pool(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
 
 
 def _global_average(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
-    return [GlobalAverage(bool(layer.keepdims))]
+    return [GlobalAverage(bool(layer.keepdims), len(shapes[node.inputs[0]]) - 1)]
 
 
 def _reshape(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
@@ -329,6 +336,7 @@ def _attention(layer: Any, node: Node, shapes: Shapes) -> list[Node] | None:
 LAYERS: dict[type, Callable[[Any, Node, Shapes], Any]] = {
     layers.Dense: _dense,
     layers.Conv2D: _conv,
+    layers.Conv2DTranspose: _conv_transpose,
     layers.DepthwiseConv2D: _depthwise,
     layers.SeparableConv2D: _separable,
     layers.BatchNormalization: _batch_norm,
@@ -340,6 +348,7 @@ LAYERS: dict[type, Callable[[Any, Node, Shapes], Any]] = {
     layers.Softmax: _softmax,
     layers.MaxPooling2D: _max_pool,
     layers.AveragePooling2D: _average_pool,
+    layers.GlobalAveragePooling1D: _global_average,
     layers.GlobalAveragePooling2D: _global_average,
     layers.Reshape: _reshape,
     layers.Flatten: _reshape,
@@ -361,7 +370,13 @@ LAYERS: dict[type, Callable[[Any, Node, Shapes], Any]] = {
     layers.Concatenate: _concatenate,
     layers.MultiHeadAttention: _attention,
 }
-ACTIVATED = (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+ACTIVATED = (
+    layers.Dense,
+    layers.Conv2D,
+    layers.Conv2DTranspose,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv2D,
+)
 
 
 def _lower_operation(node: Node, op: Any, shapes: Shapes) -> Lowered:

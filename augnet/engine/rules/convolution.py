@@ -129,6 +129,36 @@ def _side_by_side(width: int, channels: int) -> int:
     return max(side for side in range(1, 17) if width % side == 0 and (side == 1 or side * channels <= 16))
 
 
+@dataclass(frozen=True, eq=False)
+class Transposed:
+    """Transposed 2-D convolution, kernel (height, width, outputs, inputs), to a given shape without batch.
+
+    Attributes:
+        padding: "same" or "valid", of the convolution that it is the transpose of.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray | None
+    strides: tuple[int, int]
+    padding: str
+    shape: tuple[int, ...]
+
+    def _apply(self, x: Any) -> Any:
+        pads = resolved_pads(self.padding, self.shape[:2], self.kernel.shape[:2], self.strides, (1, 1))
+        shape = (x.shape[0], *self.shape)
+        return backend.conv2d_input_gradient(x, constant(self.kernel, x.dtype), shape, self.strides, pads)
+
+    def _back(self, g: Any) -> Any:
+        return backend.conv2d(g, constant(self.kernel, g.dtype), self.strides, self.padding, (1, 1))
+
+    def __call__(self, x: Any) -> Any:
+        made = self._apply(x)
+        return made if self.bias is None else backend.bias_add(made, constant(self.bias, x.dtype))
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        return self(x), lambda g: (through(self._back)(g),), through(self._apply)
+
+
 def _wide(kernel: np.ndarray, side: int, pads: Any, shape: tuple[int, ...], dtype: str) -> Any:
     """A convolution that makes `side` neighbouring pixels at once, as channels of one pixel."""
     rows, columns, inputs, outputs = kernel.shape

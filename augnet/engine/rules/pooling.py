@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,18 +106,24 @@ class AveragePool:
 
 @dataclass(frozen=True, eq=False)
 class GlobalAverage:
-    """Mean over height and width."""
+    """Mean over height and width, or over all axes but the batch and the channel.
+
+    Attributes:
+        keepdims: whether they stay as axes of length one.
+        axes: how many they are.
+    """
 
     keepdims: bool = False
+    axes: int = 2
 
     def __call__(self, x: Any) -> Any:
-        return ops.mean(x, axis=(-3, -2), keepdims=self.keepdims)
+        return ops.mean(x, axis=tuple(range(-1 - self.axes, -1)), keepdims=self.keepdims)
 
     def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        batch, height, width, channels = x.shape
+        batch, *sizes, channels = x.shape
 
         def pull(g: Any) -> tuple[Any]:
-            small = ops.reshape(g / (height * width), (g.shape[0], batch, 1, 1, channels))
+            small = ops.reshape(g / math.prod(sizes), (g.shape[0], batch, *[1] * len(sizes), channels))
             return (ops.broadcast_to(small, (g.shape[0], *x.shape)),)
 
         return self(x), pull, self
