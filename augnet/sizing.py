@@ -14,7 +14,7 @@ from augnet.engine.spec import ModelSpec
 from augnet.errors import ConfigError
 from augnet.storage.files import OutputFolder
 
-UNIT_IMAGES = 256
+UNIT_IMAGES = 512
 UNIT_COMPUTED_BYTES = 64 * 1024**3
 """A unit ends at whichever bound comes first: this many images, bytes computed, or store.shard_bytes."""
 

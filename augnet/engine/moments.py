@@ -17,7 +17,8 @@ def densify(parts: list[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]], 
     for numbers, counts, tensors in parts:
         count[numbers] = counts
         for target, tensor in zip(maps, tensors, strict=True):
-            target[numbers] = np.where(counts.reshape(-1, *(1,) * len(shape)) > 0, tensor, 0)
+            target[numbers] = tensor
+            target[numbers[counts == 0]] = 0
     return MapMoments(count, *maps)
 
 
