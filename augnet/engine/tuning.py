@@ -146,7 +146,7 @@ def choose(problem: Problem, seconds: float) -> Choice:
     report |= _error_report(agreed.error, agreed.against)
     if problem.work * batch * passes < SMALL_WORK or seconds <= 0:
         return Choice("rewritten", sizes[-1], batch, report=report)
-    paths = TimedPaths(0.4 * seconds)
+    paths = TimedPaths(0.5 * seconds)
     images = np.resize(problem.images, (batch, *problem.images.shape[1:])).astype(problem.images.dtype)
     forward = backend.rows_seconds(_forward(rewritten, problem), images, 0.1)
     variants = [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses

@@ -264,11 +264,14 @@ class Depthwise:
         shape, dtype = tuple(x.shape[1:]), x.dtype
         pads = resolved_pads(self.padding, shape[:2], self.kernel.shape[:2], self.strides, self.dilation)
         name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
-        forward: dict[str, Any] = {"native": self._native}
-        if self.kernel.shape[3] > 1:
-            forward = {"repeated": self._repeated, "native": self._native}
-        if self.kernel.shape[2] * self.kernel.shape[3] < PACKED_CHANNELS and x.shape[0] > 1:
+        forward: dict[str, Any] = {}
+        few = self.kernel.shape[2] * self.kernel.shape[3] < PACKED_CHANNELS
+        if few and x.shape[0] > 1:
             forward["packed"] = self._packed
+        if self.kernel.shape[3] > 1:
+            forward["repeated"] = self._repeated
+        if few or self.kernel.shape[3] == 1:  # else it takes several times as long on a CPU
+            forward["native"] = self._native
         made = paths.choose(f"depthwise forward {name} on {shape}", forward, tuple(x.shape), dtype)(x)
 
         def pull(g: Any) -> tuple[Any]:
@@ -300,9 +303,9 @@ class Depthwise:
                     made = _multiplier_sum(made, n * channels, multiplier)
                     return ops.transpose(ops.reshape(made, (*shape[:2], n, channels)), (2, 0, 1, 3))
 
-                ways["flipped"] = plain
                 if channels * multiplier < PACKED_CHANNELS and count > 1:
                     ways["packed"] = packed
+                ways["flipped"] = plain
         few = channels * multiplier < PACKED_CHANNELS or multiplier > 1
         if few and self.strides[0] == self.strides[1] > 1 and self.dilation == (1, 1):
             ways["phases"] = self._phases(shape, pads, dtype)
