@@ -122,6 +122,8 @@ COARSE_FACTOR = 3
 """In a coarse arithmetic the rewritten program may be so many times as far from float64 as the plain one."""
 UNRULED_ROWS = 16
 """Rows per pass where a tape has to take them one by one: each is written into the program."""
+HEAVY_ROWS = 5
+"""Rows per pass, at least, of a program whose weights are laid out anew in every pass."""
 TRIED_PASSES = 4
 CHECKED_IMAGES = 4
 CHECKED_ROWS = 2
@@ -227,7 +229,8 @@ def chunk_sizes(problem: Problem, passes: int) -> list[int]:
     fitting = max(1, min(most, backend.CACHE_BYTES // per_row))
     if problem.work * problem.batch_size * passes < SMALL_WORK:
         return [most]
-    return list(dict.fromkeys((1, fitting, most)))
+    least = min(most, HEAVY_ROWS) if problem.rewritten.heavy else 1
+    return list(dict.fromkeys((least, max(least, fitting), most)))
 
 
 def _program(
