@@ -36,6 +36,7 @@ def test_a_model_that_carries_code_is_refused_and_the_code_does_not_run(tmp_path
 
 def test_no_secret_of_a_uri_or_of_the_environment_is_written(tmp_path, images, cnn_path, monkeypatch, capsys):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.chdir(tmp_path)  # an address with a user is no absolute path: its files land below
     config = tmp_path / "config.yaml"
     config.write_text(
         f"model: {{path: {cnn_path}}}\nimages: {{path: {images}}}\n"
