@@ -160,14 +160,16 @@ class RuledProgram:
         count = math.prod(self._outputs)
         if not math.prod(shape) or not count:
             raise ModelError("nothing to differentiate")
+        self._all = row_count is None
         self._row_count = row_count or count
         self._rewritten = rewritten(graph, shape, self._dtype, self._row_count)
         if not self._rewritten.ruled:
             raise ModelError(f"only some have rules: {self._rewritten.summary}")
         self._memory = memory.default_budget()
-        # The rows and their cotangents, and as many again for what is made of them on the way.
-        row_bytes = np.dtype(self._dtype).itemsize * (math.prod(shape) + count)
-        fitting = self._memory // (8 * self._row_count * row_bytes)
+        # The rows and the cotangents of every pass, and as many again for what is made of them on the way.
+        passes = self._rewritten.coloring.count if self._all and self._rewritten.coloring else self._row_count
+        elements = self._row_count * math.prod(shape) + passes * count
+        fitting = self._memory // (8 * elements * np.dtype(self._dtype).itemsize)
         self._largest = min(fitting, max(1, BATCH_ELEMENTS // self._rewritten.widest))
         self.functions: dict[int, Callable[..., Any]] = {}
 
@@ -216,7 +218,7 @@ class RuledProgram:
         return size
 
     def _compiled(self, size: int) -> Callable[..., Any]:
-        """Samples (size, inputs...) and row numbers (row,) -> rows (size, row, inputs...)."""
+        """Samples (size, inputs...) and row numbers (row,), if not all -> rows (size, row, inputs...)."""
         own = self._rewritten
         chunk = max(1, backend.CACHE_BYTES // (size * own.widest * np.dtype(self._dtype).itemsize))
 
@@ -229,18 +231,20 @@ class RuledProgram:
 
             # A NaN could spoil more than its own sample: an operation may refuse it.
             safe = tf.where(tf.reshape(finite, (size, *[1] * len(self._shape))), x, tf.zeros_like(x))
-            _, made = own.rows(safe, cotangents, chunk, FixedPaths())
+            if self._all:
+                made = own.all_rows(safe, chunk, FixedPaths())
+            else:
+                _, made = own.rows(safe, cotangents, chunk, FixedPaths())
             nothing = tf.where(finite, tf.zeros((), x.dtype), tf.constant(math.nan, x.dtype))
             return tf.reshape(made + nothing[:, None, None], (size, self._row_count, *self._shape))
 
-        return backend.compiled(
-            jacobian, [((size, *self._shape), self._dtype), ((self._row_count,), "int32")]
-        )
+        signature = [((size, *self._shape), self._dtype), ((0 if self._all else self._row_count,), "int32")]
+        return backend.compiled(jacobian, signature)
 
     def __call__(self, array: Any, rows: np.ndarray | None, size: int) -> Blocks:
         """The Jacobian of a batch, `size` samples at a time."""
         x = tf.cast(tf.convert_to_tensor(array), self._dtype)
-        numbers = tf.constant(np.arange(self._row_count) if rows is None else rows, tf.int32)
+        numbers = tf.constant([] if rows is None else rows, tf.int32)
         blocks = []
         for start in range(0, len(x), size):
             part = x[start : start + size]

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from augnet.engine import backend_tensorflow as backend
+from augnet.engine.coloring import Coloring, coloring
 from augnet.engine.graph import Graph, Value
 from augnet.engine.linearize import linearize
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
@@ -48,6 +49,7 @@ class Rewritten:
     Attributes:
         output_count: K.
         cut: None for backward passes from the outputs.
+        coloring: of the outputs, where fewer backward passes than rows give all of them.
         widest: elements of the largest tensor of an image.
         work: elements of all tensors of an image.
     """
@@ -57,6 +59,14 @@ class Rewritten:
     cut: Cut | None
     widest: int = 0
     work: int = 0
+    coloring: Coloring | None = None
+
+    def all_rows(self, x: Any, chunk: int, paths: Paths) -> Any:
+        """Rows (batch, K, inputs) of every output."""
+        if self.coloring is not None:
+            _, sums = self.rows(x, self.coloring.cotangents, chunk, paths)
+            return self.coloring.parted(sums, x.shape[1:])
+        return self.rows(x, identity, chunk, paths)[1]
 
     def rows(
         self, x: Any, cotangents: Cotangents, chunk: int, paths: Paths, only: int | None = None
@@ -136,6 +146,12 @@ class Rewritten:
         return None if self.cut is None else self.cut.width
 
 
+def identity(outputs: Any) -> Any:
+    """The cotangents (K, batch, K) of all outputs (batch, K)."""
+    count = outputs.shape[1]
+    return ops.broadcast_to(ops.eye(count, dtype=outputs.dtype)[:, None], (count, *outputs.shape))
+
+
 def _batch_first(rows: Any) -> Any:
     """(row, batch, ...) -> (batch, row, inputs)."""
     flat = ops.reshape(rows, (rows.shape[0], rows.shape[1], -1))
@@ -169,4 +185,10 @@ def rewritten(graph: Graph, model_input: tuple[int, ...], dtype: str, rows: int)
     outputs = math.prod(shapes[final.output])
     sizes = [math.prod(shapes[value]) for node in final.nodes for value in node.outputs]
     sizes.append(math.prod(model_input))
-    return Rewritten(final, outputs, narrowest_cut(final, shapes, rows), max(sizes), sum(sizes))
+    colors = coloring(final, shapes) if rows == outputs else None
+    if colors is not None and colors.count < rows:
+        rows = colors.count
+    else:
+        colors = None
+    cut = narrowest_cut(final, shapes, rows)
+    return Rewritten(final, outputs, cut, max(sizes), sum(sizes), colors if cut is None else None)
