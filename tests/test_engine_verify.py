@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 from augnet.engine import Engine
-from augnet.engine.verify import verify
+from augnet.engine.rules.elementwise import Clip
+from augnet.engine.verify import RULES, verify
 from pipeline.main import main
 
 layers = keras.layers
@@ -19,7 +20,7 @@ def model():
 def test_a_right_engine_passes():
     images = np.random.default_rng(1).normal(size=(5, 10, 10, 2)).astype("float32")
     checks = verify(Engine(model(), batch_size=4), images)
-    assert len(checks) == 4 and all(check.passed for check in checks), checks
+    assert len(checks) == 5 and all(check.passed for check in checks), checks
 
 
 def test_a_wrong_engine_fails(monkeypatch):
@@ -32,13 +33,50 @@ def test_a_wrong_engine_fails(monkeypatch):
     assert not checks[0].passed
 
 
+def test_a_fault_too_small_for_float32_fails(monkeypatch):
+    images = np.random.default_rng(1).normal(size=(3, 10, 10, 2)).astype("float32")
+    right = Clip.value_and_slope
+
+    def wrong(self, x):
+        made, slope = right(self, x)
+        return made, slope * (1 + 1e-7)
+
+    monkeypatch.setattr(Clip, "value_and_slope", wrong)
+    checks = {check.name: check for check in verify(Engine(model(), batch_size=4), images)}
+    assert [name for name, check in checks.items() if not check.passed] == [RULES]
+
+
+def test_a_kink_near_every_image_is_no_fault():
+    keras.utils.set_random_seed(4)
+    steps = [layers.Conv2D(4, 3, padding="same"), layers.ReLU(), layers.Flatten(), layers.Dense(3)]
+    kinked = keras.Sequential([keras.Input((10, 10, 2)), *steps])
+    images = np.random.default_rng(1).normal(size=(3, 10, 10, 2)).astype("float32")
+    images[:, :2, :2] = 0
+    engine = Engine(kinked, batch_size=4)
+    nudge, right = np.zeros_like(images[:1]), engine.jacobian
+    nudge[:, :2, :2] = np.random.default_rng(2).normal(scale=1e-6, size=(1, 2, 2, 2))
+    engine.jacobian = lambda x: right(x + nudge)
+    own, rules, *_ = verify(engine, images)
+    assert own.kinks == 3 and own.passed
+    assert rules.kinks == 0 and rules.passed
+
+
+def test_a_model_that_is_dead_on_the_images_passes():
+    dead = model()
+    dead.layers[0].bias.assign(np.full(6, -1e3))
+    images = np.random.default_rng(1).normal(size=(2, 10, 10, 2)).astype("float32")
+    engine = Engine(dead, batch_size=4)
+    assert not engine.jacobian(images).any()
+    assert all(check.passed for check in verify(engine, images))
+
+
 def test_augnet_verify_shows_a_table_and_says_no_with_status_1(
     images, cnn_path, tmp_path, capsys, monkeypatch
 ):
     command = ["verify", "--model", str(cnn_path), "--images", str(images), "--output", str(tmp_path / "out")]
     assert main([*command, "--sample=3"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("passed") == 4 and "over 3" in shown
+    assert shown.count("passed") == 5 and "over 3" in shown
     assert not (tmp_path / "out").exists()
     right = Engine.jacobian
     monkeypatch.setattr(Engine, "jacobian", lambda self, x: 1.01 * right(self, x))
@@ -51,7 +89,7 @@ def test_in_bfloat16_the_judges_allow_its_rounding_and_no_fault(monkeypatch):
     images = np.random.default_rng(1).normal(size=(4, 10, 10, 2)).astype("float32")
     engine = Engine(model(), precision="bfloat16", batch_size=4)
     checks = verify(engine, images)
-    assert len(checks) == 4 and all(check.passed for check in checks), checks
+    assert len(checks) == 5 and all(check.passed for check in checks), checks
     assert 1e-4 < checks[0].error < checks[0].tolerance < 1
     right = Engine.jacobian
     monkeypatch.setattr(

@@ -331,6 +331,34 @@ class Engine:
             return None
         return self._of_images(self._flat(in_precision(self._prepared.graph, "float64")))
 
+    def float64_rows(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+        """The rules by which this engine computes, in float64; None where it goes the plain way.
+
+        An image (height, width, channel) and outputs (R,) -> rows (R, height, width, channel).
+        """
+        with self._lock, self.arithmetic():
+            chosen = self._chosen()
+        prepared, spec = self._prepared, self.spec
+        if prepared.graph is None or chosen.program != "rewritten":
+            return None
+        wide = in_precision(prepared.graph, "float64")
+        own = rewritten(wide, prepared.model_input, "float64", spec.row_count)
+
+        def compute(x: Any, outputs: Any) -> Any:
+            def cotangents(made: Any) -> Any:
+                return ops.one_hot(outputs[:, None], spec.output_count, dtype=made.dtype)
+
+            return own.rows(x, cotangents, chosen.rows_per_pass, FixedPaths(chosen.paths))[1]
+
+        signature = [((1, *prepared.model_input), "float64"), ((spec.row_count,), "int32")]
+        program = backend.compiled(compute, signature, light=True)
+
+        def rows(image: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+            arrays = [image.reshape(1, *prepared.model_input), outputs]
+            return backend.run(program, arrays, ["float64", "int32"]).reshape(-1, *spec.input_shape)
+
+        return rows
+
     def own_function(self) -> Callable[[Any], Any]:
         """The model as it is, in the engine's precision: images (n, height, width, channel) to outputs."""
         return self._of_images(self._prepared.function)
