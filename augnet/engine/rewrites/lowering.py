@@ -184,15 +184,17 @@ def _batch_norm(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
 
 
 def _rescaling(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
-    return [Affine(np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64))]
+    # As Keras rounds them, which is to float32 even in a float64 model.
+    scale, offset = (values_of(keras.ops.cast(part, "float64")) for part in (layer.scale, layer.offset))
+    return [Affine(scale, offset)]
 
 
 def _normalization(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
-    mean, deviation = (
-        weights_of(layer.mean),
-        np.maximum(np.sqrt(weights_of(layer.variance)), keras.config.epsilon()),
+    mean, variance = (
+        array.reshape(array.shape[1:]).astype(np.float64)
+        for array in (weights_of(layer.mean), weights_of(layer.variance))
     )
-    mean, deviation = (array.reshape(array.shape[1:]).astype(np.float64) for array in (mean, deviation))
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     return [Affine(deviation, mean)] if layer.invert else [Affine(1 / deviation, -mean / deviation)]
 
 
