@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from augnet.errors import ConfigError
 
 OUTPUT_WORDS = re.compile(r"all|predicted|label|top:[1-9][0-9]*")
 Positive = Annotated[int, Field(gt=0)]
+Memory = Annotated[ByteSize, Field(gt=0)]
 Outputs = str | tuple[Annotated[int, Field(ge=0)], ...]
 
 
@@ -108,7 +109,10 @@ class JacobianConfig(Section):
         description="arithmetic of the Jacobian: float32 | float64 | bfloat16 (2 digits; fast where the "
         "processor has it) | tf32 (float32 with TensorFloat-32 products, on NVIDIA GPUs since Ampere)",
     )
-    batch_size: Literal["auto"] | Positive = Field("auto", description="images per device batch")
+    batch_size: Literal["auto"] | Positive = Field("auto", description="images per device batch, at most")
+    memory: Literal["auto"] | Memory = Field(
+        "auto", description="what the engine may use, such as 8GiB; auto: half of what is free"
+    )
 
     @field_validator("outputs")
     @classmethod

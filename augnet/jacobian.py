@@ -14,12 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from augnet.engine import backend_tensorflow as backend
-from augnet.engine import memory
 from augnet.engine.graph import Graph, trace
 from augnet.engine.precision import computes_in, in_precision
 from augnet.engine.program import Plain, rewritten
 from augnet.engine.spec import probe_images
-from augnet.engine.tuning import FixedPaths, Problem, choose
+from augnet.engine.tuning import BATCH_ELEMENTS, FixedPaths, Problem, choose, default_memory
 from augnet.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ MANY_NODES = 64
 NODE_SECONDS = 0.2
 """About how long making and checking rules takes per operation of a larger model (MobileNetV2: 7 s, ResNet50:
 50 s). They are made once the tape has taken as long: a few calls do not wait for what does not pay."""
-BATCH_ELEMENTS = 2**23
-"""Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
 
 UNRULED = (*backend.Unsupported, ModelError, ArithmeticError, AttributeError, LookupError, RuntimeError)
 """What comes of a model that the rules cannot be applied to."""
@@ -165,7 +162,7 @@ class RuledProgram:
         self._rewritten = rewritten(graph, shape, self._dtype, self._row_count)
         if not self._rewritten.ruled:
             raise ModelError(f"only some have rules: {self._rewritten.summary}")
-        self._memory = memory.default_budget()
+        self._memory = default_memory()
         # The rows and the cotangents of every pass, and as many again for what is made of them on the way.
         passes = self._rewritten.coloring.count if self._all and self._rewritten.coloring else self._row_count
         elements = self._row_count * math.prod(shape) + passes * count

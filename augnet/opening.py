@@ -73,6 +73,7 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "store_pool": config.store.pool,
         "precision": config.jacobian.precision,
         "batch_size": config.jacobian.batch_size,
+        "memory_bytes": None if config.jacobian.memory == "auto" else int(config.jacobian.memory),
         "input_size": config.preprocess.size,
         "reduce": config.jacobian.reduce,
     }

@@ -66,6 +66,7 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
     """What `augnet plan` shows."""
     from augnet.sizing import readable_bytes  # with it comes TensorFlow
 
+    memory = found.choice["report"].get("memory_bytes")
     run, failing = found.run, f"{found.failing} of the first {found.sampled} images would fail"
     return {
         "images": f"{run.images}",
@@ -74,7 +75,7 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
         "disk": f"up to {readable_bytes(found.stored_bytes)} of Jacobians, before compression",
         "scale": str(run.preprocess["reason"]),
         "labels": f"{len(run.labels)}; {run.label_rule}",
-        "batch": f"{found.batch_size} images",
+        "batch": f"{found.batch_size} images" + (f", {readable_bytes(memory)}" if memory else ""),
         **engine_rows(found.choice, run.config.jacobian.precision),
         "time": f"about {readable_seconds(found.seconds)} in one process" if found.seconds else "",
         "failures": failing if found.failing else "",

@@ -18,8 +18,15 @@ def test_three_values_are_enough():
 
 
 def test_a_config_survives_run_json():
-    made = config(preprocess__scale={"mean": [0.5], "std": [0.2]}, jacobian__outputs=[0, 3])
+    made = config(
+        preprocess__scale={"mean": [0.5], "std": [0.2]}, jacobian__outputs=[0, 3], jacobian__memory="8GB"
+    )
     assert Config.model_validate(config_json(made)) == made
+
+
+def test_memory_is_written_with_a_unit():
+    assert config(jacobian__memory="8GiB").jacobian.memory == 8 * 1024**3
+    assert config().jacobian.memory == "auto"
 
 
 def test_flags_win_over_the_file(tmp_path):
@@ -35,6 +42,7 @@ def test_flags_win_over_the_file(tmp_path):
         ({"jacobian.outputs": "best"}, ["jacobian.outputs", "'best'", "top:N"]),
         ({"jacobian.outputs": [1, 1]}, ["jacobian.outputs", "once"]),
         ({"jacobian.batch_size": 0}, ["jacobian.batch_size", "0"]),
+        ({"jacobian.memory": "much"}, ["jacobian.memory", "much"]),
         ({"statistics.border": 0.7}, ["statistics.border", "0.7", "0.5"]),
         ({"store.format": "csv"}, ["store.format", "'csv'", "parquet", "npz"]),
         ({"images.pth": "x"}, ["images.pth", "no such key", "images.path"]),

@@ -319,6 +319,25 @@ def test_out_of_memory_with_one_image_says_what_to_do(monkeypatch):
         Engine(linear(), batch_size=1).measure(images(1, 5, 4, 2))
 
 
+def test_the_batch_is_halved_until_a_program_is_seen_to_fit_in_the_memory():
+    steps = [layers.Conv2D(32, 3, padding="same", activation="tanh") for _ in range(3)]
+    model = keras.Sequential([keras.Input((48, 48, 3)), *steps, layers.GlobalMaxPooling2D(), layers.Dense(4)])
+    x = images(64, 48, 48, 3)
+    engine = Engine(model, batch_size=64, memory_bytes=40 * 2**20)
+    jacobians = engine.measure(x).rows
+    assert engine.batch_size <= 32  # 64 images of one layer alone are 19 MB
+    assert engine.choice()["report"]["memory_bytes"] <= 40 * 2**20
+    assert np.allclose(jacobians[:2], Engine(model, batch_size=2).measure(x[:2]).rows, atol=1e-6)
+
+
+def test_the_peak_of_a_function_is_what_it_held_and_let_go():
+    before = backend.used_bytes()
+    _, peak = backend.peak_of(lambda: np.ones(2**24).sum())
+    assert 120 * 2**20 <= peak - before <= 140 * 2**20
+    assert backend.used_bytes() < before + 2**24
+    assert backend.free_bytes() > 0
+
+
 def test_a_choice_is_done_again_without_timing():
     model, x = small_cnn(), images(2, 12, 10, 3)
     first = Engine(model, batch_size=2)

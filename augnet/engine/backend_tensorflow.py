@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.client import device_lib  # not exported, and the only way to know a GPU's size
+
+from augnet.engine import memory
 
 OutOfMemory = tf.errors.ResourceExhaustedError
 """What the device raises when its memory does not suffice."""
@@ -48,6 +51,32 @@ Pull = Callable[[Any], Any]
 
 def device_kind() -> str:
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def free_bytes() -> int:
+    """Memory of the device that is not in use."""
+    if device_kind() == "cpu":
+        return memory.free_bytes()
+    limits = [
+        device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"
+    ]
+    return min(limits) - used_bytes()
+
+
+def used_bytes() -> int:
+    """Memory of the device that this process uses; 0 where the system does not tell."""
+    if device_kind() == "cpu":
+        return memory.used_bytes()
+    return tf.config.experimental.get_memory_info("GPU:0")["current"]
+
+
+def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
+    """What the function returns, and the most of used_bytes() meanwhile; 0 where the system does not tell."""
+    if device_kind() == "cpu":
+        return memory.peak_of(function)
+    tf.config.experimental.reset_memory_stats("GPU:0")
+    made = function()
+    return made, tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def has_tensor_float_32() -> bool:

@@ -15,7 +15,7 @@ from keras import ops
 
 from augnet.config import Outputs
 from augnet.engine import backend_tensorflow as backend
-from augnet.engine import measures, memory
+from augnet.engine import measures
 from augnet.engine.batch import JacobianBatch
 from augnet.engine.graph import Graph
 from augnet.engine.moments import densify, merged
@@ -23,14 +23,20 @@ from augnet.engine.precision import in_precision
 from augnet.engine.program import Plain, Rewritten, rewritten
 from augnet.engine.selection import check_outputs, position, row_count, select, stored_shape
 from augnet.engine.spec import prepare, probe_images
-from augnet.engine.tuning import DISAGREES, Choice, FixedPaths, Problem, choose
+from augnet.engine.tuning import (
+    BATCH_ELEMENTS,
+    DISAGREES,
+    Choice,
+    FixedPaths,
+    Problem,
+    choose,
+    default_memory,
+)
 from augnet.errors import AuditError
 
 log = logging.getLogger(__name__)
 
 MAX_AUTO_BATCH = 64
-BATCH_ELEMENTS = 10**7
-"""Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
 ROWS_BYTES = 512 * 1024**2
 """Rows of one batch: they are copied to the host together, where a shard waits for them."""
 ROUNDING = {"bfloat16": 2.0**-8, "tf32": 2.0**-11}
@@ -56,12 +62,13 @@ class Engine:
         precision: "float32", "float64", "bfloat16" or "tf32" (float32 with TensorFloat-32 products). Rows are
             float32 except in float64. TensorFlow's switch for TensorFloat-32 is one for the process; while
             the engine works it is as this precision wants it, so engines at work at the same time share one.
-        batch_size: images per call of the device, or "auto".
+        batch_size: images per call of the device, at most, or "auto".
         input_size: (height, width) of a model that leaves them open.
         input_scale: d model input / d pixel per channel; rows are multiplied by it.
         label_count: labels whose maps are gathered beside the outputs'.
         map_pool: maps are gathered over blocks of map_pool x map_pool pixels.
-        memory_bytes: what the engine may use; default half of what is free.
+        memory_bytes: what a batch may take; default half of what is free. Programs that are seen to take more
+            when they are timed are not used, and the batch is halved where all do.
         reduce: for outputs with height and width, one number per channel: mean | sum | at:[y,x].
         choice: what choice() of an engine of the same model and settings gave; then nothing is timed.
         tuning_seconds: about how long the first call may try programs; 0: no timing.
@@ -118,7 +125,7 @@ class Engine:
             None if input_scale is None else np.broadcast_to(np.asarray(input_scale, float), (channels,))
         )
         self._label_count, self._map_pool = label_count, map_pool
-        self._memory = memory_bytes or memory.default_budget()
+        self._memory = memory_bytes or default_memory()
         self._lock = threading.Lock()
         self._program: Callable[..., Any] | None = None
         self._bare_program: Callable[..., Any] | None = None
@@ -130,10 +137,10 @@ class Engine:
                 self._prepared.graph, self._prepared.model_input, self._prepared.dtype, rows
             )
         self._choice = None if choice is None else Choice(**choice)
-        if batch_size != "auto":
-            self.batch_size = int(batch_size)
+        if self._choice is not None:
+            self.batch_size = self._choice.batch_size
         else:
-            self.batch_size = self._first_batch_size() if self._choice is None else self._choice.batch_size
+            self.batch_size = self._first_batch_size() if batch_size == "auto" else int(batch_size)
 
     def choice(self) -> dict[str, Any]:
         """What was chosen, as JSON values: given to another engine, it makes that one do the same."""
@@ -163,6 +170,7 @@ class Engine:
                 rounding=ROUNDING.get(self.precision, 0.0),
             )
             self._choice = choose(problem, self._tuning_seconds)
+            self.batch_size = self._choice.batch_size
             if self._choice.report.get("rewritten") == DISAGREES:
                 log.warning("engine: the rewritten model %s; going the plain way", DISAGREES)
         return self._choice
@@ -207,6 +215,7 @@ class Engine:
             np.full(count, -1, np.int32) if target_outputs is None else np.asarray(target_outputs, np.int32)
         )
         with self._lock, self.arithmetic():
+            self._chosen()
             done, parts = 0, []
             while done < count:
                 piece = slice(done, min(count, done + self.batch_size))
@@ -241,7 +250,6 @@ class Engine:
     def _measure(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> JacobianBatch:
         count, batch = len(images), self.batch_size
         if self._program is None:
-            self._chosen()
             self._program = self._compile()
 
         def padded(values: np.ndarray, fill: Any = None) -> np.ndarray:

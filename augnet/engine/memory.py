@@ -1,17 +1,41 @@
-"""How much memory there is for an engine."""
+"""How much memory this machine has, and how much of it a process takes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-
-SHARE = 0.5
-"""Of what is free: decoding, writing and Beam need room beside the engine."""
+from typing import Any
 
 
-def default_budget() -> int:
-    """Bytes that the engine may use when the user names no budget."""
-    return int(free_bytes() * SHARE)
+def used_bytes() -> int:
+    """Memory that this process holds; 0 where the system does not tell (only Linux does)."""
+    return _status("VmRSS")
+
+
+def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
+    """What the function returns, and the memory that this process held at its peak meanwhile.
+
+    0 where the system does not tell, or does not let a process begin a new peak.
+    """
+    begun = _reset_peak()
+    made = function()
+    return made, _status("VmHWM") if begun else 0
+
+
+def _reset_peak() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(key: str) -> int:
+    """Bytes that the kernel says of this process; 0 where it says nothing."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
 
 
 def free_bytes() -> int:

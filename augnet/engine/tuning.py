@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,17 @@ log = logging.getLogger(__name__)
 TIMED_ELEMENTS = 2**21
 """Elements that a way is timed on: enough to fill the device, few enough to be done in milliseconds."""
 
+BATCH_ELEMENTS = 10**7
+"""Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
+MEMORY_SHARE = 0.5
+"""Of the memory that is free: decoding, writing and Beam need room beside the engine."""
+
 Ways = dict[str, Callable[[Any], Any]]
+
+
+def default_memory() -> int:
+    """Bytes that an engine may use when nobody says."""
+    return int(MEMORY_SHARE * backend.free_bytes())
 
 
 class FixedPaths:
@@ -125,6 +136,8 @@ UNRULED_ROWS = 16
 HEAVY_ROWS = 5
 """Rows per pass, at least, of a program whose weights are laid out anew in every pass."""
 TRIED_PASSES = 4
+ROW_COPIES = 3
+"""Of the rows that were not computed when a program was timed: passes leave them in pieces."""
 CHECKED_IMAGES = 4
 CHECKED_ROWS = 2
 """Rows and images that the programs are compared on: the plain one may be very slow."""
@@ -134,7 +147,7 @@ SMALL_WORK = 3e6
 
 def choose(problem: Problem, seconds: float) -> Choice:
     """The fastest program that agrees with the plain one, by timing it for about so many seconds."""
-    start = time.monotonic()
+    start, used = time.monotonic(), backend.used_bytes()
     rewritten, batch, rows = problem.rewritten, problem.batch_size, problem.row_count
     plain = Choice("plain", 1, batch)
     if rewritten is None:
@@ -153,6 +166,7 @@ def choose(problem: Problem, seconds: float) -> Choice:
     forward = backend.rows_seconds(_forward(rewritten, problem), images, 0.1)
     variants = [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses
     times: dict[tuple[int, bool], float] = {}
+    needs, too_large = dict[tuple[int, bool], int](), False
     for size, xla in variants:
         if times and time.monotonic() - start > seconds:
             break
@@ -160,12 +174,21 @@ def choose(problem: Problem, seconds: float) -> Choice:
             # A few passes, so that their time stands out from the forward pass's.
             trial = min(passes, size * max(1, TRIED_PASSES // size))
             program = _program(rewritten, problem, rows, size, paths, xla, only=trial)
-            backend.run_rows(program, images)
+            _, peak = backend.peak_of(partial(backend.run_rows, program, images))
+            need = peak - used + ROW_COPIES * (max(passes, rows) - trial) * images.nbytes
+            if need > problem.memory_bytes and (times or batch > 1):
+                log.debug("engine: %d rows per pass of %d images take %d bytes", size, batch, need)
+                too_large = True
+                continue
+            needs[size, xla] = max(need, 0)
             taken = backend.rows_seconds(program, images, 0.3)
         except backend.Unsupported as error:
             log.debug("engine: %d rows per pass%s: %s", size, " with XLA" if xla else "", error)
             continue
         times[size, xla] = (forward + max(taken - forward, 0) * passes / trial) / batch
+    if not times and too_large:
+        log.info("engine: %d images at a time need more memory than there is; trying half", batch)
+        return choose(replace(problem, batch_size=batch // 2), seconds)
     if not times:
         return replace(plain, report=_error_report(agreed.plain_error, "float64"))
     (size, xla), fast = min(times.items(), key=lambda item: item[1])
@@ -174,8 +197,10 @@ def choose(problem: Problem, seconds: float) -> Choice:
         "plain_seconds_per_image": slow,
         "gain": slow / fast,
         "rows_per_pass": {f"{size}{' xla' if xla else ''}": taken for (size, xla), taken in times.items()},
+        "memory_bytes": needs[size, xla],
         "tuning_seconds": time.monotonic() - start,
     }
+
     log.info(
         "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image, %.3g times "
         "as fast as the plain way",
