@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.applications.convnext import LayerScale
 
 from augnet.engine import backend_tensorflow as backend
 from augnet.engine.program import Plain, rewritten
@@ -54,7 +55,13 @@ MODELS = {
     "conv dilated": lambda: model_of(layers.Conv2D(5, 3, dilation_rate=2, padding="same")),
     "conv padded": lambda: model_of(layers.ZeroPadding2D(((1, 2), (0, 3))), layers.Conv2D(5, 3, strides=2)),
     "conv 1x1 stride": lambda: model_of(layers.Conv2D(5, 1, strides=2)),
-    "conv groups": lambda: model_of(layers.Conv2D(6, 3, groups=3)),
+    "conv groups, one channel each": lambda: model_of(
+        layers.Conv2D(6, 4, groups=3, strides=2, padding="same")
+    ),
+    "conv groups, several channels": lambda: model_of(
+        layers.Conv2D(6, 3, groups=3), layers.Conv2D(4, 3, groups=2, use_bias=False, dilation_rate=2)
+    ),
+    "layer scale": lambda: model_of(LayerScale(0.5, 3), layers.Conv2D(5, 1)),
     "depthwise": lambda: model_of(layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)),
     "depthwise even": lambda: model_of(layers.DepthwiseConv2D(4, padding="same", depth_multiplier=3)),
     "depthwise stride": lambda: model_of(layers.DepthwiseConv2D(3, strides=2, padding="same")),

@@ -21,7 +21,7 @@ from augnet.engine.graph import Graph, Node, Value
 from augnet.engine.rules.attention import LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply
-from augnet.engine.rules.convolution import Convolution, Depthwise, Transposed, resolved_pads
+from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed, resolved_pads
 from augnet.engine.rules.elementwise import Chain, Clip, Elementwise
 from augnet.engine.rules.linear import Affine, Dense
 from augnet.engine.rules.pooling import AveragePool, MaxPool, Upsample
@@ -177,6 +177,10 @@ def _of_kernel(op: Convolution | Depthwise, axis: int, given: tuple[int, ...], a
     return first, first + (op.kernel.shape[axis] - 1) * op.dilation[axis]
 
 
+def _of_groups(op: Grouped, axis: int, given: tuple[int, ...], at: np.ndarray) -> Reach:
+    return _of_kernel(op.parts[0], axis, given, at)
+
+
 def _of_pool(op: MaxPool | AveragePool, axis: int, given: tuple[int, ...], at: np.ndarray) -> Reach:
     pads = resolved_pads(op.padding, given[:2], op.size, op.strides, (1, 1))
     first = at * op.strides[axis] - pads[axis][0]
@@ -201,6 +205,7 @@ def _of_pad(op: Pad, axis: int, given: tuple[int, ...], at: np.ndarray) -> Reach
 REACHES: dict[type, Callable[..., Reach]] = {
     Convolution: _of_kernel,
     Depthwise: _of_kernel,
+    Grouped: _of_groups,
     MaxPool: _of_pool,
     AveragePool: _of_pool,
     Transposed: _of_transposed,

@@ -18,7 +18,7 @@ from augnet.engine.rewrites.cut import Cut, narrowest_cut
 from augnet.engine.rewrites.folding import chained, folded
 from augnet.engine.rewrites.lowering import lowered
 from augnet.engine.rules.base import Paths, split
-from augnet.engine.rules.convolution import Convolution, Depthwise, Transposed
+from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
 from augnet.engine.rules.pooling import AveragePool, MaxPool
 
 Cotangents = Callable[[Any], Any]
@@ -123,7 +123,7 @@ class Rewritten:
     @property
     def fuses(self) -> bool:
         """Whether XLA may gain something: on a CPU its convolutions are slower than TensorFlow's own."""
-        slow = (Convolution, Depthwise, Transposed, MaxPool, AveragePool)
+        slow = (Convolution, Depthwise, Grouped, Transposed, MaxPool, AveragePool)
         whole = not any(isinstance(node.op, slow) for node in self.graph.nodes)
         return self.ruled and (whole or backend.device_kind() == "gpu")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.applications.convnext import LayerScale  # not exported
 
 from augnet.engine.backend_tensorflow import values_of
 from augnet.engine.ends import WithoutActivation
@@ -18,7 +19,7 @@ from augnet.engine.graph import Cast, Graph, Inference, Node, Value
 from augnet.engine.rules.attention import Attention, LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply
-from augnet.engine.rules.convolution import Convolution, Depthwise, Transposed
+from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
 from augnet.engine.rules.elementwise import Clip, Elementwise
 from augnet.engine.rules.linear import Affine, Dense
 from augnet.engine.rules.pooling import AveragePool, GlobalAverage, MaxPool, Upsample
@@ -145,11 +146,17 @@ def _dense(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
     return [Dense(weights_of(layer.kernel), _bias(layer))]
 
 
-def _conv(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
-    if layer.groups != 1:
-        return None
-    kernel = weights_of(layer.kernel)
-    return [Convolution(kernel, _bias(layer), layer.strides, layer.padding, layer.dilation_rate)]
+def _conv(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
+    kernel, bias = weights_of(layer.kernel), _bias(layer)
+    window = layer.strides, layer.padding, layer.dilation_rate
+    if layer.groups == 1:
+        return [Convolution(kernel, bias, *window)]
+    if kernel.shape[2] == 1:  # a channel in each group
+        return [Depthwise(kernel.reshape(*kernel.shape[:2], layer.groups, -1), bias, *window)]
+    kernels = np.split(kernel, layer.groups, axis=-1)
+    biases = [None] * layer.groups if bias is None else np.split(bias, layer.groups)
+    parts = (Convolution(part, own, *window) for part, own in zip(kernels, biases, strict=True))
+    return [Grouped(tuple(parts))]
 
 
 def _conv_transpose(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
@@ -196,6 +203,10 @@ def _normalization(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
     )
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     return [Affine(deviation, mean)] if layer.invert else [Affine(1 / deviation, -mean / deviation)]
+
+
+def _layer_scale(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
+    return [Affine(weights_of(layer.gamma), None)]
 
 
 def _relu(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
@@ -366,6 +377,7 @@ LAYERS: dict[type, Callable[[Any, Node, Shapes], Any]] = {
     layers.ActivityRegularization: _identity,
     layers.Identity: _identity,
     layers.LayerNormalization: _layer_norm,
+    LayerScale: _layer_scale,
     layers.Add: _add,
     layers.Subtract: _subtract,
     layers.Multiply: _multiply,

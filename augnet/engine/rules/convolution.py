@@ -15,7 +15,7 @@ from keras import ops
 
 from augnet.engine import backend_tensorflow as backend
 from augnet.engine.backend_tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.base import Paths, Pull, Push, split, through
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 FEW_CHANNELS = 16
@@ -127,6 +127,32 @@ class Convolution:
 def _side_by_side(width: int, channels: int) -> int:
     """Neighbouring pixels whose channels together still fit in a vector of 16."""
     return max(side for side in range(1, 17) if width % side == 0 and (side == 1 or side * channels <= 16))
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """Convolutions of consecutive groups of channels, as many channels each, side by side."""
+
+    parts: tuple[Convolution, ...]
+
+    def _apart(self, x: Any) -> list[Any]:
+        return split(x, [x.shape[-1] // len(self.parts)] * len(self.parts), -1)
+
+    def __call__(self, x: Any) -> Any:
+        return ops.concatenate([part(y) for part, y in zip(self.parts, self._apart(x), strict=True)], axis=-1)
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        groups = zip(self.parts, self._apart(x), strict=True)
+        made, pulls, pushes = zip(*(part.linearize(paths, y) for part, y in groups), strict=True)
+
+        def pull(g: Any) -> tuple[Any]:
+            rows = [back(h)[0] for back, h in zip(pulls, self._apart(g), strict=True)]
+            return (ops.concatenate(rows, axis=-1),)
+
+        def push(t: Any) -> Any:
+            return ops.concatenate([on(s) for on, s in zip(pushes, self._apart(t), strict=True)], axis=-1)
+
+        return ops.concatenate(made, axis=-1), pull, push
 
 
 @dataclass(frozen=True, eq=False)
