@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine import backend_tensorflow as backend
 from augnet.engine.program import Plain, rewritten
@@ -45,6 +46,16 @@ def attention(x):
     tokens = layers.Reshape((18, 16))(x)
     normal = layers.LayerNormalization()(tokens)
     return layers.Add()([tokens, layers.MultiHeadAttention(2, 5, value_dim=3)(normal, normal)])
+
+
+def in_the_middle(x):
+    padded = keras.ops.pad(x, ((0, 0), (1, 0), (2, 0), (0, 0)))
+    return keras.ops.transpose(padded, (0, 2, 1, 3))[:, 3:7]
+
+
+def means_over_channels(x):
+    wide = keras.ops.repeat(keras.ops.mean(x, axis=3, keepdims=True), 4, axis=3)
+    return keras.ops.flip(keras.ops.concatenate([wide, wide], axis=2)[:, :, 3:13], axis=2)
 
 
 MODELS = {
@@ -96,6 +107,21 @@ MODELS = {
     "concatenate": lambda: branched(
         lambda x: layers.Concatenate()([layers.Conv2D(2, 3, padding="same")(x), x])
     ),
+    "global max": lambda: model_of(
+        layers.Conv2D(5, 3), layers.ReLU(), layers.GlobalMaxPooling2D(keepdims=True)
+    ),
+    "slopes": lambda: model_of(
+        layers.PReLU(shared_axes=[1]), layers.ReLU(threshold=0.2), layers.ReLU(0.5, 0.1), layers.ELU(0.3)
+    ),
+    "upsampling bilinear": lambda: model_of(layers.UpSampling2D((2, 3), interpolation="bilinear")),
+    "average": lambda: branched(lambda x: layers.Average()([x, layers.Activation("tanh")(x), x])),
+    "scaled add": lambda: branched(lambda x: CustomScaleLayer(0.3)([x, layers.Activation("tanh")(x)])),
+    "functions of an element": lambda: branched(
+        lambda x: keras.ops.gelu(x) + keras.ops.sqrt(keras.ops.abs(x) + 1.0) - keras.ops.maximum(x, 0.1) ** 2
+    ),
+    "linear functions": lambda: branched(
+        lambda x: keras.ops.concatenate([in_the_middle(x), means_over_channels(x)], axis=1)
+    ),
     "operators": lambda: branched(lambda x: keras.ops.relu6(2.0 * x + 3.0) / 6.0 * x - x),
     "subtract": lambda: branched(
         lambda x: layers.Subtract()([x, layers.DepthwiseConv2D(3, padding="same")(x)])
@@ -140,7 +166,24 @@ def test_the_narrowest_cut_is_found():
     assert rewritten_of(MODELS["conv same"]()).passes is None
 
 
-@pytest.mark.parametrize("name", ["transpose same", "transpose short", "mean of steps", "attention"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention",
+        "average",
+        "conv groups, several channels",
+        "functions of an element",
+        "global max",
+        "layer scale",
+        "linear functions",
+        "mean of steps",
+        "scaled add",
+        "slopes",
+        "transpose same",
+        "transpose short",
+        "upsampling bilinear",
+    ],
+)
 def test_every_operation_has_a_rule(name):
     assert rewritten_of(MODELS[name]()).ruled
 

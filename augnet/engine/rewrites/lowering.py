@@ -11,18 +11,20 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.applications.convnext import LayerScale  # not exported
+from keras.src.applications.convnext import LayerScale  # neither of them is exported
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine.backend_tensorflow import values_of
 from augnet.engine.ends import WithoutActivation
 from augnet.engine.graph import Cast, Graph, Inference, Node, Value
+from augnet.engine.linearize import function_of
 from augnet.engine.rules.attention import Attention, LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply
 from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
 from augnet.engine.rules.elementwise import Clip, Elementwise
-from augnet.engine.rules.linear import Affine, Dense
-from augnet.engine.rules.pooling import AveragePool, GlobalAverage, MaxPool, Upsample
+from augnet.engine.rules.linear import Affine, Dense, Linear
+from augnet.engine.rules.pooling import AveragePool, GlobalAverage, GlobalMax, MaxPool, Upsample
 from augnet.engine.rules.shaping import Pad, Permute, Reshape
 
 Lowered = list[Node] | None
@@ -209,12 +211,16 @@ def _layer_scale(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
     return [Affine(weights_of(layer.gamma), None)]
 
 
-def _relu(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
+def _relu(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
     if layer.threshold:
-        return None
+        return [Elementwise(layer)]
     top = None if layer.max_value is None else float(layer.max_value)
     slope = float(layer.negative_slope or 0)
-    return None if slope and top is not None else [Clip(slope, top)]
+    return [Elementwise(layer)] if slope and top is not None else [Clip(slope, top)]
+
+
+def _elementwise(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
+    return [Elementwise(layer)]
 
 
 def _leaky_relu(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
@@ -258,8 +264,12 @@ def _cropping(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
     return [Pad((-top, -bottom), (-left, -right))]
 
 
-def _upsampling(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
-    return [Upsample(tuple(layer.size))] if layer.interpolation == "nearest" else None
+def _global_max(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
+    return [GlobalMax(bool(layer.keepdims))]
+
+
+def _upsampling(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
+    return [Upsample(tuple(layer.size)) if layer.interpolation == "nearest" else Linear(layer)]
 
 
 def _identity(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
@@ -281,6 +291,25 @@ def _add(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
 
 def _subtract(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
     return _combined(node, Add((1, -1)))
+
+
+def _scaled_add(layer: Any, node: Node, shapes: Shapes) -> list[Node]:
+    first, second = node.inputs
+    scaled = Value((), second.dtype, f"{node.name}_scaled")
+    scale = Affine(np.asarray(layer.scale, np.float64), None)
+    return [
+        Node(scale, (second,), {}, (scaled,), node.name),
+        Node(Add((1, 1)), (first, scaled), {}, node.outputs, node.name),
+    ]
+
+
+def _average(layer: Any, node: Node, shapes: Shapes) -> list[Node]:
+    total = Value((), node.outputs[0].dtype, f"{node.name}_total")
+    share = Affine(np.asarray(1 / len(node.inputs)), None)
+    return [
+        Node(Add((1,) * len(node.inputs)), node.inputs, {}, (total,), node.name),
+        Node(share, (total,), {}, node.outputs, node.name),
+    ]
 
 
 def _multiply(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
@@ -357,12 +386,15 @@ LAYERS: dict[type, Callable[[Any, Node, Shapes], Any]] = {
     layers.Normalization: _normalization,
     layers.ReLU: _relu,
     layers.LeakyReLU: _leaky_relu,
+    layers.ELU: _elementwise,
+    layers.PReLU: _elementwise,
     layers.Activation: _activation,
     layers.Softmax: _softmax,
     layers.MaxPooling2D: _max_pool,
     layers.AveragePooling2D: _average_pool,
     layers.GlobalAveragePooling1D: _global_average,
     layers.GlobalAveragePooling2D: _global_average,
+    layers.GlobalMaxPooling2D: _global_max,
     layers.Reshape: _reshape,
     layers.Flatten: _reshape,
     layers.Permute: _permute,
@@ -379,6 +411,8 @@ LAYERS: dict[type, Callable[[Any, Node, Shapes], Any]] = {
     layers.LayerNormalization: _layer_norm,
     LayerScale: _layer_scale,
     layers.Add: _add,
+    layers.Average: _average,
+    CustomScaleLayer: _scaled_add,
     layers.Subtract: _subtract,
     layers.Multiply: _multiply,
     layers.Concatenate: _concatenate,
@@ -412,9 +446,19 @@ def _lower_operation(node: Node, op: Any, shapes: Shapes) -> Lowered:
                 return _combined(node, Add((1, 1 if name == "Add" else -1)))
             return _combined(node, Multiply()) if name == "Multiply" else None
         return _with_constant(node, name, left, right, shapes)
-    if name in ("Reshape",) and len(values) == 1:
+    if name == "Concatenate" and len(values) > 1:
+        return _concatenate(op, node, shapes)
+    if len(values) != 1:
+        return None
+    if name == "Reshape":
         return chain(node, [Reshape(shapes[node.outputs[0]])], shapes)
-    return None
+
+    def apply(x: Any) -> Any:
+        return function_of(node)(x)[0]
+
+    if name in ELEMENTWISE and shapes[values[0]] == shapes[node.outputs[0]]:
+        return chain(node, [Elementwise(apply)], shapes)
+    return chain(node, [Linear(apply)], shapes) if name in LINEAR else None
 
 
 def _with_constant(node: Node, name: str, left: Any, right: Any, shapes: Shapes) -> Lowered:
@@ -453,3 +497,52 @@ OPERATIONS = {
     "Exp": keras.activations.exponential,
     "HardSigmoid": keras.activations.hard_sigmoid,
 }
+ELEMENTWISE = frozenset(
+    [
+        "Absolute",
+        "Celu",
+        "Clip",
+        "Cos",
+        "Elu",
+        "Erf",
+        "Expm1",
+        "Gelu",
+        "HardSilu",
+        "HardTanh",
+        "LeakyRelu",
+        "Log",
+        "Log1p",
+        "LogSigmoid",
+        "Maximum",
+        "Minimum",
+        "Mish",
+        "Negative",
+        "Power",
+        "Reciprocal",
+        "Rsqrt",
+        "Selu",
+        "Sin",
+        "Sqrt",
+        "Square",
+        "Squareplus",
+    ]
+)
+"""Operations of one element, and of constants beside it."""
+LINEAR = frozenset(
+    [
+        "BroadcastTo",
+        "ExpandDims",
+        "Flip",
+        "GetItem",
+        "Mean",
+        "Moveaxis",
+        "Pad",
+        "Repeat",
+        "Roll",
+        "Squeeze",
+        "Sum",
+        "Swapaxes",
+        "Tile",
+        "Transpose",
+    ]
+)

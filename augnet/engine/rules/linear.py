@@ -1,15 +1,17 @@
-"""Dense layers and per-channel scale and shift."""
+"""Dense layers, scale and shift per channel, and any other linear function."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from augnet.engine import backend_tensorflow as backend
 from augnet.engine.backend_tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push
+from augnet.engine.rules.base import Paths, Pull, Push, through
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +56,19 @@ class Affine:
         if slope is None:
             return self(x), lambda g: (g,), lambda t: t
         return self(x), lambda g: (g * slope,), lambda t: t * slope
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Any linear function of one tensor, plus a constant; TensorFlow knows its transpose."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, x: Any) -> Any:
+        return self.function(x)
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, None]:
+        def back(g: Any) -> Any:
+            return backend.transposed(self.function, (g.shape[0], *x.shape[1:]), g)
+
+        return self(x), lambda g: (through(back)(g),), None

@@ -130,6 +130,33 @@ class GlobalAverage:
 
 
 @dataclass(frozen=True, eq=False)
+class GlobalMax:
+    """Maximum over height and width; equal elements share the gradient, as in TensorFlow.
+
+    Attributes:
+        keepdims: whether they stay as axes of length one.
+    """
+
+    keepdims: bool = False
+
+    def __call__(self, x: Any) -> Any:
+        return ops.max(x, axis=(1, 2), keepdims=self.keepdims)
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        batch, _, _, channels = x.shape
+        wins = ops.cast(ops.equal(x, ops.max(x, axis=(1, 2), keepdims=True)), x.dtype)
+        share = wins / ops.sum(wins, axis=(1, 2), keepdims=True)
+
+        def pull(g: Any) -> tuple[Any]:
+            return (ops.reshape(g, (g.shape[0], batch, 1, 1, channels)) * share,)
+
+        def push(t: Any) -> Any:
+            return ops.sum(t * share, axis=(2, 3), keepdims=self.keepdims)
+
+        return self(x), pull, push
+
+
+@dataclass(frozen=True, eq=False)
 class Upsample:
     """Every pixel repeated over a block (nearest neighbour)."""
 
