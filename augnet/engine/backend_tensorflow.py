@@ -177,6 +177,16 @@ def _looped(pull: Pull, cotangents: Any, chunk: int) -> Any:
     return tf.ensure_shape(made.concat(), (cotangents.shape[0], *shape))
 
 
+def mapped(function: Callable[[Any], Any], count: int) -> Any:
+    """What the function makes of 0 .. count - 1, stacked; a few at the same time, as in rows_of."""
+    if count == 1:
+        return tf.nest.map_structure(lambda tensor: tensor[None], function(0))
+    kinds = tf.nest.map_structure(tf.TensorSpec.from_tensor, function(tf.constant(0)))
+    return tf.map_fn(
+        function, tf.range(count), fn_output_signature=kinds, parallel_iterations=passes_at_once()
+    )
+
+
 def passes_at_once() -> int:
     """Backward passes of a loop that run, and take memory, at the same time."""
     return 1 if device_kind() == "gpu" else min(os.cpu_count() or 1, MOST_AT_ONCE)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from keras import ops
 
-BLOCK_BYTES = 32 * 1024**2
-"""Size of one float64 block of rows while G is summed: out of cache, but small beside the rows."""
+from augnet.engine import backend_tensorflow as backend
+
+BLOCK_ELEMENTS = 2**20
+"""Of the rows, measured at a time: what is made of it stays in the caches."""
+SYMMETRIC_ROWS = 128
+"""From so many rows, and inputs, on only one half of G is computed."""
+PARTS = 4
 
 
 def products(rows: Any, predicted: Any) -> tuple[Any, Any]:
@@ -22,31 +29,41 @@ def products(rows: Any, predicted: Any) -> tuple[Any, Any]:
         gram (batch, R, R) float64, l1_from_predicted (batch, R) float64.
     """
     batch, count, size = rows.shape
-    width = max(1, min(size, BLOCK_BYTES // (8 * batch * count)))
-    steps = size // width
+    width = max(1, min(size, BLOCK_ELEMENTS // (batch * count)))
+    places = ops.arange(batch, dtype="int32") * count + predicted
 
     def block(start: Any, length: int) -> tuple[Any, Any]:
         part = ops.slice(rows, (0, 0, start), (batch, count, length))
-        flat = ops.reshape(part, (batch * count, length))
-        own = ops.take(flat, ops.arange(batch, dtype="int32") * count + predicted, axis=0)
-        wide = ops.cast(part, "float64")
-        gram = ops.matmul(wide, ops.transpose(wide, (0, 2, 1)))
-        return gram, ops.cast(ops.sum(ops.absolute(part - own[:, None, :]), axis=-1), "float64")
+        own = ops.take(ops.reshape(part, (batch * count, length)), places, axis=0)
+        l1 = ops.sum(ops.absolute(part - own[:, None, :]), axis=-1)
+        return _gram(ops.cast(part, "float64")), ops.cast(l1, "float64")
 
-    if steps == 1:
-        gram, l1 = block(0, width)
-    else:
-
-        def step(i: Any, sums: tuple[Any, Any]) -> tuple[Any, Any]:
-            gram, l1 = block(i * width, width)
-            return sums[0] + gram, sums[1] + l1
-
-        zeros = (ops.zeros((batch, count, count), "float64"), ops.zeros((batch, count), "float64"))
-        gram, l1 = ops.fori_loop(0, steps, step, zeros)
+    steps = size // width
+    made = backend.mapped(lambda step: block(step * width, width), steps)
+    gram, l1 = (ops.sum(part, axis=0) for part in made)
     if size % width:
         more = block(steps * width, size % width)
         gram, l1 = gram + more[0], l1 + more[1]
     return gram, l1
+
+
+def _gram(rows: Any) -> Any:
+    """Rows (batch, R, inputs) times their transpose."""
+    count = rows.shape[1]
+    if min(rows.shape[1:]) < SYMMETRIC_ROWS:
+        return ops.matmul(rows, ops.transpose(rows, (0, 2, 1)))
+    edges = [count * part // PARTS for part in range(PARTS + 1)]
+    upper = [
+        ops.matmul(rows[:, first:last], ops.transpose(rows[:, first:], (0, 2, 1)))
+        for first, last in pairwise(edges)
+    ]
+    lines = []
+    for i, (first, last) in enumerate(pairwise(edges)):
+        left = [
+            ops.transpose(upper[j][:, :, first - edges[j] : last - edges[j]], (0, 2, 1)) for j in range(i)
+        ]
+        lines.append(ops.concatenate([*left, upper[i]], axis=2))
+    return ops.concatenate(lines, axis=1)
 
 
 def pooled(images: Any, pool: int) -> tuple[Any, Any]:
@@ -57,8 +74,7 @@ def pooled(images: Any, pool: int) -> tuple[Any, Any]:
 
     Returns:
         blocks (..., ceil(height / pool), pool, ceil(width / pool), pool, channel), zero beyond the edge, and
-        the weights that make their sum a mean over real pixels, (ceil(height / pool), 1, ceil(width / pool),
-        1, 1).
+        the number of real pixels in each, (ceil(height / pool), ceil(width / pool), 1).
     """
     *lead, height, width, channel = images.shape
     rows, columns = math.ceil(height / pool), math.ceil(width / pool)
@@ -67,19 +83,26 @@ def pooled(images: Any, pool: int) -> tuple[Any, Any]:
         images = ops.pad(images, pad)
     blocks = ops.reshape(images, (*lead, rows, pool, columns, pool, channel))
     sizes = [
-        [min(pool, height - y * pool) * min(pool, width - x * pool) for x in range(columns)]
+        [[min(pool, height - y * pool) * min(pool, width - x * pool)] for x in range(columns)]
         for y in range(rows)
     ]
-    weights = ops.convert_to_tensor([[1 / size for size in line] for line in sizes], dtype=images.dtype)
-    return blocks, ops.reshape(weights, (rows, 1, columns, 1, 1))
+    return blocks, ops.convert_to_tensor(sizes, dtype=images.dtype)
+
+
+def _over_blocks(reduce: Callable[..., Any], blocks: Any) -> Any:
+    """The reduction of every block (..., rows, pool, columns, pool, channel): its lines, then its columns."""
+    *lead, rows, pool, columns, _, channel = blocks.shape
+    lines = reduce(ops.reshape(blocks, (-1, pool, columns * pool * channel)), axis=1)
+    made = reduce(ops.reshape(lines, (-1, pool, channel)), axis=1)
+    return ops.reshape(made, (*lead, rows, columns, channel))
 
 
 def block_means(images: Any, pool: int) -> Any:
     """Means (..., ceil(height / pool), ceil(width / pool), channel) over blocks of pixels."""
     if pool == 1:
         return images
-    blocks, weights = pooled(images, pool)
-    return ops.sum(blocks * weights, axis=(-4, -2))
+    blocks, sizes = pooled(images, pool)
+    return _over_blocks(ops.sum, blocks) / sizes
 
 
 def block_moments(rows: Any, pool: int) -> tuple[Any, Any, Any, Any]:
@@ -93,14 +116,14 @@ def block_moments(rows: Any, pool: int) -> tuple[Any, Any, Any, Any]:
     """
     if pool == 1:
         return rows, 0.0, ops.absolute(rows), ops.absolute(rows)
-    blocks, weights = pooled(rows, pool)
-    inside, _ = pooled(ops.ones_like(rows[..., :1]), pool)
-    axes = (-4, -2)
-    mean = ops.sum(blocks * weights, axis=axes, keepdims=True)
-    spread = ops.sum(ops.square((blocks - mean) * inside) * weights, axis=axes)
-    size = ops.absolute(blocks)
-    mean = ops.squeeze(mean, axis=axes)
-    return mean, spread, ops.sum(size * weights, axis=axes), ops.max(size, axis=axes)
+    blocks, sizes = pooled(rows, pool)
+    mean = _over_blocks(ops.sum, blocks) / sizes
+    apart = blocks - mean[..., :, None, :, None, :]
+    if blocks.shape[-5] * pool != rows.shape[-3] or blocks.shape[-3] * pool != rows.shape[-2]:
+        apart = apart * pooled(ops.ones_like(rows[..., :1]), pool)[0]  # nothing beyond the edge
+    magnitude = ops.absolute(blocks)
+    spread = _over_blocks(ops.sum, ops.square(apart)) / sizes
+    return mean, spread, _over_blocks(ops.sum, magnitude) / sizes, _over_blocks(ops.max, magnitude)
 
 
 def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[Any, Any, Any, Any]:
@@ -108,29 +131,46 @@ def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[
 
     Args:
         rows: (batch, R, height, width, channel).
-        weight: (batch, R), 1 for a row that counts, 0 for padding and for rows that are not finite.
+        weight: (batch, R), 1 for a row that counts, 0 for rows that are not finite, and for padding, which
+            repeats an image.
         finite: (batch, R) bool.
 
     Returns:
         mean, m2, mean_abs, max_abs, each (R, h, w, channel) float64.
     """
-    batch, count = weight.shape
+    batch, count, height, width, channels = rows.shape
+    line = batch * count * width * channels
+    lines = min(height, max(1, BLOCK_ELEMENTS // (line * pool)) * pool)
     # The rare rows that are not finite would spoil the sums of the others; the copy is made only then.
     column = ops.reshape(weight, (batch, count, 1, 1, 1))
     rows = ops.cond(ops.all(finite), lambda: rows, lambda: ops.where(column > 0, rows, 0))
-    mean, spread, mean_abs, max_abs = block_moments(rows, pool)
-    shape = mean.shape[1:]
-    share = weight / ops.maximum(ops.sum(weight, axis=0), 1.0)
+    images = ops.max(weight, axis=1)
+    total = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
+    missing = ops.sum(images) - total
 
     def average(values: Any) -> Any:
-        """Over the images: a matrix product for each row, which is one pass over the values."""
-        turned = ops.reshape(values, (batch, count, -1))
-        return ops.reshape(ops.einsum("br,brd->rd", share, turned), shape)
+        """Sum over the images by the number of those that count: a matrix product, which is one pass."""
+        flat = ops.reshape(values, (batch, -1))
+        return ops.reshape(ops.matmul(images[None], flat), values.shape[1:]) / ops.maximum(total, 1.0)
 
-    centre = average(mean)
-    total = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
-    m2 = average(ops.square(mean - centre) + spread) * total
-    made = centre, m2, average(mean_abs), ops.max(max_abs * column, axis=0)
+    def band(start: Any, length: int) -> tuple[Any, ...]:
+        part = ops.slice(rows, (0, 0, start, 0, 0), (batch, count, length, width, channels))
+        mean, spread, mean_abs, max_abs = block_moments(part, pool)
+        centre = average(mean)
+        m2 = average(ops.square(mean - centre) + spread) * total
+        # A row that was set to zero took part as one.
+        m2 = ops.maximum(m2 - missing * ops.square(centre), 0.0)
+        return centre, m2, average(mean_abs), ops.max(max_abs, axis=0)
+
+    def stacked(values: Any) -> Any:
+        """Bands (band, R, h, w, channel) one below the other."""
+        return ops.reshape(ops.transpose(values, (1, 0, 2, 3, 4)), (count, -1, *values.shape[3:]))
+
+    steps = height // lines
+    made = tuple(map(stacked, backend.mapped(lambda step: band(step * lines, lines), steps)))
+    if height % lines:
+        last = band(steps * lines, height % lines)
+        made = tuple(ops.concatenate(pair, axis=1) for pair in zip(made, last, strict=True))
     centre, m2, mean_abs, max_abs = (ops.cast(tensor, "float64") for tensor in made)
     return centre, m2, mean_abs, max_abs
 

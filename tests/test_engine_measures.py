@@ -1,0 +1,61 @@
+"""What the device measures of rows, against NumPy in float64, in one piece and in many."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from augnet.engine import measures
+
+BATCH, ROWS, HEIGHT, WIDTH, CHANNELS = 4, 3, 11, 7, 2
+
+
+@pytest.fixture(params=[16, 400, 10**6])
+def block(request, monkeypatch):
+    """Blocks smaller than a line, of a few lines, and of everything."""
+    monkeypatch.setattr(measures, "BLOCK_ELEMENTS", request.param)
+
+
+@pytest.fixture
+def rows():
+    made = np.random.default_rng(0).normal(1.0, 0.5, size=(BATCH, ROWS, HEIGHT, WIDTH, CHANNELS))
+    made[3] = made[2]  # padding repeats the last image
+    return made.astype("float32")
+
+
+def test_products_are_those_of_float64(rows, block):
+    flat = rows.reshape(BATCH, ROWS, -1)
+    predicted = np.array([2, 0, 1, 1], np.int32)
+    gram, l1 = measures.products(ops.convert_to_tensor(flat), predicted)
+    wide = flat.astype(float)
+    np.testing.assert_allclose(gram, wide @ wide.transpose(0, 2, 1), rtol=1e-12)
+    own = wide[np.arange(BATCH), predicted]
+    np.testing.assert_allclose(l1, np.abs(wide - own[:, None]).sum(axis=2), rtol=1e-5)
+
+
+def test_half_of_the_products_of_many_rows_stand_for_all():
+    flat = np.random.default_rng(0).normal(size=(2, 130, 140)).astype("float32")
+    gram, _ = measures.products(ops.convert_to_tensor(flat), np.zeros(2, np.int32))
+    wide = flat.astype(float)
+    np.testing.assert_allclose(gram, wide @ wide.transpose(0, 2, 1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3])
+def test_moments_are_those_of_the_finite_rows_of_real_images(rows, pool, block):
+    weight = np.ones((BATCH, ROWS), np.float32)
+    weight[3] = 0
+    weight[1, 2] = 0
+    finite = np.ones((BATCH, ROWS), bool)
+    finite[1, 2] = False
+    spoiled = rows.copy()
+    spoiled[1, 2, 4, 4] = np.nan
+    made = measures.moments_over_batch(*map(ops.convert_to_tensor, (spoiled, weight, finite)), pool)
+    for row in range(ROWS):
+        kept = rows[weight[:, row] > 0, row].astype(float)
+        for y in range(-(-HEIGHT // pool)):
+            for x in range(-(-WIDTH // pool)):
+                part = kept[:, y * pool : (y + 1) * pool, x * pool : (x + 1) * pool]
+                means = part.mean(axis=(1, 2))
+                m2 = np.square(part - means.mean(axis=0)).mean(axis=(1, 2)).sum(axis=0)
+                truth = means.mean(axis=0), m2, np.abs(part).mean(axis=(0, 1, 2)), np.abs(part).max((0, 1, 2))
+                for array, value in zip(made, truth, strict=True):
+                    np.testing.assert_allclose(np.asarray(array)[row, y, x], value, rtol=2e-5, atol=1e-6)
