@@ -16,6 +16,7 @@ import numpy as np
 from augnet.engine import backend_tensorflow as backend
 from augnet.engine.graph import Graph, Node, Value
 from augnet.engine.linearize import function_of
+from augnet.engine.rewrites.lowering import lowered
 
 SIZES = (0.1, 1.0, 1e2, 1e6)
 """Of the random inputs; each is tried with both signs, so that no ReLU is dead under all of them."""
@@ -38,9 +39,18 @@ class Dependence:
 
 
 def has_steps(graph: Graph, image: np.ndarray) -> bool:
-    """Whether an operation passes no gradient on to one of its inputs, at this image (*model_input)."""
+    """Whether an operation passes no gradient on to one of its inputs, at this image (*model_input).
+
+    Operations with a derivative rule pass one on, so only the others are tried.
+    """
+    graph = lowered(graph, backend.shapes_of(graph, image.shape, image.dtype))
+    if all(hasattr(node.op, "linearize") for node in graph.nodes):
+        return False
     tensors = {graph.input: backend.constant(image[None], image.dtype)}
     for node in graph.nodes:
+        if hasattr(node.op, "linearize"):
+            tensors.update(zip(node.outputs, node.call(tensors), strict=True))
+            continue
         made, passes = backend.passes_gradient(function_of(node), [tensors[value] for value in node.inputs])
         if not all(passes):
             return True

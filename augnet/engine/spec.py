@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 REBUILT = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
 """The Keras dtype that a model is built with for a precision that float32 layers do not compute in."""
 PROBES = 4
-"""Images of noise that a model is tried on: enough to see whether one changes another's outputs."""
+"""Images of noise that programs are compared on: enough to tell a kink in some from a fault in all."""
 LISTED = 20
 """Outputs that a warning names."""
 
@@ -149,7 +149,7 @@ def prepare(
                 f"use float32, or rebuild the model with dtype={REBUILT[precision]!r}"
             )
         function = plain_function(model, output)
-    probes = probe_images((*model_input,), rescales, dtype)
+    probes = probe_images((*model_input,), rescales, dtype)[:2]  # the second may change the first's outputs
     outputs = _evaluate(function, probes)
     if reduce is not None:
         function = reduced_function(function, outputs.shape, reduce)
