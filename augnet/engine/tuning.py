@@ -147,7 +147,7 @@ SMALL_WORK = 3e6
 
 def choose(problem: Problem, seconds: float) -> Choice:
     """The fastest program that agrees with the plain one, by timing it for about so many seconds."""
-    start, used = time.monotonic(), backend.used_bytes()
+    start = time.monotonic()
     rewritten, batch, rows = problem.rewritten, problem.batch_size, problem.row_count
     plain = Choice("plain", 1, batch)
     if rewritten is None:
@@ -162,50 +162,23 @@ def choose(problem: Problem, seconds: float) -> Choice:
     if problem.work * batch * passes < SMALL_WORK or seconds <= 0:
         return Choice("rewritten", sizes[-1], batch, report=report)
     paths = TimedPaths(0.5 * seconds)
-    images = np.resize(problem.images, (batch, *problem.images.shape[1:])).astype(problem.images.dtype)
-    program = _forward(rewritten, problem, paths)
-    backend.run_rows(program, images)
-    forward = backend.rows_seconds(program, images, 0.1)
-    variants = [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses
-    times: dict[tuple[int, bool], float] = {}
-    needs, too_large, spent = dict[tuple[int, bool], int](), False, 0.0
-    for size, xla in variants:
-        # Compiling a program and running it twice takes about as long as it did before.
-        if times and time.monotonic() - start + spent > seconds:
-            break
-        began = time.monotonic()
-        try:
-            # A few passes, so that their time stands out from the forward pass's.
-            trial = min(passes, size * max(1, TRIED_PASSES // size))
-            program = _program(rewritten, problem, rows, size, paths, xla, only=trial)
-            _, peak = backend.peak_of(partial(backend.run_rows, program, images))
-            need = peak - used + ROW_COPIES * (max(passes, rows) - trial) * images.nbytes
-            if need > problem.memory_bytes and (times or batch > 1):
-                log.debug("engine: %d rows per pass of %d images take %d bytes", size, batch, need)
-                too_large = True
-                continue
-            needs[size, xla] = max(need, 0)
-            taken = backend.rows_seconds(program, images, 0.3)
-        except backend.Unsupported as error:
-            log.debug("engine: %d rows per pass%s: %s", size, " with XLA" if xla else "", error)
-            continue
-        times[size, xla] = (forward + max(taken - forward, 0) * passes / trial) / batch
-        spent = time.monotonic() - began
-    if not times and too_large:
+    trials = _trials(problem, sizes, paths, start + seconds)
+    fitting = {way: trial for way, trial in trials.items() if trial.seconds < math.inf}
+    if trials and not fitting:
         log.info("engine: %d images at a time need more memory than there is; trying half", batch)
         return choose(replace(problem, batch_size=batch // 2), seconds)
-    if not times:
+    if not fitting:
         return replace(plain, report=_error_report(agreed.plain_error, "float64"))
-    (size, xla), fast = min(times.items(), key=lambda item: item[1])
+    (size, xla), best = min(fitting.items(), key=lambda item: item[1].seconds)
+    fast = best.seconds
     report |= {
         "seconds_per_image": fast,
         "plain_seconds_per_image": slow,
         "gain": slow / fast,
-        "rows_per_pass": {f"{size}{' xla' if xla else ''}": taken for (size, xla), taken in times.items()},
-        "memory_bytes": needs[size, xla],
+        "rows_per_pass": {f"{n}{' xla' if fused else ''}": t.seconds for (n, fused), t in fitting.items()},
+        "memory_bytes": best.memory,
         "tuning_seconds": time.monotonic() - start,
     }
-
     log.info(
         "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image, %.3g times "
         "as fast as the plain way",
@@ -222,6 +195,58 @@ def choose(problem: Problem, seconds: float) -> Choice:
             report["error"] = agreed.plain_error
         return replace(plain, report=report)
     return Choice("rewritten", size, batch, xla, dict(paths.chosen), report)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a program took.
+
+    Attributes:
+        seconds: per image; infinite where it took more memory than it may.
+        memory: bytes at its peak, beyond those before the first program.
+    """
+
+    seconds: float
+    memory: int
+
+
+def _trials(
+    problem: Problem, sizes: list[int], paths: FixedPaths, deadline: float
+) -> dict[tuple[int, bool], _Trial]:
+    """Programs with these rows per pass, and one with XLA, as far as the time allows.
+
+    Args:
+        deadline: by time.monotonic().
+    """
+    rewritten, batch, rows = problem.rewritten, problem.batch_size, problem.row_count
+    passes = rewritten.passes or rows
+    # TensorFlow keeps what it has freed, so memory is counted from here on, and not for each program anew.
+    used = backend.used_bytes()
+    images = np.resize(problem.images, (batch, *problem.images.shape[1:])).astype(problem.images.dtype)
+    program = _forward(rewritten, problem, paths)
+    backend.run_rows(program, images)
+    forward = backend.rows_seconds(program, images, 0.1)
+    made: dict[tuple[int, bool], _Trial] = {}
+    spent = 0.0
+    for size, xla in [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses:
+        began = time.monotonic()
+        if made and began + spent > deadline:  # the next program takes about as long as the last one
+            break
+        # A few passes, so that their time stands out from the forward pass's.
+        trial = min(passes, size * max(1, TRIED_PASSES // size))
+        try:
+            program = _program(rewritten, problem, rows, size, paths, xla, only=trial)
+            _, peak = backend.peak_of(partial(backend.run_rows, program, images))
+            need = max(0, peak - used) + ROW_COPIES * (max(passes, rows) - trial) * images.nbytes
+            seconds = math.inf
+            if need <= problem.memory_bytes or (batch == 1 and not made):
+                taken = backend.rows_seconds(program, images, 0.3)
+                seconds = (forward + max(taken - forward, 0) * passes / trial) / batch
+            made[size, xla] = _Trial(seconds, need)
+        except backend.Unsupported as error:
+            log.debug("engine: %d rows per pass%s: %s", size, " with XLA" if xla else "", error)
+        spent = time.monotonic() - began
+    return made
 
 
 def _error_report(error: float | None, against: str) -> dict[str, Any]:
