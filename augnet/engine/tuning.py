@@ -136,6 +136,10 @@ UNRULED_ROWS = 16
 HEAVY_ROWS = 5
 """Rows per pass, at least, of a program whose weights are laid out anew in every pass."""
 TRIED_PASSES = 4
+TRIAL_RUNS = 3
+"""Of a program while it is tried, about."""
+QUICK_SECONDS = 0.5
+"""A program whose trial takes no longer is tried even when the time is up: it may be twice as fast."""
 ROW_COPIES = 3
 """Of the rows that were not computed when a program was timed: passes leave them in pieces."""
 CHECKED_IMAGES = 4
@@ -227,10 +231,9 @@ def _trials(
     backend.run_rows(program, images)
     forward = backend.rows_seconds(program, images, 0.1)
     made: dict[tuple[int, bool], _Trial] = {}
-    spent = 0.0
+    again = 0.0
     for size, xla in [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses:
-        began = time.monotonic()
-        if made and began + spent > deadline:  # the next program takes about as long as the last one
+        if again > QUICK_SECONDS and time.monotonic() + again > deadline:
             break
         # A few passes, so that their time stands out from the forward pass's.
         trial = min(passes, size * max(1, TRIED_PASSES // size))
@@ -241,11 +244,11 @@ def _trials(
             seconds = math.inf
             if need <= problem.memory_bytes or (batch == 1 and not made):
                 taken = backend.rows_seconds(program, images, 0.3)
+                again = TRIAL_RUNS * taken  # the next program runs about as long as the last one
                 seconds = (forward + max(taken - forward, 0) * passes / trial) / batch
             made[size, xla] = _Trial(seconds, need)
         except backend.Unsupported as error:
             log.debug("engine: %d rows per pass%s: %s", size, " with XLA" if xla else "", error)
-        spent = time.monotonic() - began
     return made
 
 
