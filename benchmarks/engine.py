@@ -183,7 +183,7 @@ def bench(name: str, rounds: int, jax_python: str | None, quick: bool) -> dict:
 
 
 def _measured(engine: Engine, images: np.ndarray) -> tf.Tensor:
-    return tf.constant(engine.measure(images).gram)
+    return tf.constant(engine.measure(images).input_dot)
 
 
 def by_jax(python: str, model, name: str, shape: tuple[int, ...], left_out: list[str]) -> list[Way]:

@@ -82,7 +82,7 @@ PANEL: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
     "EfficientNetB0": (application("EfficientNetB0"), (1, 8)),
     "ViT 96x96": (vit, (4, 16)),
     "U-Net 64x64, pooled": (unet, (8, 32)),
-    "MLP 16 to 256": (mlp, (32, 128)),
+    "MLP 16 to 256": (mlp, (32, 128, 512)),
 }
 """Name -> model, and the batches that the peers are tried at."""
 

@@ -60,6 +60,7 @@ def means_over_channels(x):
 
 MODELS = {
     "conv same": lambda: model_of(layers.Conv2D(5, 3, padding="same", activation="relu")),
+    "conv grey": lambda: model_of(layers.Conv2D(5, (3, 5), padding="same"), size=(11, 9, 1)),
     "conv stride": lambda: model_of(layers.Conv2D(5, 5, strides=2, padding="same", activation="tanh")),
     "conv stride 3 valid": lambda: model_of(layers.Conv2D(5, 4, strides=3)),
     "conv even": lambda: model_of(layers.Conv2D(5, 4, padding="same")),

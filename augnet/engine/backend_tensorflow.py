@@ -307,15 +307,16 @@ def depthwise_input_gradient(g: Any, kernel: Any, shape: tuple[int, ...], stride
     return made[:, top : top + shape[1], left : left + shape[2]]
 
 
-def depth_to_space(x: Any, size: int) -> Any:
-    """(n, height, width, size * size * channel) -> (n, height * size, width * size, channel).
+def depth_to_space(x: Any, tile: tuple[int, int]) -> Any:
+    """(n, height, width, tile height * tile width * channel) -> (n, height * .., width * .., channel).
 
     By a transposition, which on a CPU takes a quarter of the time of tf.nn.depth_to_space.
     """
     n, height, width, depth = x.shape
-    lines = tf.reshape(x, (n * height, width, size, depth // size))
+    rows, columns = tile
+    lines = tf.reshape(x, (n * height, width, rows, depth // rows))
     turned = tf.transpose(lines, (0, 2, 1, 3))
-    return tf.reshape(turned, (n, height * size, width * size, depth // size**2))
+    return tf.reshape(turned, (n, height * rows, width * columns, depth // (rows * columns)))
 
 
 def max_pool_with_argmax(x: Any, size: Any, strides: Any, padding: str) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from augnet.engine.spec import prepare, probe_images
 from augnet.engine.tuning import (
     BATCH_ELEMENTS,
     DISAGREES,
+    SMALL_WORK,
     Choice,
     FixedPaths,
     Problem,
@@ -36,7 +37,9 @@ from augnet.errors import AuditError
 
 log = logging.getLogger(__name__)
 
-MAX_AUTO_BATCH = 64
+AUTO_BATCH = (64, 256)
+"""Images of an automatic batch at most: of any model, and of one so small that a call costs more than it
+computes (SMALL_WORK)."""
 ROWS_BYTES = 512 * 1024**2
 """Rows of one batch: they are copied to the host together, where a shard waits for them."""
 ROUNDING = {"bfloat16": 2.0**-8, "tf32": 2.0**-11}
@@ -124,7 +127,7 @@ class Engine:
         self._scale = (
             None if input_scale is None else np.broadcast_to(np.asarray(input_scale, float), (channels,))
         )
-        self._label_count, self._map_pool = label_count, map_pool
+        self._label_count, self._map_pool = label_count, min(map_pool, max(spec.input_shape[:2]))
         self._memory = memory_bytes or default_memory()
         self._lock = threading.Lock()
         self._program: Callable[..., Any] | None = None
@@ -242,9 +245,12 @@ class Engine:
         height, width, channels = self.spec.input_shape
         row_bytes = height * width * channels * np.dtype(self._prepared.dtype).itemsize
         rows_bytes = self.spec.row_count * row_bytes
-        most = min(MAX_AUTO_BATCH, self._memory // (8 * rows_bytes), ROWS_BYTES // rows_bytes)
-        if self._rewritten is not None:
-            most = min(most, BATCH_ELEMENTS // self._rewritten.widest)
+        most = min(self._memory // (8 * rows_bytes), ROWS_BYTES // rows_bytes)
+        own = self._rewritten
+        if own is None:
+            most = min(most, AUTO_BATCH[0])
+        else:
+            most = min(most, BATCH_ELEMENTS // own.widest, int(np.clip(SMALL_WORK // own.work, *AUTO_BATCH)))
         return 2 ** int(math.log2(max(1, most)))
 
     def _measure(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> JacobianBatch:

@@ -7,6 +7,7 @@ several times faster on a CPU than the dedicated operation (benchmarks/engine.py
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ FEW_CHANNELS = 16
 
 Above, it takes as long as the flipped convolution and half as long as phases (seen in ResNet50's layers).
 """
+LANES = 16
+"""Of a vector, or of two: output channels that cost as much as one."""
 PACKED_CHANNELS = 32
 """Below this many channels a depthwise convolution leaves vector lanes idle; rows are packed into them."""
 
@@ -87,9 +90,9 @@ class Convolution:
             reach = [(width - 1) * dilate for width, dilate in zip(size, self.dilation, strict=True)]
             back = tuple((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
             if min(min(pair) for pair in back) >= 0:
-                side = _side_by_side(shape[1], inputs)
-                if few and side > 1 and self.dilation == (1, 1):
-                    ways["wide"] = _wide(flipped, side, back, shape, dtype)
+                tile = _tile(size, inputs)
+                if few and tile != (1, 1) and self.dilation == (1, 1):
+                    ways["tiles"] = _tiles(flipped, tile, back, shape, dtype)
                 ways["flipped"] = lambda g: backend.conv2d(
                     g, constant(flipped, dtype), (1, 1), back, self.dilation
                 )
@@ -119,14 +122,20 @@ class Convolution:
         def apply(g: Any) -> Any:
             g, pad = _placed(g, back, taps.shape[:2], shape, stride)
             made = backend.conv2d(g, constant(kernel, dtype), (1, 1), pad, (1, 1))
-            return backend.depth_to_space(made, stride)[:, : shape[0], : shape[1]]
+            return backend.depth_to_space(made, (stride, stride))[:, : shape[0], : shape[1]]
 
         return apply
 
 
-def _side_by_side(width: int, channels: int) -> int:
-    """Neighbouring pixels whose channels together still fit in a vector of 16."""
-    return max(side for side in range(1, 17) if width % side == 0 and (side == 1 or side * channels <= 16))
+def _tile(size: tuple[int, ...], channels: int) -> tuple[int, int]:
+    """Height and width of the tile of pixels for which `_tiles` has the least to multiply per pixel."""
+    most = max(1, LANES // channels)
+    tiles = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
+
+    def products(tile: tuple[int, int]) -> float:
+        return (size[0] + tile[0] - 1) * (size[1] + tile[1] - 1) / math.prod(tile)
+
+    return min(tiles, key=products)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,17 +194,21 @@ class Transposed:
         return self(x), lambda g: (through(self._back)(g),), through(self._apply)
 
 
-def _wide(kernel: np.ndarray, side: int, pads: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """A convolution that makes `side` neighbouring pixels at once, as channels of one pixel."""
+def _tiles(kernel: np.ndarray, tile: tuple[int, int], pads: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """A convolution that makes a tile of pixels at once, as channels of one pixel that fill a vector."""
     rows, columns, inputs, outputs = kernel.shape
-    both = np.zeros((rows, columns + side - 1, inputs, side, outputs), kernel.dtype)
-    for i in range(side):
-        both[:, i : i + columns, :, i] = kernel
-    both = both.reshape(rows, columns + side - 1, inputs, side * outputs)
+    reach = (rows + tile[0] - 1, columns + tile[1] - 1)
+    kernels = np.zeros((*reach, inputs, *tile, outputs), kernel.dtype)
+    for y, x in np.ndindex(*tile):
+        kernels[y : y + rows, x : x + columns, :, y, x] = kernel
+    kernels = kernels.reshape(*reach, inputs, math.prod(tile) * outputs)
+    # The last tiles may reach beyond the edge.
+    (top, bottom), (left, right) = pads
+    around = (top, bottom + -shape[0] % tile[0]), (left, right + -shape[1] % tile[1])
 
     def apply(g: Any) -> Any:
-        made = backend.conv2d(g, constant(both, dtype), (1, side), pads, (1, 1))
-        return ops.reshape(made, (g.shape[0], *shape))
+        made = backend.conv2d(g, constant(kernels, dtype), tile, around, (1, 1))
+        return backend.depth_to_space(made, tile)[:, : shape[0], : shape[1]]
 
     return apply
 
@@ -361,7 +374,7 @@ class Depthwise:
             wide = ops.concatenate([g] * (stride * stride), axis=-1)
             made = backend.depthwise(wide, constant(kernel, dtype), (1, 1), pad, (1, 1))
             made = _multiplier_sum(made, stride * stride * channels, multiplier)
-            return backend.depth_to_space(made, stride)[:, : shape[0], : shape[1]]
+            return backend.depth_to_space(made, (stride, stride))[:, : shape[0], : shape[1]]
 
         return apply
 
