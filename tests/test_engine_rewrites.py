@@ -53,6 +53,14 @@ def in_the_middle(x):
     return keras.ops.transpose(padded, (0, 2, 1, 3))[:, 3:7]
 
 
+def decoder(x):
+    small = layers.Conv2D(4, 3, strides=2, padding="same", activation="tanh")(x)
+    up = layers.UpSampling2D(2)(small)
+    both = layers.Concatenate()([x, up, layers.UpSampling2D(2)(small), layers.Activation("tanh")(x)])
+    both = layers.Concatenate()([layers.BatchNormalization()(layers.Conv2D(3, 3, padding="same")(both)), up])
+    return layers.Conv2D(3, 2)(both)  # an upsampling that has another reader too
+
+
 def means_over_channels(x):
     wide = keras.ops.repeat(keras.ops.mean(x, axis=3, keepdims=True), 4, axis=3)
     return keras.ops.flip(keras.ops.concatenate([wide, wide], axis=2)[:, :, 3:13], axis=2)
@@ -115,6 +123,27 @@ MODELS = {
         layers.PReLU(shared_axes=[1]), layers.ReLU(threshold=0.2), layers.ReLU(0.5, 0.1), layers.ELU(0.3)
     ),
     "upsampling bilinear": lambda: model_of(layers.UpSampling2D((2, 3), interpolation="bilinear")),
+    "upsampled": lambda: model_of(
+        layers.UpSampling2D((2, 3)), layers.Conv2D(5, 3, padding="same"), layers.ReLU(), size=(5, 4, 2)
+    ),
+    "upsampled beside others": lambda: branched(decoder, size=(6, 4, 3)),
+    "upsampled, wide padding": lambda: model_of(
+        layers.UpSampling2D(2), layers.ZeroPadding2D(4), layers.Conv2D(5, 3), size=(5, 4, 2)
+    ),
+    "pointwise": lambda: model_of(
+        layers.UpSampling2D(2),
+        layers.Conv2D(5, 1),
+        layers.ReLU(),
+        layers.Conv2D(4, 1),
+        layers.AveragePooling2D(3, 2, "same"),
+        layers.UpSampling2D(3),
+        layers.Conv2D(4, 1),
+        layers.Conv2D(6, 3),
+        layers.ReLU(),
+        layers.Conv2D(3, 1),
+        layers.GlobalAveragePooling2D(),
+        size=(4, 5, 2),
+    ),
     "average": lambda: branched(lambda x: layers.Average()([x, layers.Activation("tanh")(x), x])),
     "scaled add": lambda: branched(lambda x: CustomScaleLayer(0.3)([x, layers.Activation("tanh")(x)])),
     "functions of an element": lambda: branched(
@@ -193,6 +222,21 @@ def test_norms_and_dropout_leave_no_operation():
     model = model_of(layers.Conv2D(5, 3), layers.BatchNormalization(), layers.Dropout(0.5), layers.ReLU())
     names = [type(node.op).__name__ for node in rewritten_of(model).graph.nodes]
     assert names == ["Convolution", "Clip", "Reshape", "Dense"]
+
+
+def test_convolutions_are_done_at_fewer_pixels():
+    def names(name):
+        return [type(node.op).__name__ for node in rewritten_of(MODELS[name]()).graph.nodes]
+
+    assert names("upsampled")[0] == "UpsampledConvolution"
+    assert names("upsampled beside others").count("UpsampledConvolution") == 1
+    assert names("upsampled beside others").count("Upsample") == 1  # for its other reader
+    assert names("upsampled, wide padding")[:2] == ["Upsample", "Convolution"]
+    assert names("pointwise") == [
+        *("Convolution", "Upsample", "Clip", "AveragePool", "Convolution"),
+        *("Convolution", "UpsampledConvolution", "Clip", "GlobalAverage", "Dense"),
+        *("Reshape", "Dense"),
+    ]
 
 
 def rewritten_of(model):

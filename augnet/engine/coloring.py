@@ -24,8 +24,9 @@ from augnet.engine.rules.combining import Add, Concatenate, Multiply
 from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed, resolved_pads
 from augnet.engine.rules.elementwise import Chain, Clip, Elementwise
 from augnet.engine.rules.linear import Affine, Dense
-from augnet.engine.rules.pooling import AveragePool, MaxPool, Upsample
+from augnet.engine.rules.pooling import AveragePool, MaxPool
 from augnet.engine.rules.shaping import Pad, Reshape
+from augnet.engine.rules.upsampling import Upsample, UpsampledConvolution
 
 Windows = np.ndarray
 """(position, 2): the first and the last line of the image that each line of a value reads, or column; of
@@ -197,6 +198,12 @@ def _of_upsample(op: Upsample, axis: int, given: tuple[int, ...], at: np.ndarray
     return at // op.size[axis], at // op.size[axis]
 
 
+def _of_upsampled(op: UpsampledConvolution, axis: int, given: tuple[int, ...], at: np.ndarray) -> Reach:
+    large = tuple(size * times for size, times in zip(given[:2], op.upsample.size, strict=True))
+    first, last = _of_kernel(op.convolution, axis, large, at)
+    return first // op.upsample.size[axis], last // op.upsample.size[axis]
+
+
 def _of_pad(op: Pad, axis: int, given: tuple[int, ...], at: np.ndarray) -> Reach:
     before = (op.rows, op.columns)[axis][0]
     return at - before, at - before
@@ -210,6 +217,7 @@ REACHES: dict[type, Callable[..., Reach]] = {
     AveragePool: _of_pool,
     Transposed: _of_transposed,
     Upsample: _of_upsample,
+    UpsampledConvolution: _of_upsampled,
     Pad: _of_pad,
 }
 ELEMENTS = (Add, Affine, Chain, Clip, Convert, Elementwise, Multiply)

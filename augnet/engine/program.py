@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from augnet.engine.linearize import linearize
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
 from augnet.engine.rewrites.folding import chained, folded
 from augnet.engine.rewrites.lowering import lowered
+from augnet.engine.rewrites.resolution import at_fewer_pixels
 from augnet.engine.rules.base import Paths, split
 from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
 from augnet.engine.rules.pooling import AveragePool, MaxPool
+from augnet.engine.rules.upsampling import UpsampledConvolution
 
 Cotangents = Callable[[Any], Any]
 """Outputs (batch, K) -> cotangents (row, batch, K)."""
@@ -127,15 +129,14 @@ class Rewritten:
     @property
     def fuses(self) -> bool:
         """Whether XLA may gain something: on a CPU its convolutions are slower than TensorFlow's own."""
-        slow = (Convolution, Depthwise, Grouped, Transposed, MaxPool, AveragePool)
+        slow = (Convolution, Depthwise, Grouped, Transposed, UpsampledConvolution, MaxPool, AveragePool)
         whole = not any(isinstance(node.op, slow) for node in self.graph.nodes)
         return self.ruled and (whole or backend.device_kind() == "gpu")
 
     @property
     def heavy(self) -> bool:
         """Whether its weights are too many to be constants of a program, see backend.compiled."""
-        arrays = (part for node in self.graph.nodes for part in getattr(node.op, "__dict__", {}).values())
-        return sum(part.nbytes for part in arrays if isinstance(part, np.ndarray)) > CONSTANT_BYTES
+        return sum(array.nbytes for node in self.graph.nodes for array in _arrays(node.op)) > CONSTANT_BYTES
 
     @property
     def summary(self) -> str:
@@ -148,6 +149,15 @@ class Rewritten:
     def passes(self) -> int | None:
         """Backward passes through the trunk, or None for one per row."""
         return None if self.cut is None else self.cut.width
+
+
+def _arrays(part: Any) -> Iterator[np.ndarray]:
+    """Those of a rule, and of the rules that it is made of."""
+    if isinstance(part, np.ndarray):
+        yield part
+    parts = part if isinstance(part, tuple) else vars(part).values() if is_dataclass(part) else ()
+    for inner in parts:
+        yield from _arrays(inner)
 
 
 def identity(outputs: Any) -> Any:
@@ -184,7 +194,9 @@ def rewritten(graph: Graph, model_input: tuple[int, ...], dtype: str, rows: int)
     shapes = backend.shapes_of(graph, model_input, dtype)
     low = lowered(graph, shapes)
     shapes = backend.shapes_of(low, model_input, dtype)
-    final = chained(folded(low, shapes))
+    low = folded(low, shapes)
+    shapes = backend.shapes_of(low, model_input, dtype)
+    final = chained(at_fewer_pixels(low, shapes))
     shapes = backend.shapes_of(final, model_input, dtype)
     outputs = math.prod(shapes[final.output])
     sizes = [math.prod(shapes[value]) for node in final.nodes for value in node.outputs]

@@ -24,8 +24,9 @@ from augnet.engine.rules.combining import Add, Concatenate, Multiply
 from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
 from augnet.engine.rules.elementwise import Clip, Elementwise
 from augnet.engine.rules.linear import Affine, Dense, Linear
-from augnet.engine.rules.pooling import AveragePool, GlobalAverage, GlobalMax, MaxPool, Upsample
+from augnet.engine.rules.pooling import AveragePool, GlobalAverage, GlobalMax, MaxPool
 from augnet.engine.rules.shaping import Pad, Permute, Reshape
+from augnet.engine.rules.upsampling import Upsample
 
 Lowered = list[Node] | None
 layers = keras.layers

@@ -80,15 +80,25 @@ class Convolution:
 
         return made, pull, through(self._apply)
 
+    @property
+    def flipped(self) -> np.ndarray:
+        """The kernel (height, width, outputs, inputs) of the convolution that pulls back where strides are 1."""
+        return np.ascontiguousarray(self.kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+
+    def pads_back(self, sizes: Any) -> Pads:
+        """The zeros round its cotangents, for an input of these sizes; below zero where they are cut."""
+        pads = resolved_pads(self.padding, sizes, self.kernel.shape[:2], self.strides, self.dilation)
+        reach = [(w - 1) * dilate for w, dilate in zip(self.kernel.shape[:2], self.dilation, strict=True)]
+        rows, columns = ((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
+        return rows, columns
+
     def _ways(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> dict[str, Any]:
         """The ways worth trying, the likeliest first."""
         ways: dict[str, Any] = {}
         size, inputs = self.kernel.shape[:2], self.kernel.shape[2]
         few = inputs <= FEW_CHANNELS
         if self.strides == (1, 1):
-            flipped = np.ascontiguousarray(self.kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-            reach = [(width - 1) * dilate for width, dilate in zip(size, self.dilation, strict=True)]
-            back = tuple((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
+            flipped, back = self.flipped, self.pads_back(shape[:2])
             if min(min(pair) for pair in back) >= 0:
                 tile = _tile(size, inputs)
                 if few and tile != (1, 1) and self.dilation == (1, 1):

@@ -154,23 +154,3 @@ class GlobalMax:
             return ops.sum(t * share, axis=(2, 3), keepdims=self.keepdims)
 
         return self(x), pull, push
-
-
-@dataclass(frozen=True, eq=False)
-class Upsample:
-    """Every pixel repeated over a block (nearest neighbour)."""
-
-    size: tuple[int, int]
-
-    def __call__(self, x: Any) -> Any:
-        n, height, width, channels = x.shape
-        rows, columns = self.size
-        wide = ops.broadcast_to(x[:, :, None, :, None, :], (n, height, rows, width, columns, channels))
-        return ops.reshape(wide, (n, height * rows, width * columns, channels))
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        def back(g: Any) -> Any:
-            # The sum over each block, by the operation that is fast at it.
-            return ops.average_pool(g, self.size, self.size, "valid") * math.prod(self.size)
-
-        return self(x), lambda g: (through(back)(g),), through(self)

@@ -1,0 +1,70 @@
+"""Nearest-neighbour upsampling, alone and before a convolution."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from augnet.engine import backend_tensorflow as backend
+from augnet.engine.backend_tensorflow import constant
+from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.convolution import Convolution
+
+
+@dataclass(frozen=True, eq=False)
+class Upsample:
+    """Every pixel repeated over a block (nearest neighbour)."""
+
+    size: tuple[int, int]
+
+    def __call__(self, x: Any) -> Any:
+        n, height, width, channels = x.shape
+        rows, columns = self.size
+        wide = ops.broadcast_to(x[:, :, None, :, None, :], (n, height, rows, width, columns, channels))
+        return ops.reshape(wide, (n, height * rows, width * columns, channels))
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        def back(g: Any) -> Any:
+            # The sum over each block, by the operation that is fast at it.
+            return ops.average_pool(g, self.size, self.size, "valid") * math.prod(self.size)
+
+        return self(x), lambda g: (through(back)(g),), through(self)
+
+
+@dataclass(frozen=True, eq=False)
+class UpsampledConvolution:
+    """A convolution without strides or dilation after an upsampling.
+
+    The pull-back through both is one convolution with strides, in whose kernel the sums over the upsampling's
+    blocks are already made: for k x k kernels and blocks of s x s, (k + s - 1)^2 products in place of (k s)^2.
+    """
+
+    upsample: Upsample
+    convolution: Convolution
+
+    def __call__(self, x: Any) -> Any:
+        return self.convolution(self.upsample(x))
+
+    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+        sizes = [size * times for size, times in zip(x.shape[1:3], self.upsample.size, strict=True)]
+        kernel = constant(self._summed(), x.dtype)
+        around = self.convolution.pads_back(sizes)
+
+        def back(g: Any) -> Any:
+            return backend.conv2d(g, kernel, self.upsample.size, around, (1, 1))
+
+        linear = replace(self, convolution=replace(self.convolution, bias=None))
+        return self(x), lambda g: (through(back)(g),), through(linear)
+
+    def _summed(self) -> np.ndarray:
+        kernel = self.convolution.flipped
+        rows, columns, *channels = kernel.shape
+        height, width = self.upsample.size
+        summed = np.zeros((rows + height - 1, columns + width - 1, *channels))
+        for y, x in np.ndindex(height, width):
+            summed[y : y + rows, x : x + columns] += kernel
+        return summed
