@@ -36,12 +36,11 @@ def at_fewer_pixels(graph: Graph, shapes: Shapes) -> Graph:
         source = only_source(node.inputs[0]) if node.inputs else None
         sources, made = [source], None if source is None else _swapped(source, node)
         if made is None and _is_plain(node.op):
-            beside = source if source is not None and _joins_channels(source) else None
+            beside = source if source is not None and _joins_channels(source.op) else None
             parts = (beside or node).inputs
-            upsampled = {value: up for value in parts if (up := only_source(value)) and _upsamples(up)}
-            if upsampled and min(map(min, node.op.pads_back(shapes[parts[0]][:2]))) >= 0:
-                sources = [*upsampled.values(), beside]
-                made = _joined(node, parts, upsampled, shapes)
+            upsampled = {part: up for part in parts if (up := only_source(part)) and _upsamples(up.op)}
+            if upsampled:
+                sources, made = [*upsampled.values(), beside], _joined(node, parts, upsampled, shapes)
         if made is not None:
             nodes = [other for other in nodes if other not in sources]
         for added in made or [node]:
@@ -50,12 +49,12 @@ def at_fewer_pixels(graph: Graph, shapes: Shapes) -> Graph:
     return Graph(graph.input, graph.output, nodes)
 
 
-def _upsamples(node: Node) -> bool:
-    return isinstance(node.op, Upsample)
+def _upsamples(op: Any) -> bool:
+    return isinstance(op, Upsample)
 
 
-def _joins_channels(node: Node) -> bool:
-    return isinstance(node.op, Concatenate) and node.op.axis == 3
+def _joins_channels(op: Any) -> bool:
+    return isinstance(op, Concatenate) and op.axis == 3
 
 
 def _is_plain(op: Any) -> bool:
@@ -63,51 +62,57 @@ def _is_plain(op: Any) -> bool:
 
 
 def _is_pointwise(op: Any) -> bool:
-    return _is_plain(op) and op.kernel.shape[:2] == (1, 1) and op.padding in ("same", "valid")
+    return isinstance(op, Convolution) and op.pointwise
 
 
 def _swapped(first: Node, second: Node) -> list[Node] | None:
     """The two in the other order, or None."""
-    op, after = first.op, second.op
-    if isinstance(op, Upsample) and _is_pointwise(after):
-        steps = [after, op]
-    elif _is_pointwise(op) and isinstance(after, AveragePool) and max(after.strides) > 1:
-        steps = [after, op]
-    elif _is_pointwise(op) and isinstance(after, GlobalAverage):
-        steps = [after, op if after.keepdims else Dense(op.kernel[0, 0], op.bias)]
-    else:
+    op: Any = first.op
+    after: Any = second.op
+    averages = isinstance(after, AveragePool | GlobalAverage)
+    if not ((_is_pointwise(op) and averages) or (_upsamples(op) and _is_pointwise(after))):
         return None
+    if isinstance(after, GlobalAverage) and not after.keepdims:
+        op = Dense(op.kernel[0, 0], op.bias)
     middle = Value((), first.outputs[0].dtype, first.name)
     return [
-        Node(steps[0], first.inputs, {}, (middle,), second.name),
-        Node(steps[1], (middle,), {}, second.outputs, first.name),
+        Node(after, first.inputs, {}, (middle,), second.name),
+        Node(op, (middle,), {}, second.outputs, first.name),
     ]
 
 
 def _joined(
     node: Node, parts: tuple[Value, ...], upsampled: dict[Value, Node], shapes: Shapes
-) -> list[Node]:
-    """The convolution of these parts, side by side, as a sum of one of each upsampled part and of the rest."""
-    kernels = np.split(node.op.kernel, np.cumsum([shapes[part][2] for part in parts])[:-1], axis=2)
-    rest = [(part, kernel) for part, kernel in zip(parts, kernels, strict=True) if part not in upsampled]
-    bias, made, terms = node.op.bias, [], []
-
-    def term(op: Any, inputs: tuple[Value, ...]) -> None:
-        terms.append(Value((), node.outputs[0].dtype, node.name))
-        made.append(Node(op, inputs, {}, (terms[-1],), node.name))
-
+) -> list[Node] | None:
+    """The convolution of these parts as the sum of one of each upsampled part and one of the rest."""
+    op: Any = node.op
+    if min(map(min, op.pads_back(shapes[parts[0]][:2]))) < 0:
+        return None
+    kernels = np.split(op.kernel, np.cumsum([shapes[part][2] for part in parts])[:-1], axis=2)
+    bias, made = op.bias, []
+    rest, rest_kernels = [], []
     for part, kernel in zip(parts, kernels, strict=True):
         if part in upsampled:
-            up = upsampled[part]
-            term(UpsampledConvolution(up.op, replace(node.op, kernel=kernel, bias=bias)), up.inputs)
+            up: Any = upsampled[part]
+            own = UpsampledConvolution(up.op, replace(op, kernel=kernel, bias=bias))
+            made.append(Node(own, up.inputs, {}, (_like(node),), node.name))
             bias = None
+        else:
+            rest.append(part)
+            rest_kernels.append(kernel)
+    terms = [term.outputs[0] for term in made]
     if rest:
-        values, own = zip(*rest, strict=True)
-        if len(values) > 1:
-            beside = Value((), values[0].dtype, node.name)
-            made.append(Node(Concatenate(3), values, {}, (beside,), node.name))
-            values = (beside,)
-        term(replace(node.op, kernel=np.concatenate(own, axis=2), bias=None), values)
+        if len(rest) > 1:
+            made.append(Node(Concatenate(3), tuple(rest), {}, (_like(node),), node.name))
+            rest = list(made[-1].outputs)
+        own = replace(op, kernel=np.concatenate(rest_kernels, axis=2), bias=None)
+        terms.append(_like(node))
+        made.append(Node(own, tuple(rest), {}, (terms[-1],), node.name))
     if len(terms) == 1:
-        return [*made[:-1], Node(made[-1].op, made[-1].inputs, {}, node.outputs, node.name)]
+        return [replace(made[0], outputs=node.outputs)]
     return [*made, Node(Add((1,) * len(terms)), tuple(terms), {}, node.outputs, node.name)]
+
+
+def _like(node: Node) -> Value:
+    """A new value of the dtype that the node makes."""
+    return Value((), node.outputs[0].dtype, node.name)

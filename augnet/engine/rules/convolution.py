@@ -58,7 +58,7 @@ class Convolution:
     dilation: tuple[int, int] = (1, 1)
 
     def _apply(self, x: Any) -> Any:
-        if self.kernel.shape[:2] == (1, 1) and self.strides == (1, 1) and self.padding in ("same", "valid"):
+        if self.pointwise:
             return backend.conv2d(x, constant(self.kernel, x.dtype), (1, 1), "valid", (1, 1))
         return backend.conv2d(x, constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation)
 
@@ -81,8 +81,14 @@ class Convolution:
         return made, pull, through(self._apply)
 
     @property
+    def pointwise(self) -> bool:
+        """Whether every pixel of the output reads the pixel at its place, and no other."""
+        plain = self.strides == (1, 1) and self.padding in ("same", "valid")
+        return self.kernel.shape[:2] == (1, 1) and plain
+
+    @property
     def flipped(self) -> np.ndarray:
-        """The kernel (height, width, outputs, inputs) of the convolution that pulls back where strides are 1."""
+        """The kernel (height, width, outputs, inputs) of the convolution that pulls back, with stride 1."""
         return np.ascontiguousarray(self.kernel[::-1, ::-1].transpose(0, 1, 3, 2))
 
     def pads_back(self, sizes: Any) -> Pads:
@@ -94,6 +100,8 @@ class Convolution:
 
     def _ways(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> dict[str, Any]:
         """The ways worth trying, the likeliest first."""
+        if self.pointwise:
+            return {"product": lambda g: ops.matmul(g, constant(self.kernel[0, 0].T, dtype))}
         ways: dict[str, Any] = {}
         size, inputs = self.kernel.shape[:2], self.kernel.shape[2]
         few = inputs <= FEW_CHANNELS

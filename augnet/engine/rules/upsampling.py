@@ -40,7 +40,7 @@ class UpsampledConvolution:
     """A convolution without strides or dilation after an upsampling.
 
     The pull-back through both is one convolution with strides, in whose kernel the sums over the upsampling's
-    blocks are already made: for k x k kernels and blocks of s x s, (k + s - 1)^2 products in place of (k s)^2.
+    blocks are already made: with k x k kernels and blocks of s x s, (k + s - 1)^2 products and not (k s)^2.
     """
 
     upsample: Upsample
