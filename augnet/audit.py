@@ -76,7 +76,8 @@ class Auditor:
         self._label_ids: dict[str | None, int] = {name: k for k, name in enumerate(run.mapped_labels)}
         self._label_outputs: dict[str | None, int] = {name: k for name, k in run.label_outputs.items()}
         self._plan: pq.FileMetaData | None = None
-        self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="decode")
+        threads = max(source.reads_at_once, os.cpu_count() or 1)
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     @classmethod
     def open(cls, output: str) -> Auditor:

@@ -27,7 +27,13 @@ class ImageRef:
 
 
 class Source(ABC):
-    """A dataset of images. Small, picklable, and the same on every worker."""
+    """A dataset of images. Small, picklable, and the same on every worker.
+
+    Attributes:
+        reads_at_once: images to read at the same time, at least; decoding takes as many as there are cores.
+    """
+
+    reads_at_once: int = 2
 
     @abstractmethod
     def list(self) -> Iterator[ImageRef]:

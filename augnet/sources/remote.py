@@ -27,6 +27,8 @@ class RemoteSource(Source):
         ConfigError: the address is of a kind that nothing installed here can open.
     """
 
+    reads_at_once = 16  # each waits for the network
+
     def __init__(self, config: ImagesConfig):
         self._config = config
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-CHUNK_PIXELS = 1 << 18
+CHUNK_PIXELS = 1 << 16
 """Maps are measured in groups of about this many pixels, so that the temporaries stay small."""
 
 
