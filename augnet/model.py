@@ -152,7 +152,7 @@ class AugNet(keras.Model):
             for into, by_input in zip(results, blocks, strict=True):
                 for result, block in zip(into, by_input, strict=True):
                     part = result[start : start + size]
-                    part[...] = block.numpy()[: len(part)].reshape(part.shape)
+                    part[...] = np.asarray(block)[: len(part)].reshape(part.shape)
         if isinstance(outputs, int | np.integer):
             results = [[result[:, 0] for result in by_input] for by_input in results]
         return self._structured(results)

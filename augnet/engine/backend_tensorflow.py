@@ -235,13 +235,13 @@ def rows_seconds(program: Callable[..., Any], images: np.ndarray, stop: float = 
 
 
 def run(program: Callable[..., Any], arrays: list[np.ndarray], dtypes: list[str]) -> Any:
-    """The program's results, copied to the host.
+    """The program's results on the host; on a CPU its own memory, which may not be written to.
 
     Raises:
         OutOfMemory: the device's memory does not suffice.
     """
     made = program(*(tf.convert_to_tensor(array, dtype) for array, dtype in zip(arrays, dtypes, strict=True)))
-    return tf.nest.map_structure(lambda tensor: tensor.numpy(), made)
+    return tf.nest.map_structure(np.asarray, made)
 
 
 # What the rules need beyond keras.ops.
