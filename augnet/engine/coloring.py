@@ -199,8 +199,7 @@ def _of_upsample(op: Upsample, axis: int, given: tuple[int, ...], at: np.ndarray
 
 
 def _of_upsampled(op: UpsampledConvolution, axis: int, given: tuple[int, ...], at: np.ndarray) -> Reach:
-    large = tuple(size * times for size, times in zip(given[:2], op.upsample.size, strict=True))
-    first, last = _of_kernel(op.convolution, axis, large, at)
+    first, last = _of_kernel(op.convolution, axis, op.upsample.sizes(given), at)
     return first // op.upsample.size[axis], last // op.upsample.size[axis]
 
 

@@ -22,7 +22,11 @@ Shapes = dict[Value, tuple[int, ...]]
 
 
 def folded(graph: Graph, shapes: Shapes) -> Graph:
-    """The graph with as many pairs of neighbours folded as can be."""
+    """The graph with as many pairs of neighbours folded as can be.
+
+    Args:
+        shapes: every value's shape without the batch; those of new values are added.
+    """
     nodes = list(graph.nodes)
     while True:
         made = _fold_one(Graph(graph.input, graph.output, nodes), shapes)

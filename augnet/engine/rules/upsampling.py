@@ -21,11 +21,15 @@ class Upsample:
 
     size: tuple[int, int]
 
+    def sizes(self, given: Any) -> tuple[int, int]:
+        """Height and width of what an image of the given ones becomes."""
+        return given[0] * self.size[0], given[1] * self.size[1]
+
     def __call__(self, x: Any) -> Any:
         n, height, width, channels = x.shape
         rows, columns = self.size
         wide = ops.broadcast_to(x[:, :, None, :, None, :], (n, height, rows, width, columns, channels))
-        return ops.reshape(wide, (n, height * rows, width * columns, channels))
+        return ops.reshape(wide, (n, *self.sizes((height, width)), channels))
 
     def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
         def back(g: Any) -> Any:
@@ -50,12 +54,10 @@ class UpsampledConvolution:
         return self.convolution(self.upsample(x))
 
     def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        sizes = [size * times for size, times in zip(x.shape[1:3], self.upsample.size, strict=True)]
-        kernel = constant(self._summed(), x.dtype)
-        around = self.convolution.pads_back(sizes)
+        around = self.convolution.pads_back(self.upsample.sizes(x.shape[1:3]))
 
         def back(g: Any) -> Any:
-            return backend.conv2d(g, kernel, self.upsample.size, around, (1, 1))
+            return backend.conv2d(g, constant(self._summed(), g.dtype), self.upsample.size, around, (1, 1))
 
         linear = replace(self, convolution=replace(self.convolution, bias=None))
         return self(x), lambda g: (through(back)(g),), through(linear)
