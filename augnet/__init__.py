@@ -12,13 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from augnet.model import AugNet
+    from augnet.models.augnet import AugNet
     from augnet.storage.reader import open_audit
 
 __version__ = "0.1.0"
 __all__ = ["AugNet", "__version__", "open_audit"]
 
-_HOME = {"AugNet": "augnet.model", "open_audit": "augnet.storage.reader"}
+_HOME = {"AugNet": "augnet.models.augnet", "open_audit": "augnet.storage.reader"}
 
 
 def __getattr__(name: str) -> Any:

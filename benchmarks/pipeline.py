@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from PIL import Image
 
+from augnet.audits.run import Run
+from augnet.audits.worker import open_engine
 from augnet.config import Config, load_config
-from augnet.opening import open_engine
-from augnet.run import Run
 from augnet.sources import open_source
 from augnet.storage.files import OutputFolder
 from benchmarks.models import mobilenet, narrow_mobilenet, small_cnn

@@ -82,7 +82,7 @@ def plan_synthetic(scratch: str, images: int = PLANNED_IMAGES) -> dict[str, Any]
     """Plan an audit of images that are only names, laid out like ImageNet, in object storage."""
     import keras
 
-    from augnet import planning
+    from augnet.audits import plan as planning
     from augnet.config import load_config
     from augnet.sources import ImageRef, Source
     from augnet.storage import names

@@ -8,12 +8,12 @@ import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.runners.runner import PipelineResult
 
-from augnet.audit import COUNTED
+from augnet.audits.plan import plan
+from augnet.audits.records import WorkUnit
+from augnet.audits.run import Run
+from augnet.audits.unit import COUNTED
 from augnet.config import Config
 from augnet.errors import AuditError
-from augnet.planning import plan
-from augnet.records import WorkUnit
-from augnet.run import Run
 from pipeline.packaging import send_package
 from pipeline.progress import show_progress
 from pipeline.remote import refuse_unseen_paths

@@ -12,8 +12,8 @@ from typing import Any
 from augnet import __version__
 from augnet.config import Config, config_keys, flag_value, load_config
 from augnet.errors import AuditError, AugnetError, ConfigError
-from augnet.secrets import without_secrets
-from pipeline.quiet import import_quietly, set_up_logging
+from augnet.redact import without_secrets
+from pipeline.logs import import_quietly, set_up_logging
 from pipeline.stopping import stoppable
 
 SHOWN_PROBLEMS = 50
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _audit(options: argparse.Namespace, beam_flags: list[str]) -> int:
     config = _config(options, beam_flags)
     import_quietly()
-    from augnet.finalize import refuse_failures
+    from augnet.audits.finalize import refuse_failures
     from pipeline.audit import run_audit
 
     run_audit(config, beam_flags, options.fresh)
@@ -94,7 +94,7 @@ def _report(options: argparse.Namespace, beam_flags: list[str]) -> int:
 def _plan(options: argparse.Namespace, beam_flags: list[str]) -> int:
     config = _config(options, beam_flags)
     import_quietly()
-    from augnet.forecast import forecast
+    from augnet.audits.forecast import forecast
     from pipeline.tables import forecast_rows, show
 
     found = forecast(config)
@@ -103,7 +103,7 @@ def _plan(options: argparse.Namespace, beam_flags: list[str]) -> int:
 
 
 def _status(options: argparse.Namespace, beam_flags: list[str]) -> int:
-    from augnet.status import status
+    from augnet.audits.status import status
     from pipeline.tables import show, status_rows
 
     show(options.output, status_rows(status(options.output, time.time())))
@@ -111,7 +111,7 @@ def _status(options: argparse.Namespace, beam_flags: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace, beam_flags: list[str]) -> int:
-    from augnet.checking import check
+    from augnet.audits.integrity import check
 
     problems = check(options.output)
     for problem in problems[:SHOWN_PROBLEMS]:
@@ -125,7 +125,7 @@ def _check(options: argparse.Namespace, beam_flags: list[str]) -> int:
 def _verify(options: argparse.Namespace, beam_flags: list[str]) -> int:
     config = _config(options, beam_flags)
     import_quietly()
-    from augnet.verifying import verify_sample
+    from augnet.audits.verify import verify_sample
     from pipeline.tables import check_rows, show
 
     checks = verify_sample(config, options.sample)
@@ -152,7 +152,7 @@ def _is_given(key: str, text: Any) -> bool:
 
 
 def _print_outcome(output: str) -> None:
-    from augnet.report.words import findings
+    from augnet.report.sentences import findings
     from augnet.storage import names
     from augnet.storage.reader import open_audit
 

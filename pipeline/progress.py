@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from augnet.run import Run
+from augnet.audits.run import Run
 from augnet.storage.files import OutputFolder
 from transforms.audit import AuditUnit
 

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import (
 
 from augnet.config import Config
 from augnet.errors import ConfigError
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 from pipeline.runners import is_in_process
 
 

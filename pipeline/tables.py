@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from augnet.audits.forecast import Forecast
+    from augnet.audits.status import Status
     from augnet.engine.verify import Check
-    from augnet.forecast import Forecast
-    from augnet.status import Status
 
 
 def show(title: str, rows: Mapping[str, str]) -> None:
@@ -64,7 +64,7 @@ def check_rows(checks: Sequence[Check]) -> dict[str, str]:
 
 def forecast_rows(found: Forecast) -> dict[str, str]:
     """What `augnet plan` shows."""
-    from augnet.sizing import readable_bytes  # with it comes TensorFlow
+    from augnet.audits.sizing import readable_bytes  # with it comes TensorFlow
 
     memory = found.choice["report"].get("memory_bytes")
     run, failing = found.run, f"{found.failing} of the first {found.sampled} images would fail"

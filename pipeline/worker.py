@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 
-from pipeline.quiet import import_quietly, set_up_logging
+from pipeline.logs import import_quietly, set_up_logging
 from transforms.driver import end_with_driver
 
 

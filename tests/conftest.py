@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.quiet import PACKAGES
+from pipeline.logs import PACKAGES
 
 SIZE = (12, 10)
 CLASSES = ("ant", "bee", "cow")

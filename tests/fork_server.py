@@ -34,7 +34,7 @@ def audit(arguments, log, die_at):
 
 
 if __name__ == "__main__":
-    from pipeline.quiet import import_quietly
+    from pipeline.logs import import_quietly
 
     import_quietly()
     import matplotlib.figure  # noqa: F401  (the report imports it when it needs it)

@@ -7,9 +7,9 @@ import tensorflow as tf
 from keras import layers
 
 from augnet import AugNet
-from augnet.engine.coloring import _separate
-from augnet.engine.graph import trace
-from augnet.engine.program import identity, rewritten
+from augnet.engine.graph.graph import trace
+from augnet.engine.rewrites.coloring import _separate
+from augnet.engine.rows import identity, rewritten
 from augnet.engine.tuning import FixedPaths
 
 

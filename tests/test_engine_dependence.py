@@ -9,11 +9,12 @@ import tensorflow as tf
 from conftest import SIZE
 from test_pipeline_audit import audit
 
-from augnet.engine import Engine, inspect_model, spec
-from augnet.engine.dependence import has_steps
-from augnet.engine.graph import trace
+from augnet.audits.run import Run
+from augnet.engine import Engine, inspect_model
+from augnet.engine.graph.graph import trace
+from augnet.engine.inspection import model_spec as spec
+from augnet.engine.inspection.dependence import has_steps
 from augnet.errors import ModelError
-from augnet.run import Run
 
 layers, ops = keras.layers, keras.ops
 

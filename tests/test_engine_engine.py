@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from augnet.engine import Engine, inspect_model
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.graph import trace
-from augnet.engine.precision import in_precision
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.graph.graph import trace
+from augnet.engine.graph.precision import in_precision
 from augnet.errors import AuditError, ConfigError, ModelError
 
 layers = keras.layers

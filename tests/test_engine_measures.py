@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from augnet.engine import measures
+from augnet.engine.measures import on_device as measures
 
 BATCH, ROWS, HEIGHT, WIDTH, CHANNELS = 4, 3, 11, 7, 2
 

@@ -7,10 +7,10 @@ import tensorflow as tf
 from conftest import small_cnn
 
 from augnet.engine import Engine
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.graph import trace
-from augnet.engine.precision import in_precision
-from augnet.engine.program import Rewritten
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.graph.graph import trace
+from augnet.engine.graph.precision import in_precision
+from augnet.engine.rows import Rewritten
 from augnet.errors import ConfigError, ModelError
 
 layers = keras.layers

@@ -7,9 +7,9 @@ import tensorflow as tf
 from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.program import Plain, rewritten
-from augnet.engine.spec import prepare
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.inspection.model_spec import prepare
+from augnet.engine.rows import Plain, rewritten
 from augnet.engine.tuning import FixedPaths
 
 layers = keras.layers

@@ -17,9 +17,9 @@ from PIL import Image
 
 import augnet
 import pipeline.audit
-from augnet.audit import Auditor
-from augnet.checking import check
-from augnet.engine import backend_tensorflow
+from augnet.audits.integrity import check
+from augnet.audits.unit import Auditor
+from augnet.engine.backends import tensorflow as backend_tensorflow
 from augnet.errors import AuditError
 from augnet.storage import names
 from augnet.storage.files import OutputFolder

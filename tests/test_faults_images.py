@@ -6,7 +6,7 @@ from audit_processes import audit_command
 from broken_images import write_broken_images
 
 import augnet
-from augnet.checking import check
+from augnet.audits.integrity import check
 from pipeline.main import main
 
 STAGES = {"read", "decode", "preprocess"}

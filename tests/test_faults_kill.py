@@ -11,7 +11,7 @@ from audit_processes import ForkServer, audit_command, digests
 from conftest import write_images
 
 import augnet
-from augnet.checking import check
+from augnet.audits.integrity import check
 
 KILLS = int(os.environ.get("AUGNET_KILLS", "30"))
 IMAGES = int(os.environ.get("AUGNET_KILL_IMAGES", "200"))

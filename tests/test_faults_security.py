@@ -7,7 +7,7 @@ import pytest
 from audit_processes import audit_command
 from conftest import SIZE
 
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 from pipeline.main import main
 
 SECRETS = ("s3cret", "t0ken", "hunter2")

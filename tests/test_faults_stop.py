@@ -11,7 +11,7 @@ import pytest
 from audit_processes import ForkServer, audit_command, digests, start_audit, wait_for
 from conftest import write_images
 
-from augnet.checking import check
+from augnet.audits.integrity import check
 from augnet.storage.files import OutputFolder
 
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=1")

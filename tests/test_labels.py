@@ -1,7 +1,7 @@
 import pytest
 
+from augnet.audits.labels import name_outputs
 from augnet.errors import ConfigError
-from augnet.labels import name_outputs
 
 
 def test_as_many_labels_as_outputs_go_in_sorted_order():

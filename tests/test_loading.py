@@ -15,7 +15,7 @@ from keras import layers
 from augnet import AugNet
 from augnet.config import ModelConfig
 from augnet.errors import ModelError
-from augnet.loading import fingerprint, load_model
+from augnet.models.loading import fingerprint, load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -50,7 +50,7 @@ def test_saved_augnet_in_a_fresh_interpreter(tmp_path):
     path = tmp_path / "net.keras"
     AugNet.from_model(cnn()).save(path)
     script = (
-        "import sys; from augnet.loading import load_model; from augnet.config import ModelConfig;"
+        "import sys; from augnet.models.loading import load_model; from augnet.config import ModelConfig;"
         f"print(type(load_model(ModelConfig(path={str(path)!r}))).__name__, 'apache_beam' in sys.modules)"
     )
     root = Path(__file__).parents[1]

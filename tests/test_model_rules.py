@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from augnet import AugNet, jacobian
+from augnet import AugNet
+from augnet.models import jacobian
 
 
 def cnn():
@@ -88,10 +89,10 @@ def by_tape(model, x):
 @pytest.fixture
 def ways(caplog):
     """By which way every batch was computed so far, since it was last asked."""
-    caplog.set_level(logging.DEBUG, "augnet.jacobian")
+    caplog.set_level(logging.DEBUG, "augnet.models.jacobian")
 
     def taken():
-        words = [record.getMessage() for record in caplog.records if record.name == "augnet.jacobian"]
+        words = [record.getMessage() for record in caplog.records if record.name == "augnet.models.jacobian"]
         caplog.clear()
         return [word.split()[-1] for word in words if "Jacobian of" in word]
 

@@ -16,8 +16,8 @@ from conftest import SIZE, linear_model, small_cnn, write_images
 from PIL import Image
 
 import augnet
-from augnet.engine.backend_tensorflow import has_tensor_float_32
-from augnet.run import Run
+from augnet.audits.run import Run
+from augnet.engine.backends.tensorflow import has_tensor_float_32
 from augnet.storage import names
 from pipeline.main import main
 

@@ -7,7 +7,7 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.portability import common_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, translations
 
-from augnet.audit import WorkUnit
+from augnet.audits.unit import WorkUnit
 from pipeline.audit import build
 
 PRIMITIVES = common_urns.primitives

@@ -2,7 +2,7 @@
 
 import pytest
 
-from augnet.sizing import UNIT_IMAGES
+from augnet.audits.sizing import UNIT_IMAGES
 from benchmarks import scale
 
 

@@ -9,7 +9,7 @@ from conftest import CLASSES, small_cnn, write_images
 import augnet
 from augnet.config import ImagesConfig, ModelConfig
 from augnet.errors import ConfigError, ImageError, ModelError
-from augnet.loading import fingerprint, load_model
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import ImageRef, open_source
 from pipeline.main import main
 

@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
+from augnet.findings.shortcuts import HIGH, MIN_IMAGES, find_hotspots, median_of_others
 from augnet.statistics.places import Places
-from augnet.statistics.shortcuts import HIGH, MIN_IMAGES, find_hotspots, median_of_others
 
 CORNERS = {"top left": (0, 0), "top right": (0, 6), "bottom left": (6, 0), "bottom right": (6, 6)}
 

@@ -6,9 +6,9 @@ import time
 from audit_processes import audit_command, digests
 from conftest import write_images
 
+from augnet.audits.forecast import forecast
+from augnet.audits.status import status
 from augnet.config import load_config
-from augnet.forecast import forecast
-from augnet.status import status
 from augnet.storage import names
 from pipeline.main import main
 from pipeline.tables import engine_rows

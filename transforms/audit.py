@@ -11,10 +11,10 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
-from augnet.audit import COUNTED, Auditor
+from augnet.audits.finalize import finalize
+from augnet.audits.records import WorkUnit
+from augnet.audits.unit import COUNTED, Auditor
 from augnet.errors import AuditError, ConfigError
-from augnet.finalize import finalize
-from augnet.records import WorkUnit
 from augnet.storage.files import UnitRecord
 from transforms.driver import end_with_driver
 

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
+from augnet.audits.worker import engine_settings, open_preprocess
 from augnet.config import Config, load_config
 from augnet.engine import Engine, JacobianBatch
 from augnet.errors import ConfigError, ImageError
-from augnet.loading import load_model
-from augnet.opening import engine_settings, open_preprocess
+from augnet.models.loading import load_model
 from augnet.sources import Preprocess
 from augnet.statistics.image import image_statistics, task_of
 from transforms.audit import NAMESPACE

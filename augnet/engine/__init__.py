@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from augnet.engine.batch import JacobianBatch, MapMoments
     from augnet.engine.engine import Engine
-    from augnet.engine.spec import ModelSpec, inspect_model
+    from augnet.engine.inspection.model_spec import ModelSpec, inspect_model
 
 __all__ = ["Engine", "JacobianBatch", "MapMoments", "ModelSpec", "inspect_model"]
 
@@ -22,7 +22,11 @@ def __getattr__(name: str) -> Any:
     """Loaded when asked for: the containers need no TensorFlow."""
     import importlib
 
-    modules = {"Engine": "engine", "ModelSpec": "spec", "inspect_model": "spec"}
+    modules = {
+        "Engine": "engine",
+        "ModelSpec": "inspection.model_spec",
+        "inspect_model": "inspection.model_spec",
+    }
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{modules.get(name, 'batch')}"), name)

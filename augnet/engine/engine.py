@@ -14,15 +14,15 @@ import numpy as np
 from keras import ops
 
 from augnet.config import Outputs
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine import measures
+from augnet.engine.backends import tensorflow as backend
 from augnet.engine.batch import JacobianBatch
-from augnet.engine.graph import Graph
-from augnet.engine.moments import densify, merged
-from augnet.engine.precision import in_precision
-from augnet.engine.program import Plain, Rewritten, rewritten
+from augnet.engine.graph.graph import Graph
+from augnet.engine.graph.precision import in_precision
+from augnet.engine.inspection.model_spec import prepare, probe_images
+from augnet.engine.measures import on_device as measures
+from augnet.engine.measures.moments import densify, merged
+from augnet.engine.rows import Plain, Rewritten, rewritten
 from augnet.engine.selection import check_outputs, position, row_count, select, stored_shape
-from augnet.engine.spec import prepare, probe_images
 from augnet.engine.tuning import (
     BATCH_ELEMENTS,
     DISAGREES,

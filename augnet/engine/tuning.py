@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine import backend_tensorflow as backend
+from augnet.engine.backends import tensorflow as backend
 
 log = logging.getLogger(__name__)
 

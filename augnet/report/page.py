@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from augnet.report import figures
-from augnet.report.words import output_name, shortcut_sentence
+from augnet.report.sentences import output_name, shortcut_sentence
 from augnet.storage import names
 from augnet.storage.reader import Audit
 

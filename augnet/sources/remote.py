@@ -8,7 +8,7 @@ import fsspec
 
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 from augnet.sources.base import ImageRef, Source, sample
 from augnet.sources.folder import SUFFIXES
 

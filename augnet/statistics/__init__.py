@@ -4,12 +4,12 @@
 `summarize` turns the rows and the merged aggregate into tables, maps and figures.
 """
 
+from augnet.findings.shortcuts import Hotspot, find_hotspots
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.decision import Task, task_of
 from augnet.statistics.focus import uniform_border_fraction
 from augnet.statistics.image import image_statistics
 from augnet.statistics.moments import choose_map_pool
-from augnet.statistics.shortcuts import Hotspot, find_hotspots
 from augnet.statistics.summary import Summary, summarize
 
 __all__ = [

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from augnet.errors import AuditError
+from augnet.findings.shortcuts import Hotspot, find_hotspots
 from augnet.statistics.aggregate import Aggregate
 from augnet.statistics.describe import Slicer, auroc, describe
 from augnet.statistics.focus import uniform_border_fraction
 from augnet.statistics.image import FLAGS
-from augnet.statistics.shortcuts import Hotspot, find_hotspots
 from augnet.storage import schema
 
 Columns = Callable[[str], pa.ChunkedArray]

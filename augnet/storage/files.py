@@ -18,7 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from augnet.errors import AuditError
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 from augnet.storage import names
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from augnet.config import Config, config_json, config_keys, flag_value, load_config
 from augnet.errors import ConfigError, ImageError
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 from augnet.sources.decode import FORMATS, decode
 from augnet.storage.files import UnitRecord, sealed, unsealed
 

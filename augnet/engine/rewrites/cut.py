@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from augnet.engine.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Value
 
 
 @dataclass(frozen=True)

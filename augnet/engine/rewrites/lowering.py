@@ -14,10 +14,10 @@ import numpy as np
 from keras.src.applications.convnext import LayerScale  # neither of them is exported
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from augnet.engine.backend_tensorflow import values_of
-from augnet.engine.ends import WithoutActivation
-from augnet.engine.graph import Cast, Graph, Inference, Node, Value
-from augnet.engine.linearize import function_of
+from augnet.engine.backends.tensorflow import values_of
+from augnet.engine.graph.final_activation import WithoutActivation
+from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value
+from augnet.engine.graph.linearize import function_of
 from augnet.engine.rules.attention import Attention, LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply

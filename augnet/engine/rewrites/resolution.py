@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Value
 from augnet.engine.rules.combining import Add, Concatenate
 from augnet.engine.rules.convolution import Convolution
 from augnet.engine.rules.linear import Dense

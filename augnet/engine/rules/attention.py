@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine.backend_tensorflow import constant
+from augnet.engine.backends.tensorflow import constant
 from augnet.engine.rules.base import Paths, Pull, Push
 
 

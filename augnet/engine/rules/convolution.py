@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.backend_tensorflow import constant
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends.tensorflow import constant
 from augnet.engine.rules.base import Paths, Pull, Push, split, through
 
 Pads = tuple[tuple[int, int], tuple[int, int]]

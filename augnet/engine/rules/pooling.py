@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from augnet.engine import backend_tensorflow as backend
+from augnet.engine.backends import tensorflow as backend
 from augnet.engine.rules.base import Paths, Pull, Push, through
 from augnet.engine.rules.elementwise import Chain
 

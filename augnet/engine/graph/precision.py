@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import tree
 
-from augnet.engine.ends import WithoutActivation, without_activation
-from augnet.engine.graph import Cast, Graph, Inference, Node, Value
+from augnet.engine.graph.final_activation import WithoutActivation, without_activation
+from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value
 from augnet.errors import ModelError
 
 

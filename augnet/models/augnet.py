@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from augnet.jacobian import Program, TapeProgram, fill
+from augnet.models.jacobian import Program, TapeProgram, fill
 
 
 @keras.saving.register_keras_serializable(package="augnet")

@@ -7,7 +7,7 @@ from typing import Any
 
 from augnet.config import Config, config_json
 from augnet.errors import AuditError
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from augnet.audits.records import WorkUnit, unit_record
+from augnet.audits.run import Run
+from augnet.audits.worker import open_engine
 from augnet.engine import Engine, JacobianBatch
 from augnet.errors import AuditError, ImageError
-from augnet.loading import fingerprint, load_model
-from augnet.opening import open_engine
-from augnet.records import WorkUnit, unit_record
-from augnet.run import Run
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import ImageRef, Prepared, Preprocess, Source, open_source
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.image import image_statistics, task_of

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from augnet.audits.plan import earlier_run, prepare
+from augnet.audits.run import Run
+from augnet.audits.sizing import refuse_oversize, stored_bytes
+from augnet.audits.worker import open_engine
 from augnet.config import Config
 from augnet.errors import AugnetError, ImageError
-from augnet.loading import load_model
-from augnet.opening import open_engine
-from augnet.planning import earlier_run, prepare
-from augnet.run import Run
-from augnet.sizing import refuse_oversize, stored_bytes
+from augnet.models.loading import load_model
 from augnet.sources import ImageRef, open_source
 from augnet.storage.files import OutputFolder, private_file
 

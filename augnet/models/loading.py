@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-import augnet.model  # noqa: F401  (registers AugNet, so that a saved one loads)
+import augnet.models.augnet  # noqa: F401  (registers AugNet, so that a saved one loads)
 from augnet.config import ModelConfig
 from augnet.errors import ModelError
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 
 GRAPH_FILE = "saved_model.pb"
 # Operations of a SavedModel that run Python or touch files outside of it while the model is evaluated.

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 
-from augnet.secrets import without_secrets
+from augnet.redact import without_secrets
 
 
 def import_quietly() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.coloring import Coloring, coloring
-from augnet.engine.graph import Graph, Value
-from augnet.engine.linearize import linearize
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.graph.graph import Graph, Value
+from augnet.engine.graph.linearize import linearize
+from augnet.engine.rewrites.coloring import Coloring, coloring
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
 from augnet.engine.rewrites.folding import chained, folded
 from augnet.engine.rewrites.lowering import lowered

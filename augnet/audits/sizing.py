@@ -9,8 +9,8 @@ import shutil
 import numpy as np
 
 from augnet.config import Config
+from augnet.engine.inspection.model_spec import ModelSpec
 from augnet.engine.selection import row_count, stored_shape
-from augnet.engine.spec import ModelSpec
 from augnet.errors import ConfigError
 from augnet.storage.files import OutputFolder
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from augnet.audits.records import WorkUnit, unit_record
+from augnet.audits.run import Run
 from augnet.errors import AuditError
-from augnet.records import WorkUnit, unit_record
-from augnet.run import Run
 from augnet.storage import names, schema
 from augnet.storage.files import FileEntry, OutputFolder, json_bytes
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # not exported, and the only way to know a GPU's size
 
-from augnet.engine import memory
+from augnet.engine.backends import host_memory as memory
 
 OutOfMemory = tf.errors.ResourceExhaustedError
 """What the device raises when its memory does not suffice."""

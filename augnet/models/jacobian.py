@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.graph import Graph, trace
-from augnet.engine.precision import computes_in, in_precision
-from augnet.engine.program import Plain, rewritten
-from augnet.engine.spec import probe_images
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.graph.graph import Graph, trace
+from augnet.engine.graph.precision import computes_in, in_precision
+from augnet.engine.inspection.model_spec import probe_images
+from augnet.engine.rows import Plain, rewritten
 from augnet.engine.tuning import BATCH_ELEMENTS, FixedPaths, Problem, choose, default_memory
 from augnet.errors import ModelError
 

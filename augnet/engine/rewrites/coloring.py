@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Value
 from augnet.engine.rules.attention import LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from augnet.audits.records import WorkUnit, commonest, unit_record
+from augnet.audits.run import Run
 from augnet.errors import AuditError
-from augnet.records import WorkUnit, commonest, unit_record
 from augnet.report.page import render
-from augnet.run import Run
 from augnet.statistics.aggregate import Aggregate
 from augnet.statistics.summary import summarize
 from augnet.storage import names

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.graph import Graph, Node, Value
-from augnet.engine.linearize import function_of
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.graph.graph import Graph, Node, Value
+from augnet.engine.graph.linearize import function_of
 from augnet.engine.rewrites.lowering import lowered
 
 SIZES = (0.1, 1.0, 1e2, 1e6)

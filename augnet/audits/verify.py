@@ -8,12 +8,12 @@ from contextlib import suppress
 import numpy as np
 import pyarrow.parquet as pq
 
+from augnet.audits.plan import prepare
+from augnet.audits.worker import open_engine
 from augnet.config import Config
 from augnet.engine.verify import Check, verify
 from augnet.errors import AuditError, ImageError
-from augnet.loading import load_model
-from augnet.opening import open_engine
-from augnet.planning import prepare
+from augnet.models.loading import load_model
 from augnet.sources import ImageRef, open_source
 from augnet.storage.files import OutputFolder, private_file
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import keras
 
+from augnet.audits.run import Run
 from augnet.config import Config, config_json
 from augnet.engine import Engine, ModelSpec
-from augnet.run import Run
 from augnet.sources import Preprocess
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, json_bytes

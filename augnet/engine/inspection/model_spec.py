@@ -12,12 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from augnet.engine import backend_tensorflow
-from augnet.engine.dependence import Dependence, dependence, has_steps
-from augnet.engine.ends import split_end
-from augnet.engine.graph import Graph, Node, choose_output, trace
-from augnet.engine.precision import in_precision
-from augnet.engine.reduce import reduced_function, reduced_graph
+from augnet.engine.backends import tensorflow as backend_tensorflow
+from augnet.engine.graph.final_activation import split_end
+from augnet.engine.graph.graph import Graph, Node, choose_output, trace
+from augnet.engine.graph.precision import in_precision
+from augnet.engine.graph.reduce import reduced_function, reduced_graph
+from augnet.engine.inspection.dependence import Dependence, dependence, has_steps
 from augnet.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)

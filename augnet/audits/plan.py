@@ -19,15 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import augnet
+from augnet.audits.labels import name_outputs
+from augnet.audits.run import MAPPED_LABELS, Run
+from augnet.audits.sizing import refuse_oversize, unit_images
+from augnet.audits.worker import open_preprocess
 from augnet.config import Config, config_json
 from augnet.engine import ModelSpec, inspect_model
 from augnet.engine.selection import check_outputs
 from augnet.errors import AuditError
-from augnet.labels import name_outputs
-from augnet.loading import fingerprint, load_model
-from augnet.opening import open_preprocess
-from augnet.run import MAPPED_LABELS, Run
-from augnet.sizing import refuse_oversize, unit_images
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import ImageRef, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema

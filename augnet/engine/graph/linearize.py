@@ -8,8 +8,8 @@ from typing import Any
 
 from keras import tree
 
-from augnet.engine import backend_tensorflow as backend
-from augnet.engine.graph import Node, Value
+from augnet.engine.backends import tensorflow as backend
+from augnet.engine.graph.graph import Node, Value
 from augnet.engine.rules.base import Paths
 
 Rows = dict[Value, Any]

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from augnet.audits.records import WorkUnit, commonest, unit_record
+from augnet.audits.run import Run
 from augnet.errors import AuditError
-from augnet.records import WorkUnit, commonest, unit_record
-from augnet.run import Run
 from augnet.storage import names, schema
 from augnet.storage.files import OutputFolder
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from augnet.engine.graph import Cast, Graph, Node, Value
+from augnet.engine.graph.graph import Cast, Graph, Node, Value
 
 FUSED = keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D
 """Layers that may carry an activation of their own."""

@@ -1,0 +1,1 @@
+"""What the engine asks of an array library; one module for each."""

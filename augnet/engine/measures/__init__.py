@@ -1,0 +1,1 @@
+"""What is measured of a batch's rows, on the device and on the host."""

@@ -1,0 +1,1 @@
+"""What the figures of an audit mean: opinions, each with its evidence."""

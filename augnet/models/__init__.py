@@ -1,0 +1,1 @@
+"""The Keras side: AugNet, and trained models from disk."""
