@@ -42,6 +42,7 @@ setup(
         "keras>=3.8,<4",
         "apache-beam>=2.77,<2.80",
         "numpy>=2.2,<3",
+        "h5py>=3.11,<4",
         "pillow>=12,<14",
         "pyarrow>=18,<27",
         "pydantic>=2.9,<3",
@@ -56,6 +57,7 @@ setup(
         "demo": ["scikit-learn>=1.5,<2"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.80", "gcsfs>=2024.6", "setuptools>=77"],  # it builds what is sent
         "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
+        "legacy": ["tf_keras>=2.18,<2.22"],  # models of Keras 2 that Keras 3 cannot build
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",

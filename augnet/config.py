@@ -35,7 +35,18 @@ def _check_outputs(value: Outputs, words: re.Pattern[str], example: str) -> Outp
 
 class ModelConfig(Section):
     path: str = Field(
-        description="trained model: .keras, .h5 or a SavedModel folder; a path or an address (gs://, s3://)"
+        description="trained model: .keras, .h5, a SavedModel folder, or weights with model.builder; a path "
+        "or an address (gs://, s3://)"
+    )
+    builder: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None = Field(
+        None,
+        description="module:function that builds the model whose weights path holds; its code is run",
+    )
+    modules: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] = Field(
+        (), description="Python modules that register the model's own classes; importing them runs their code"
+    )
+    signature: str | None = Field(
+        None, description="which signature of a SavedModel to run; default: serving_default"
     )
     output: int | str | None = Field(
         None, description="which output of a model with several, by position or name"

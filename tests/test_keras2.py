@@ -1,0 +1,142 @@
+"""Models of Keras 2, written by Keras 2 (tests/keras2/make.py), give their own outputs here."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from augnet.config import ModelConfig
+from augnet.engine.graph.graph import trace
+from augnet.errors import ModelError
+from augnet.models.fingerprint import fingerprint
+from augnet.models.loading import load_model
+from augnet.models.saved_metadata import SavedMetadata
+from augnet.models.saved_model import GRAPH_FILE, SavedModelLayer, read_message
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+HAS_TF_KERAS = importlib.util.find_spec("tf_keras") is not None
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras2")
+    with zipfile.ZipFile(Path(__file__).parent / "keras2" / "models.zip") as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def outputs(models):
+    with np.load(models / "outputs.npz") as file:
+        return dict(file)
+
+
+def load(path, **options):
+    return load_model(ModelConfig(path=str(path), **options))
+
+
+def runs_a_signature(model):
+    return any(isinstance(layer, SavedModelLayer) for layer in model.layers)
+
+
+@pytest.mark.parametrize("file", ["tutorial", "tutorial.h5"])
+def test_the_tutorials_model_becomes_a_keras_3_model(models, outputs, file):
+    model = load(models / file)
+    assert model.input_shape == (None, 8, 8) and not runs_a_signature(model) and trace(model) is not None
+    np.testing.assert_allclose(model(outputs["images"][..., 0] / 255), outputs["shapes"], atol=1e-6)
+
+
+def test_tensorflow_alone_does_not_load_the_tutorials_model(models):
+    with pytest.raises(AttributeError, match="add_slot"):
+        tf.saved_model.load(str(models / "tutorial"))
+
+
+def test_the_tutorials_model_by_its_signature(models, outputs):
+    model = load(models / "tutorial", signature="serving_default")
+    assert runs_a_signature(model)
+    np.testing.assert_allclose(model(outputs["images"][..., 0] / 255), outputs["shapes"], atol=1e-6)
+
+
+@pytest.mark.parametrize("file", ["nested", "nested.h5", "nested.keras"])
+def test_nested_models_augmentation_and_normalization(models, outputs, file):
+    model = load(models / file)
+    assert not runs_a_signature(model)
+    np.testing.assert_allclose(model(outputs["images"], training=False), outputs["nested"], atol=1e-6)
+
+
+@pytest.mark.parametrize("file", ["caffe.h5", "tf.h5", "tf.keras"])
+def test_preprocessing_inside_the_model(models, outputs, file):
+    model = load(models / file)
+    expected = outputs[Path(file).stem]
+    np.testing.assert_allclose(model(outputs["images"]), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_model_that_keras_3_cannot_build_runs_by_its_signature(models, outputs, caplog):
+    with caplog.at_level(logging.WARNING, "augnet"):
+        model = load(models / "unbuildable")
+    assert runs_a_signature(model) and "TFOpLambda" in caplog.text and "signature" in caplog.text
+    np.testing.assert_allclose(model(outputs["images"]), outputs["unbuildable"], rtol=1e-5)
+
+
+@pytest.mark.skipif(HAS_TF_KERAS, reason="tf_keras is installed")
+def test_a_file_that_keras_3_cannot_build_names_what_to_install(models):
+    with pytest.raises(ModelError, match=r"cumsum.*tf_keras.*pip install 'augnet\[legacy\]'"):
+        load(models / "unbuildable.h5")
+
+
+@pytest.mark.skipif(not HAS_TF_KERAS, reason="needs tf_keras")
+def test_a_file_that_keras_3_cannot_build_runs_with_tf_keras(models, outputs):
+    model = load(models / "unbuildable.h5")
+    np.testing.assert_allclose(model(outputs["images"]), outputs["unbuildable"], rtol=1e-5)
+    assert fingerprint(model) == fingerprint(load(models / "unbuildable.h5"))
+
+
+def test_a_conversion_that_gives_other_outputs_is_not_used(models, outputs, tmp_path, caplog):
+    """An architecture that is not that of the graph: it takes means where the graph takes maxima."""
+    shutil.copytree(models / "tutorial", tmp_path / "changed")
+    metadata = tmp_path / "changed" / "keras_metadata.pb"
+    message = SavedMetadata.FromString(metadata.read_bytes())
+    for node in message.nodes:
+        node.metadata = node.metadata.replace("MaxPooling2D", "AveragePooling2D")
+    metadata.write_bytes(message.SerializeToString())
+    model = load(tmp_path / "changed")
+    assert runs_a_signature(model) and "outputs then differ" in caplog.text
+    np.testing.assert_allclose(model(outputs["images"][..., 0] / 255), outputs["shapes"], atol=1e-6)
+
+
+def test_the_layout_of_tensorflow_2_4(models, outputs, tmp_path):
+    """The metadata lies in the graph itself."""
+    shutil.copytree(models / "tutorial", tmp_path / "older")
+    (tmp_path / "older" / "keras_metadata.pb").unlink()
+    message = read_message(models / "tutorial")
+    objects = message.meta_graphs[0].object_graph_def.nodes
+    for node in SavedMetadata.FromString((models / "tutorial" / "keras_metadata.pb").read_bytes()).nodes:
+        objects[node.node_id].user_object.metadata = node.metadata
+    (tmp_path / "older" / GRAPH_FILE).write_bytes(message.SerializeToString())
+    model = load(tmp_path / "older")
+    assert not runs_a_signature(model)
+    np.testing.assert_allclose(model(outputs["images"][..., 0] / 255), outputs["shapes"], atol=1e-6)
+
+
+def test_a_lambda_needs_trust(models, outputs):
+    with pytest.raises(ModelError, match=r"lambda\.h5' carries code.*model\.safe_mode: false"):
+        load(models / "lambda.h5")
+
+
+def test_a_loaded_model_keeps_its_fingerprint(models):
+    for file in ("tutorial", "nested.h5"):
+        assert fingerprint(load(models / file)) == fingerprint(load(models / file))
+
+
+def test_a_converted_model_saves_as_keras_3(models, outputs, tmp_path):
+    load(models / "caffe.h5").save(tmp_path / "caffe.keras")
+    model = keras.saving.load_model(tmp_path / "caffe.keras")
+    np.testing.assert_allclose(model(outputs["images"]), outputs["caffe"], rtol=1e-4)
