@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +130,25 @@ def _load_without_slots(folder: Path) -> Any:
         for part in ("variables", "assets"):
             if (folder / part).is_dir():
                 (Path(name) / part).symlink_to((folder / part).resolve(), target_is_directory=True)
-        return tf.saved_model.load(name)
+        with _silent_about_slots():
+            return tf.saved_model.load(name)
+
+
+@contextmanager
+def _silent_about_slots() -> Iterator[None]:
+    """TensorFlow warns of every value of a checkpoint that is left unread, once its reader is collected."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return not ("unrestored values" in text or ("checkpoint" in text and "optimizer" in text))
+
+    logger = tf.get_logger()
+    logger.addFilter(wanted)
+    try:
+        yield
+        gc.collect()
+    finally:
+        logger.removeFilter(wanted)
 
 
 def _choose_signature(folder: Path, signatures: Any, chosen: str | None) -> str:
