@@ -55,6 +55,10 @@ class ModelConfig(Section):
         "logits",
         description="logits: differentiate before a final softmax or sigmoid; model: outputs as they are",
     )
+    constants: dict[str, float | list[Any] | str] = Field(
+        default_factory=dict,
+        description="values for the inputs that are not the image: {name: number, list or file.npy}",
+    )
     safe_mode: bool = Field(
         True, description="refuse models that carry code (Lambda layers); false only for models you trust"
     )

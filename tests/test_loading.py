@@ -17,6 +17,7 @@ from augnet import AugNet
 from augnet.config import ModelConfig
 from augnet.errors import ModelError
 from augnet.models.loading import fingerprint, load_model
+from augnet.models.saved_model import load_saved_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -75,10 +76,13 @@ def test_saved_model_with_several_inputs_and_outputs(tmp_path):
     a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
     model = keras.Model({"a": a, "b": b}, {"one": layers.Dense(2)(a), "two": layers.Concatenate()([a, b])})
     model.export(tmp_path / "many", verbose=False)
-    loaded = load(tmp_path / "many")
+    loaded = load_saved_model(tmp_path / "many", signature=None, safe_mode=True)
     x = {"a": np.ones((2, 2), "float32"), "b": np.zeros((2, 3), "float32")}
     assert {name: part.shape for name, part in loaded(x).items()} == {"one": (2, 2), "two": (2, 5)}
     np.testing.assert_allclose(loaded(x)["one"], model(x)["one"], atol=1e-6)
+    assert load(tmp_path / "many", constants={"b": 0}).output_names == ["one", "two"]
+    with pytest.raises(ModelError, match=r"2 inputs \(a \(2,\), b \(3,\)\); give a value for each"):
+        load(tmp_path / "many")
 
 
 def test_a_keras_3_model_saved_by_tensorflow(tmp_path):

@@ -20,6 +20,7 @@ from augnet.models import keras2
 from augnet.models.builders import build_model, import_modules
 from augnet.models.explain import LOADING_ERRORS, carries_code, explain, first_line, unknown_class
 from augnet.models.fingerprint import fingerprint
+from augnet.models.one_image import of_one_image
 from augnet.models.saved_model import GRAPH_FILE, NO_RULES, SavedModelLayer, as_model, load_saved_model
 from augnet.redact import without_secrets
 
@@ -31,7 +32,7 @@ KINDS = "a .keras file, an .h5 file or a SavedModel folder"
 
 
 def load_model(config: ModelConfig) -> keras.Model:
-    """The model that the `model` section describes, in inference form: without optimizer, loss and metrics.
+    """The model that the `model` section describes, as a function of one image, for inference.
 
     Formats: a .keras file or an .h5 file, of Keras 3 or 2; a SavedModel folder (`model.export`, Keras 2's
     `model.save`, `tf.saved_model.save`); or weights, with `model.builder`. docs/how-to/models.md has a table.
@@ -48,7 +49,10 @@ def load_model(config: ModelConfig) -> keras.Model:
         with tempfile.TemporaryDirectory(prefix="augnet-model-") as folder:
             return load_model(config.model_copy(update={"path": _fetched(config.path, Path(folder))}))
     import_modules(config.modules)
-    path = _local_path(config.path)
+    return of_one_image(_load(config, _local_path(config.path)), config.constants)
+
+
+def _load(config: ModelConfig, path: Path) -> keras.Model:
     if config.builder:
         return build_model(config.builder, path)
     if (path / GRAPH_FILE).is_file():
