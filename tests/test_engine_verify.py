@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from engine_helpers import engine_of
 
 from augnet.engine import Engine
 from augnet.engine.rules.elementwise import Clip
@@ -19,7 +20,7 @@ def model():
 
 def test_a_right_engine_passes():
     images = np.random.default_rng(1).normal(size=(5, 10, 10, 2)).astype("float32")
-    checks = verify(Engine(model(), batch_size=4), images)
+    checks = verify(engine_of(model(), batch_size=4), images)
     assert len(checks) == 5 and all(check.passed for check in checks), checks
 
 
@@ -29,7 +30,7 @@ def test_a_wrong_engine_fails(monkeypatch):
     monkeypatch.setattr(
         Engine, "jacobian", lambda self, x: right(self, x) * np.linspace(0.5, 1, 10)[:, None, None]
     )
-    checks = verify(Engine(model(), batch_size=4), images)
+    checks = verify(engine_of(model(), batch_size=4), images)
     assert not checks[0].passed
 
 
@@ -42,7 +43,7 @@ def test_a_fault_too_small_for_float32_fails(monkeypatch):
         return made, slope * (1 + 1e-7)
 
     monkeypatch.setattr(Clip, "value_and_slope", wrong)
-    checks = {check.name: check for check in verify(Engine(model(), batch_size=4), images)}
+    checks = {check.name: check for check in verify(engine_of(model(), batch_size=4), images)}
     assert [name for name, check in checks.items() if not check.passed] == [RULES]
 
 
@@ -52,7 +53,7 @@ def test_a_kink_near_every_image_is_no_fault():
     kinked = keras.Sequential([keras.Input((10, 10, 2)), *steps])
     images = np.random.default_rng(1).normal(size=(3, 10, 10, 2)).astype("float32")
     images[:, :2, :2] = 0
-    engine = Engine(kinked, batch_size=4)
+    engine = engine_of(kinked, batch_size=4)
     nudge, right = np.zeros_like(images[:1]), engine.jacobian
     nudge[:, :2, :2] = np.random.default_rng(2).normal(scale=1e-6, size=(1, 2, 2, 2))
     engine.jacobian = lambda x: right(x + nudge)
@@ -65,7 +66,7 @@ def test_a_model_that_is_dead_on_the_images_passes():
     dead = model()
     dead.layers[0].bias.assign(np.full(6, -1e3))
     images = np.random.default_rng(1).normal(size=(2, 10, 10, 2)).astype("float32")
-    engine = Engine(dead, batch_size=4)
+    engine = engine_of(dead, batch_size=4)
     assert not engine.jacobian(images).any()
     assert all(check.passed for check in verify(engine, images))
 
@@ -87,7 +88,7 @@ def test_augnet_verify_shows_a_table_and_says_no_with_status_1(
 
 def test_in_bfloat16_the_judges_allow_its_rounding_and_no_fault(monkeypatch):
     images = np.random.default_rng(1).normal(size=(4, 10, 10, 2)).astype("float32")
-    engine = Engine(model(), precision="bfloat16", batch_size=4)
+    engine = engine_of(model(), precision="bfloat16", batch_size=4)
     checks = verify(engine, images)
     assert len(checks) == 5 and all(check.passed for check in checks), checks
     assert 1e-4 < checks[0].error < checks[0].tolerance < 1

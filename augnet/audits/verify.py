@@ -13,7 +13,6 @@ from augnet.audits.worker import open_engine
 from augnet.config import Config
 from augnet.engine.verify import Check, verify
 from augnet.errors import AuditError, ImageError
-from augnet.models.loading import load_model
 from augnet.sources import ImageRef, open_source
 from augnet.storage.files import OutputFolder, private_file
 
@@ -31,8 +30,8 @@ def verify_sample(config: Config, count: int) -> list[Check]:
     """
     sampled = config.model_copy(update={"images": config.images.model_copy(update={"limit": count})})
     with private_file(tempfile.gettempdir()) as table, tempfile.TemporaryDirectory() as scratch:
-        run, _ = prepare(sampled, table)
-        engine, preprocess = open_engine(run, load_model(config.model), OutputFolder(scratch))
+        planned = prepare(sampled, table)
+        engine, preprocess = open_engine(planned.run, planned.model, OutputFolder(scratch))
         plan = pq.read_table(table, columns=["image_id", "uri", "label"]).to_pylist()
     source, images = open_source(config.images), []
     for row in plan:

@@ -7,22 +7,22 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from augnet.config import Outputs
 from augnet.engine.backends import tensorflow as backend
 from augnet.engine.batch import JacobianBatch
 from augnet.engine.graph.graph import Graph
-from augnet.engine.graph.precision import in_precision
-from augnet.engine.inspection.model_spec import prepare, probe_images
+from augnet.engine.graph.precision import in_precision, refuse_missing
+from augnet.engine.inspection.model_spec import InspectedModel, probe_images
 from augnet.engine.measures import on_device as measures
 from augnet.engine.measures.moments import densify, merged
+from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.rows import Plain, Rewritten, rewritten
-from augnet.engine.selection import check_outputs, position, row_count, select, stored_shape
+from augnet.engine.selection import ALL, RowSelection, position
 from augnet.engine.tuning import (
     BATCH_ELEMENTS,
     DISAGREES,
@@ -56,99 +56,70 @@ class Engine:
     and the padding enters no result. One lock holds the device, so threads may share an engine.
 
     Args:
-        model: a built keras.Model of one image input.
-        output: which of several outputs, by position or name.
-        space: "logits" takes a final softmax or sigmoid off; "model" leaves it.
-        outputs: rows to compute: all | predicted | label | top:N, or a tuple of outputs.
-        stored: rows to hand back, of those computed: the same words, or none.
-        store_dtype, store_channels, store_pool: reduction of the rows handed back (keep | l2 | sum).
-        precision: "float32", "float64", "bfloat16" or "tf32" (float32 with TensorFloat-32 products). Rows are
-            float32 except in float64. TensorFlow's switch for TensorFloat-32 is one for the process; while
-            the engine works it is as this precision wants it, so engines at work at the same time share one.
-        batch_size: images per call of the device, at most, or "auto".
-        input_size: (height, width) of a model that leaves them open.
-        input_scale: d model input / d pixel per channel; rows are multiplied by it.
-        label_count: labels whose maps are gathered beside the outputs'.
-        map_pool: maps are gathered over blocks of map_pool x map_pool pixels.
-        memory_bytes: what a batch may take; default half of what is free. Programs that are seen to take more
-            when they are timed are not used, and the batch is halved where all do.
-        reduce: for outputs with height and width, one number per channel: mean | sum | at:[y,x].
-        choice: what choice() of an engine of the same model and settings gave; then nothing is timed.
+        model: see inspect_model.
+        options: what is computed of it. TensorFlow's switch for TensorFloat-32 is one for the process; while
+            an engine works it is as its precision wants it, so engines that work at the same time share one.
+            Programs that are seen to take more than options.memory_bytes when they are timed are not used,
+            and the batch is halved where all do.
+        choice: what choice() of an engine of the same model and options gave; then nothing is timed.
         tuning_seconds: about how long the first call may try programs; 0: no timing.
 
     Raises:
-        ModelError: a model without a Jacobian, or of a kind that is not supported.
         ConfigError: outputs that the model does not have, or a precision that the device does not have.
 
     Attributes:
         spec: what the model is, see ModelSpec.
+        options: as given.
+        layout: the rows of one image, see RowLayout.
         batch_size: images per call of measure, at most.
         device: "cpu" or "gpu".
-        precision: as given.
-        bytes_per_image: of the rows handed back.
+        precision: of the options.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: InspectedModel,
+        options: EngineOptions = EngineOptions(),  # noqa: B008 (it is frozen)
         *,
-        output: int | str | None = None,
-        space: str = "logits",
-        outputs: Outputs = "all",
-        stored: Outputs = "all",
-        store_dtype: str = "float32",
-        store_channels: str = "keep",
-        store_pool: int = 1,
-        precision: str = "float32",
-        batch_size: int | str = "auto",
-        input_size: tuple[int, int] | None = None,
-        input_scale: Any = None,
-        label_count: int = 0,
-        map_pool: int = 1,
-        memory_bytes: int | None = None,
-        reduce: str | None = None,
-        choice: dict[str, Any] | None = None,
+        choice: Choice | None = None,
         tuning_seconds: float = TUNING_SECONDS,
     ):
-        self._prepared = prepare(
-            model, output=output, space=space, precision=precision, input_size=input_size, reduce=reduce
-        )
-        spec, self.precision = self._prepared.spec, precision
-        check_outputs("jacobian.outputs", outputs, spec.output_count)
-        check_outputs("store.jacobians", stored, spec.output_count)
+        if options.precision != model.precision:
+            raise ValueError(
+                f"Engine: options.precision is {options.precision!r}, but the model was inspected for "
+                f"{model.precision!r}; give both the same"
+            )
+        refuse_missing(options.precision)
+        self._inspected, self.options, self.precision = model, options, options.precision
+        self.spec = spec = model.spec
+        self.layout = RowLayout.of(spec, options)
+        self.device = backend.device_kind()
         channels = spec.input_shape[2]
-        rows = row_count(outputs, spec.output_count)
-        kept = stored_shape(stored, rows, spec.input_shape, store_pool, store_channels)
-        self.spec = replace(spec, row_count=rows, stored_shape=kept)
-        self.device = spec.device
-        self.bytes_per_image = math.prod(kept) * np.dtype(store_dtype).itemsize
-        self._outputs, self._stored = outputs, stored
-        self._store = (store_channels, store_pool, store_dtype)
         self._scale = (
-            None if input_scale is None else np.broadcast_to(np.asarray(input_scale, float), (channels,))
+            None
+            if options.input_scale is None
+            else np.broadcast_to(np.asarray(options.input_scale, float), (channels,))
         )
-        self._label_count, self._map_pool = label_count, min(map_pool, max(spec.input_shape[:2]))
-        self._memory = memory_bytes or default_memory()
+        self._map_pool = min(options.map_pool, max(spec.input_shape[:2]))
+        self._memory = options.memory_bytes or default_memory()
         self._lock = threading.Lock()
         self._program: Callable[..., Any] | None = None
         self._bare_program: Callable[..., Any] | None = None
         self._tuning_seconds = tuning_seconds
-        self._plain = Plain(self._prepared.function)
+        self._plain = Plain(model.function)
         self._rewritten: Rewritten | None = None
-        if self._prepared.graph is not None:
-            self._rewritten = rewritten(
-                self._prepared.graph, self._prepared.model_input, self._prepared.dtype, rows
-            )
-        self._choice = None if choice is None else Choice(**choice)
-        if self._choice is not None:
-            self.batch_size = self._choice.batch_size
+        if model.graph is not None:
+            self._rewritten = rewritten(model.graph, model.input_shape, model.dtype, self.layout.row_count)
+        self._choice = choice
+        if choice is not None:
+            self.batch_size = choice.batch_size
         else:
-            self.batch_size = self._first_batch_size() if batch_size == "auto" else int(batch_size)
+            self.batch_size = options.batch_size or self._first_batch_size()
 
-    def choice(self) -> dict[str, Any]:
-        """What was chosen, as JSON values: given to another engine, it makes that one do the same."""
+    def choice(self) -> Choice:
+        """What was chosen: given to another engine, it makes that one do the same."""
         with self._lock, self.arithmetic():
-            return asdict(self._chosen())
+            return self._chosen()
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """While it is entered, TensorFlow's float32 products are what this engine's precision says."""
@@ -157,15 +128,15 @@ class Engine:
     def _chosen(self) -> Choice:
         """The choice; made by timing when it is first needed."""
         if self._choice is None:
-            prepared, spec = self._prepared, self.spec
-            images = probe_images(prepared.model_input, spec.model_rescales, prepared.dtype)
+            inspected, spec = self._inspected, self.spec
+            images = probe_images(inspected.input_shape, spec.model_rescales, inspected.dtype)
             problem = Problem(
                 plain=self._plain,
                 rewritten=self._rewritten,
-                oracle=self._float64_programs if prepared.dtype != "float64" else None,
+                oracle=self._float64_programs if inspected.dtype != "float64" else None,
                 images=images,
                 output_count=spec.output_count,
-                row_count=spec.row_count,
+                row_count=self.layout.row_count,
                 batch_size=self.batch_size,
                 widest=self._rewritten.widest if self._rewritten else 0,
                 work=self._rewritten.work if self._rewritten else 0,
@@ -180,12 +151,12 @@ class Engine:
 
     def _float64_programs(self) -> tuple[Plain, Rewritten]:
         """The plain and the rewritten program in float64."""
-        graph = self._prepared.graph
+        graph = self._inspected.graph
         assert graph is not None and self._rewritten is not None
         wide = in_precision(graph, "float64")
         own = self._rewritten  # rules compute in whatever precision they are given
         if not own.ruled or self.precision == "bfloat16":
-            own = rewritten(wide, self._prepared.model_input, "float64", self.spec.row_count)
+            own = rewritten(wide, self._inspected.input_shape, "float64", self.layout.row_count)
         return Plain(self._flat(wide)), own
 
     def _flat(self, graph: Graph) -> Callable[[Any], Any]:
@@ -234,7 +205,7 @@ class Engine:
         if self.batch_size == 1:
             raise AuditError(
                 f"engine: one image does not fit in memory on the {self.device} ({str(error)[:200]}); "
-                "choose fewer rows (jacobian.outputs), a smaller size, or a device with more memory"
+                "choose fewer rows (`outputs`), a smaller size, or a device with more memory"
             ) from error
         self.batch_size = math.ceil(self.batch_size / 2)
         self._program = self._bare_program = None
@@ -243,8 +214,8 @@ class Engine:
     def _first_batch_size(self) -> int:
         """As many images as fill the device, and as the rows, their copies and the moments leave room for."""
         height, width, channels = self.spec.input_shape
-        row_bytes = height * width * channels * np.dtype(self._prepared.dtype).itemsize
-        rows_bytes = self.spec.row_count * row_bytes
+        row_bytes = height * width * channels * np.dtype(self._inspected.dtype).itemsize
+        rows_bytes = self.layout.row_count * row_bytes
         most = min(self._memory // (8 * rows_bytes), ROWS_BYTES // rows_bytes)
         own = self._rewritten
         if own is None:
@@ -266,7 +237,7 @@ class Engine:
 
         weight = padded(np.ones(count, np.float32), 0.0)
         arrays = [padded(images), padded(labels, -1), padded(targets), weight]
-        made = backend.run(self._program, arrays, [self._prepared.dtype, "int32", "int32", "float32"])
+        made = backend.run(self._program, arrays, [self._inspected.dtype, "int32", "int32", "float32"])
         return self._unpack(made, count)
 
     @property
@@ -276,7 +247,7 @@ class Engine:
     def _compile(self) -> Callable[..., Any]:
         batch = self.batch_size
         signature = [
-            ((batch, *self.spec.input_shape), self._prepared.dtype),
+            ((batch, *self.spec.input_shape), self._inspected.dtype),
             ((batch,), "int32"),
             ((batch,), "int32"),
             ((batch,), "float32"),
@@ -289,18 +260,18 @@ class Engine:
         scores, rows, selected = self._rows(images, targets)
         if self._scale is not None:
             rows = rows * ops.convert_to_tensor(self._scale, dtype=rows.dtype)
-        if self._outputs == "label":
+        if self.options.outputs.kind == "label":
             rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, math.nan, rows)
         return self._measured(images, scores, selected, rows, labels, targets, weight)
 
     def _rows(self, images: Any, targets: Any) -> tuple[Any, Any, Any]:
         """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row."""
         spec, chosen = self.spec, self._chosen()
-        x = images if len(self._prepared.model_input) == 3 else ops.squeeze(images, axis=-1)
+        x = images if len(self._inspected.input_shape) == 3 else ops.squeeze(images, axis=-1)
         picked: list[Any] = []
 
         def cotangents(outputs: Any) -> Any:
-            picked.append(select(self._outputs, outputs, targets))
+            picked.append(self.options.outputs.select(outputs, targets))
             return ops.one_hot(ops.transpose(picked[0]), spec.output_count, dtype=outputs.dtype)
 
         program: Plain | Rewritten = self._plain
@@ -312,7 +283,8 @@ class Engine:
             return scores, rows, picked[0]
 
         scores, rows, selected = (backend.fused(compute) if chosen.xla else compute)(x)
-        return scores, ops.reshape(rows, (images.shape[0], spec.row_count, *spec.input_shape)), selected
+        shape = (images.shape[0], self.layout.row_count, *spec.input_shape)
+        return scores, ops.reshape(rows, shape), selected
 
     def jacobian_program(self) -> Callable[[Any], Any]:
         """Images (batch_size, height, width, channel) as a tensor -> rows (batch_size, R, height, width,
@@ -324,7 +296,7 @@ class Engine:
         with self._lock, self.arithmetic():
             self._chosen()
         shape: tuple[int, ...] = (self.batch_size, *self.spec.input_shape)
-        signature = [(shape, self._prepared.dtype)]
+        signature = [(shape, self._inspected.dtype)]
         return backend.compiled(lambda images: self._rows(images, None)[1], signature, light=self._heavy)
 
     def jacobian(self, images: np.ndarray) -> np.ndarray:
@@ -333,7 +305,7 @@ class Engine:
             self._bare_program = self.jacobian_program()
         padded = np.concatenate([images, np.repeat(images[-1:], self.batch_size - len(images), axis=0)])
         with self._lock, self.arithmetic():
-            return backend.run(self._bare_program, [padded], [self._prepared.dtype])[: len(images)]
+            return backend.run(self._bare_program, [padded], [self._inspected.dtype])[: len(images)]
 
     def selected_of(self, image: np.ndarray) -> np.ndarray:
         """The outputs (R,) that the image's rows are of; not for outputs="label"."""
@@ -341,9 +313,9 @@ class Engine:
 
     def float64_function(self) -> Callable[[Any], Any] | None:
         """The model as it is, in float64: images (n, height, width, channel) -> outputs (n, K), or None."""
-        if self._prepared.graph is None:
+        if self._inspected.graph is None:
             return None
-        return self._of_images(self._flat(in_precision(self._prepared.graph, "float64")))
+        return self._of_images(self._flat(in_precision(self._inspected.graph, "float64")))
 
     def float64_rows(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
         """The rules by which this engine computes, in float64; None where it goes the plain way.
@@ -352,11 +324,11 @@ class Engine:
         """
         with self._lock, self.arithmetic():
             chosen = self._chosen()
-        prepared, spec = self._prepared, self.spec
-        if prepared.graph is None or chosen.program != "rewritten":
+        inspected, spec = self._inspected, self.spec
+        if inspected.graph is None or chosen.program != "rewritten":
             return None
-        wide = in_precision(prepared.graph, "float64")
-        own = rewritten(wide, prepared.model_input, "float64", spec.row_count)
+        wide = in_precision(inspected.graph, "float64")
+        own = rewritten(wide, inspected.input_shape, "float64", self.layout.row_count)
 
         def compute(x: Any, outputs: Any) -> Any:
             def cotangents(made: Any) -> Any:
@@ -364,28 +336,29 @@ class Engine:
 
             return own.rows(x, cotangents, chosen.rows_per_pass, FixedPaths(chosen.paths))[1]
 
-        signature = [((1, *prepared.model_input), "float64"), ((spec.row_count,), "int32")]
+        signature = [((1, *inspected.input_shape), "float64"), ((self.layout.row_count,), "int32")]
         program = backend.compiled(compute, signature, light=True)
 
         def rows(image: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-            arrays = [image.reshape(1, *prepared.model_input), outputs]
+            arrays = [image.reshape(1, *inspected.input_shape), outputs]
             return backend.run(program, arrays, ["float64", "int32"]).reshape(-1, *spec.input_shape)
 
         return rows
 
     def own_function(self) -> Callable[[Any], Any]:
         """The model as it is, in the engine's precision: images (n, height, width, channel) to outputs."""
-        return self._of_images(self._prepared.function)
+        return self._of_images(self._inspected.function)
 
     def _of_images(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        if len(self._prepared.model_input) == 3:
+        if len(self._inspected.input_shape) == 3:
             return function
         return lambda images: function(ops.squeeze(images, axis=-1))
 
     def _measured(
         self, images: Any, scores: Any, selected: Any, rows: Any, labels: Any, targets: Any, weight: Any
     ) -> dict[str, Any]:
-        spec, batch, count = self.spec, self.batch_size, self.spec.row_count
+        spec, batch, count = self.spec, self.batch_size, self.layout.row_count
+        labels_mapped = self.options.label_count
         nan = math.nan
         predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
         place, found = position(selected, predicted[:, None])
@@ -408,58 +381,54 @@ class Engine:
         }
         finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
         counts = ops.logical_and(ops.cast(weight, "bool")[:, None], finite)
-        if self._fixed_rows:
+        if self.options.outputs.fixed:
             weights = ops.cast(counts, rows.dtype)
             made["moments"] = measures.moments_over_batch(rows, weights, finite, self._map_pool)
         else:
             group = ops.reshape(ops.where(counts, selected, -1), (-1,))
             made["moments"] = measures.moments_by_group(flat, group, spec.output_count, self._map_pool)
-        if self._label_count:
+        if labels_mapped:
             own_counts = ops.take(ops.reshape(counts, (-1,)), first + place, axis=0)
             group = ops.where(ops.logical_and(own_counts, found), labels, -1)
-            made["label_moments"] = measures.moments_by_group(own, group, self._label_count, self._map_pool)
+            made["label_moments"] = measures.moments_by_group(own, group, labels_mapped, self._map_pool)
             made["label_group"] = group
-        if self._stored != "none":
-            made["rows"], made["stored"] = self._kept(flat, selected, scores, targets, first)
+        if self.options.stored is not None:
+            stored = self.options.stored
+            made["rows"], made["stored"] = self._kept(stored, flat, selected, scores, targets, first)
         return made
 
-    @property
-    def _fixed_rows(self) -> bool:
-        """Whether every image has the same rows."""
-        return self._outputs == "all" or not isinstance(self._outputs, str)
-
-    def _kept(self, flat: Any, selected: Any, scores: Any, targets: Any, first: Any) -> tuple[Any, Any]:
-        channels, pool, dtype = self._store
-        spec, batch = self.spec, self.batch_size
-        if self._stored in ("all", self._outputs):
+    def _kept(
+        self, wanted: RowSelection, flat: Any, selected: Any, scores: Any, targets: Any, first: Any
+    ) -> tuple[Any, Any]:
+        options, batch = self.options, self.batch_size
+        if wanted in (ALL, options.outputs):
             stored, rows = selected, flat
         else:
-            stored = select(self._stored, scores, targets)
+            stored = wanted.select(scores, targets)
             places, found = position(selected, stored)
             rows = ops.take(flat, ops.reshape(first[:, None] + places, (-1,)), axis=0)
-            if self._stored == "label":
+            if wanted.kind == "label":
                 rows = ops.where(ops.reshape(found, (-1, 1, 1, 1)), rows, math.nan)
-        return ops.reshape(
-            measures.stored_rows(rows, channels, pool, dtype), (batch, *spec.stored_shape)
-        ), stored
+        rows = measures.stored_rows(rows, options.store_channels, options.store_pool, options.store_dtype)
+        return ops.reshape(rows, (batch, *self.layout.stored_shape)), stored
 
     def _unpack(self, made: dict[str, Any], count: int) -> JacobianBatch:
-        spec = self.spec
+        spec, labels_mapped = self.spec, self.options.label_count
         scores = made["scores"][:count].astype(np.float64)
         selected = made["selected"][:count]
         every = np.arange(spec.output_count)
         finite = np.isfinite(np.diagonal(made["gram"][:count], axis1=1, axis2=2))
-        if self._fixed_rows:
-            rows = every if self._outputs == "all" else np.asarray(self._outputs)
+        if self.options.outputs.fixed:
+            rows = np.asarray(self.options.outputs.numbers(spec.output_count))
             parts = [(rows, finite.sum(axis=0), made["moments"])]
         else:
             known = selected[(selected >= 0) & finite]
             parts = [(every, np.bincount(known, minlength=spec.output_count), made["moments"])]
-        if self._label_count:
+        if labels_mapped:
             known = made["label_group"][:count]
             known = known[known >= 0]
-            counts = np.bincount(known, minlength=self._label_count)
-            parts.append((spec.output_count + np.arange(self._label_count), counts, made["label_moments"]))
+            counts = np.bincount(known, minlength=labels_mapped)
+            parts.append((spec.output_count + np.arange(labels_mapped), counts, made["label_moments"]))
         return JacobianBatch(
             outputs=scores,
             probabilities=probabilities(scores, spec.activation, spec.space),
@@ -471,7 +440,7 @@ class Engine:
             stored=made["stored"][:count] if "stored" in made else np.zeros((count, 0), np.int32),
             rows=made["rows"][:count] if "rows" in made else None,
             predicted_l1=made["own_l1"][:count],
-            moments=densify(parts, spec.output_count + self._label_count),
+            moments=densify(parts, spec.output_count + labels_mapped),
         )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,7 @@ class TimedPaths(FixedPaths):
 
 @dataclass(frozen=True)
 class Choice:
-    """What an engine does, as chosen once; as JSON it is what every other worker and every resumed run reads.
+    """What an engine does, as chosen once, for every other worker and every resumed run.
 
     Attributes:
         program: "rewritten" (rules over the rewritten graph) or "plain" (a tape over the model).
@@ -83,6 +83,7 @@ class Choice:
         report: what was found, for people: times, gain, agreement, and `error`, the normwise relative
             difference between the rows and those of the plain program in the arithmetic `error_against`.
             Nothing depends on it.
+        busy: the machine had other work while programs were timed: for this run, not for later ones.
     """
 
     program: str
@@ -91,6 +92,16 @@ class Choice:
     xla: bool = False
     paths: dict[str, str] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    busy: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Choice:
+        """What to_json() gave. Raises TypeError for what is none, or another version's."""
+        return cls(**tree)
 
 
 @dataclass(frozen=True)

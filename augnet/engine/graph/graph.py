@@ -37,6 +37,10 @@ class Value:
         return f"<{self.name or 'value'} {self.shape} {self.dtype}>"
 
 
+Shapes = dict[Value, tuple[int, ...]]
+"""Of values, without the batch axis."""
+
+
 @dataclass(eq=False)
 class Node:
     """One call of one operation.
@@ -189,16 +193,15 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"model.output: the model has {len(outputs)} outputs ({listed}); "
-                "choose one by position or name"
+                f"`output`: the model has {len(outputs)} outputs ({listed}); choose one by position or name"
             )
         return 0
     if isinstance(output, str):
         if output not in names:
-            raise ModelError(f"model.output: no output named {output!r}; the model has {listed}")
+            raise ModelError(f"`output`: no output named {output!r}; the model has {listed}")
         return names.index(output)
     if not 0 <= output < len(outputs):
-        raise ModelError(f"model.output: no output {output}; the model has {listed}")
+        raise ModelError(f"`output`: no output {output}; the model has {listed}")
     return output
 
 
