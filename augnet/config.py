@@ -18,12 +18,16 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from augnet.errors import ConfigError
 from augnet.selection import ALL, RowSelection
 
+SCALES = ("auto", "unit", "minus_one_one", "imagenet", "caffe", "none")
+APPLICATIONS = "keras.applications."
+"""What the name of a module with a preprocess_input begins with."""
 Positive = Annotated[int, Field(gt=0)]
 Memory = Annotated[ByteSize, Field(gt=0)]
 
@@ -127,11 +131,24 @@ class PreprocessConfig(Section):
     resize: Literal["bilinear", "nearest", "bicubic", "lanczos", "box"] = Field(
         "bilinear", description="Pillow's resampling filter, used when an image has another size"
     )
-    scale: Literal["auto", "unit", "minus_one_one", "imagenet", "none"] | OwnScale = Field(
-        "auto",
-        description="unit: [0, 1]; minus_one_one: [-1, 1]; imagenet: its mean and std; none: 0..255; or "
-        "{mean: [...], std: [...]} in [0, 1] units; auto: none where the model rescales by itself, else unit",
+    crop_to_aspect_ratio: bool = Field(
+        False, description="cut what is too wide or too high off before resizing, instead of distorting"
     )
+    scale: str | OwnScale = Field(
+        "auto",
+        description="unit: [0, 1]; minus_one_one: [-1, 1]; imagenet: its mean and std; caffe: BGR without "
+        "ImageNet's mean; none: 0..255; keras.applications.NAME: its preprocess_input; {mean: [...], std: "
+        "[...]} in [0, 1] units; auto: what the model shows, else unit",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _known_scale(cls, value: str | OwnScale) -> str | OwnScale:
+        if isinstance(value, str) and value not in SCALES and not value.startswith(APPLICATIONS):
+            raise ValueError(
+                f"is {', '.join(SCALES)}, {APPLICATIONS}NAME such as {APPLICATIONS}resnet, or {{mean, std}}"
+            )
+        return value
 
 
 class JacobianConfig(Section):
@@ -200,6 +217,11 @@ class Config(Section):
     beam: dict[str, Any] = Field(
         default_factory=dict, description="Beam pipeline options, such as runner: FlinkRunner"
     )
+
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _preprocess_by_name(cls, value: Any) -> Any:
+        return {"scale": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _stored_rows_are_computed(self) -> Config:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from augnet.config import Config
 from augnet.engine import EngineOptions, InspectedModel, ModelSpec, inspect_model
 from augnet.errors import AugnetError
 from augnet.models.loading import load_model
+from augnet.models.presets import suggest_scale
 from augnet.sources import Preprocess
 
 KEYS = {
@@ -43,7 +45,7 @@ def open_model(config: Config) -> InspectedModel:
     """
     model = load_model(config.model)
     with engine_errors_by_key():
-        return inspect_model(
+        inspected = inspect_model(
             model,
             output=config.model.output,
             space=config.model.space,
@@ -51,6 +53,11 @@ def open_model(config: Config) -> InspectedModel:
             reduce=config.jacobian.reduce,
             precision=config.jacobian.precision,
         )
+    suggestion = suggest_scale(model, config.model.output)
+    if suggestion is None:
+        return inspected
+    spec = replace(inspected.spec, scale=suggestion.scale, scale_reason=suggestion.reason)
+    return replace(inspected, spec=spec)
 
 
 def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
@@ -64,6 +71,8 @@ def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
         *spec.input_shape,
         model_rescales=spec.rescale_reason,
         max_pixels=config.images.max_pixels,
+        suggested=spec.scale,
+        suggested_reason=spec.scale_reason,
     )
 
 

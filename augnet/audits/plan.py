@@ -101,6 +101,8 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     if config.store.jacobians is not None:
         config.store.jacobians.refuse_unknown("store.jacobians", spec.output_count)
     preprocess = open_preprocess(config, spec)
+    for warning in preprocess.warnings:
+        log.warning("%s", warning)
     listing = _write_plan(open_source(config.images).list(), table, unit_images(config, spec))
     label_outputs, label_rule = name_outputs(config.images.classes, listing.labels, spec.output_count)
     groups = spec.output_count + (len(listing.labels) if len(listing.labels) <= MAPPED_LABELS else 0)

@@ -46,6 +46,8 @@ class ModelSpec:
         unconnected: outputs that do not depend on the image.
         no_gradient: outputs that depend on it only through steps without a gradient (rounding, argmax): their
             rows are zero, which says nothing of them. Not known, and empty, for a model without a graph.
+        scale, scale_reason: the scale of pixels that the network in the model was published with, and what in
+            the model says so; or "".
     """
 
     input_shape: tuple[int, int, int]
@@ -56,6 +58,8 @@ class ModelSpec:
     rescale_reason: str = ""
     unconnected: tuple[int, ...] = ()
     no_gradient: tuple[int, ...] = ()
+    scale: str = ""
+    scale_reason: str = ""
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> ModelSpec:
