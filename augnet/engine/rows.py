@@ -15,10 +15,10 @@ from augnet.engine.graph.graph import Graph, Value
 from augnet.engine.graph.linearize import linearize
 from augnet.engine.rewrites.coloring import Coloring, coloring
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
-from augnet.engine.rewrites.folding import chained, folded
-from augnet.engine.rewrites.lowering import lowered
-from augnet.engine.rewrites.resolution import at_fewer_pixels
-from augnet.engine.rules.base import Paths, split
+from augnet.engine.rewrites.folding import fold_affine, fuse_elementwise
+from augnet.engine.rewrites.resolution import move_convolutions
+from augnet.engine.rewrites.rule_lookup import with_rules
+from augnet.engine.rules.base import Kernels, split
 from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
 from augnet.engine.rules.pooling import AveragePool, MaxPool
 from augnet.engine.rules.upsampling import UpsampledConvolution
@@ -37,7 +37,7 @@ class Plain:
 
     function: Callable[[Any], Any]
 
-    def rows(self, x: Any, cotangents: Cotangents, chunk: int, paths: Paths) -> tuple[Any, Any]:
+    def rows(self, x: Any, cotangents: Cotangents, chunk: int, paths: Kernels) -> tuple[Any, Any]:
         """Outputs (batch, K) and rows (batch, row, inputs) at x (batch, ...)."""
         outputs, pull = backend.linearize(self.function, x)
         rows = backend.rows_of(pull, cotangents(outputs), chunk)
@@ -63,19 +63,19 @@ class Rewritten:
     work: int = 0
     coloring: Coloring | None = None
 
-    def all_rows(self, x: Any, chunk: int, paths: Paths) -> Any:
+    def all_rows(self, x: Any, chunk: int, paths: Kernels) -> Any:
         """Rows (batch, K, inputs) of every output."""
         if self.coloring is not None:
             _, sums = self.rows(x, self.coloring.cotangents, chunk, paths)
-            return self.coloring.parted(sums, x.shape[1:])
+            return self.coloring.split(sums, x.shape[1:])
         return self.rows(x, identity, chunk, paths)[1]
 
-    def forward(self, x: Any, paths: Paths) -> Any:
+    def forward(self, x: Any, paths: Kernels) -> Any:
         """The output as rows() computes it, for timing it."""
         return linearize(self.graph.nodes, {self.graph.input: x}, paths).tensors[self.graph.output]
 
     def rows(
-        self, x: Any, cotangents: Cotangents, chunk: int, paths: Paths, only: int | None = None
+        self, x: Any, cotangents: Cotangents, chunk: int, paths: Kernels, only: int | None = None
     ) -> tuple[Any, Any]:
         """Outputs (batch, K) and rows (batch, row, inputs) at x (batch, ...).
 
@@ -89,7 +89,7 @@ class Rewritten:
 
             def pull(g: Any) -> Any:
                 g = ops.reshape(g, (g.shape[0], *output.shape))
-                return whole.pull({graph.output: g})[graph.input]
+                return whole.vjp({graph.output: g})[graph.input]
 
             return outputs, _batch_first(backend.rows_of(pull, cotangents(outputs)[:only], chunk))
         trunk = linearize(self.cut.trunk, {graph.input: x}, paths)
@@ -103,7 +103,7 @@ class Rewritten:
         basis = _basis(at_cut, x.dtype)
 
         def pull_trunk(g: Any) -> Any:
-            return trunk.pull(_parted(g, at_cut))[graph.input]
+            return trunk.vjp(_parted(g, at_cut))[graph.input]
 
         right = _batch_first(backend.rows_of(pull_trunk, basis[:only], chunk))
         return outputs, ops.matmul(left, right) if only is None else right
@@ -111,13 +111,13 @@ class Rewritten:
     def _head_rows(self, head: Any, at_cut: dict[Value, Any], output: Any, wanted: Any) -> Any:
         """d output / d cut, (batch, row, width)."""
         batch = output.shape[0]
-        if head.push is not None and self.cut is not None and self.cut.width < wanted.shape[0]:
-            made = head.push(_parted(_basis(at_cut, output.dtype), at_cut))[self.graph.output]
+        if head.jvp is not None and self.cut is not None and self.cut.width < wanted.shape[0]:
+            made = head.jvp(_parted(_basis(at_cut, output.dtype), at_cut))[self.graph.output]
             made = ops.reshape(made, (made.shape[0], batch, self.output_count))
             # (width, batch, K) and cotangents (row, batch, K)
             return ops.matmul(ops.transpose(wanted, (1, 0, 2)), ops.transpose(made, (1, 2, 0)))
         given = ops.reshape(wanted, (wanted.shape[0], *output.shape))
-        made = head.pull({self.graph.output: given})
+        made = head.vjp({self.graph.output: given})
         parts = [ops.cast(_batch_first(made[value]), output.dtype) for value in at_cut]
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
@@ -192,9 +192,9 @@ def _basis(at_cut: dict[Value, Any], dtype: Any) -> Any:
 def rewritten(graph: Graph, model_input: tuple[int, ...], dtype: str, rows: int) -> Rewritten:
     """The graph rewritten for this many rows per image."""
     shapes = backend.shapes_of(graph, model_input, dtype)
-    low = lowered(graph, shapes)
+    low = with_rules(graph, shapes)
     shapes = backend.shapes_of(low, model_input, dtype)
-    final = chained(at_fewer_pixels(folded(low, shapes), shapes))
+    final = fuse_elementwise(move_convolutions(fold_affine(low, shapes), shapes))
     shapes = backend.shapes_of(final, model_input, dtype)
     outputs = math.prod(shapes[final.output])
     sizes = [math.prod(shapes[value]) for node in final.nodes for value in node.outputs]

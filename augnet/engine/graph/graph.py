@@ -37,6 +37,10 @@ class Value:
         return f"<{self.name or 'value'} {self.shape} {self.dtype}>"
 
 
+Shapes = dict[Value, tuple[int, ...]]
+"""Of values, without the batch axis."""
+
+
 @dataclass(eq=False)
 class Node:
     """One call of one operation.

@@ -16,7 +16,7 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine.backends.tensorflow import values_of
 from augnet.engine.graph.final_activation import WithoutActivation
-from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value
+from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Shapes, Value
 from augnet.engine.graph.linearize import function_of
 from augnet.engine.rules.attention import Attention, LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
@@ -30,8 +30,6 @@ from augnet.engine.rules.upsampling import Upsample
 
 Lowered = list[Node] | None
 layers = keras.layers
-Shapes = dict[Value, tuple[int, ...]]
-
 SMOOTH = tuple(
     getattr(keras.activations, name)
     for name in [
@@ -58,7 +56,7 @@ SMOOTH = tuple(
 """Keras' activations that act on one element at a time, beside relu."""
 
 
-def lowered(graph: Graph, shapes: Shapes) -> Graph:
+def with_rules(graph: Graph, shapes: Shapes) -> Graph:
     """The graph with rules in place of the layers that have them.
 
     Args:
