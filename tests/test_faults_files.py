@@ -126,20 +126,34 @@ def test_an_image_that_vanishes_after_the_plan_is_a_failure_and_a_changed_one_co
     np.testing.assert_array_equal(found.jacobian("bee/0001.png"), found.jacobian("cow/0002.png"))
 
 
-def test_a_model_file_that_changes_during_the_audit_ends_it_with_a_message(
-    tmp_path, images, cnn_path, monkeypatch, capsys
-):
+@pytest.fixture
+def retrained(cnn_path, monkeypatch):
+    """Another model takes the place of the planned one as soon as the audit is planned."""
     planned = pipeline.audit.plan
 
     def plan_and_retrain(*arguments):
-        run = planned(*arguments)
+        made = planned(*arguments)
         linear_model().save(cnn_path)
-        return run
+        return made
 
     monkeypatch.setattr(pipeline.audit, "plan", plan_and_retrain)
-    audit(cnn_path, images, tmp_path / "out", status=1)
+
+
+def test_a_model_file_that_changes_before_a_worker_loads_it_ends_the_audit_with_a_message(
+    tmp_path, images, cnn_path, retrained, capsys
+):
+    processes = ("--direct_running_mode=multi_processing", "--direct_num_workers=1")
+    audit(cnn_path, images, tmp_path / "out", *processes, status=1)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "changed after the audit began" in said[0]
+
+
+def test_a_model_file_that_changes_does_not_matter_to_who_has_planned_with_it(
+    tmp_path, images, cnn_path, retrained
+):
+    found = audit(cnn_path, images, tmp_path / "out")
+    assert found.run["model"]["activation"] == "softmax"
+    assert found.statistics["probability"].null_count == 0  # the linear model has none
 
 
 def test_infinite_and_undefined_jacobians_are_flagged_and_counted(tmp_path, images):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -58,9 +58,14 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> ModelSpec:
-        """What asdict() and JSON made of a spec. Raises TypeError for what is none, or another version's."""
+        """What asdict() and JSON made of a spec; keys of another version are left out.
+
+        Raises:
+            TypeError: a key is missing.
+        """
+        known = {field.name for field in fields(cls)}
         values: dict[str, Any] = {
-            key: tuple(part) if isinstance(part, list) else part for key, part in tree.items()
+            key: tuple(part) if isinstance(part, list) else part for key, part in tree.items() if key in known
         }
         return cls(**values)
 
