@@ -19,7 +19,7 @@ from augnet.engine.graph.graph import Graph
 from augnet.engine.graph.precision import in_precision, refuse_missing
 from augnet.engine.inspection.model_spec import InspectedModel, probe_images
 from augnet.engine.measures import on_device as measures
-from augnet.engine.measures.moments import densify, merged
+from augnet.engine.measures.moments import densify, merge_moments
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.rows import Plain, Rewritten, rewritten
 from augnet.engine.selection import ALL, RowSelection, position
@@ -466,7 +466,7 @@ def _joined(parts: list[JacobianBatch]) -> JacobianBatch:
         if field.name == "moments":
             moments = values[0]
             for value in values[1:]:
-                moments = merged(moments, value)
+                merge_moments(moments, value)
             made[field.name] = moments
         else:
             made[field.name] = None if values[0] is None else np.concatenate(values)
