@@ -14,7 +14,7 @@ from augnet.audits.engine_setup import engine_errors_by_key, engine_options, ope
 from augnet.audits.run import Run
 from augnet.config import config_json
 from augnet.engine import Choice, Engine, InspectedModel
-from augnet.engine.backends.tensorflow import device_kind
+from augnet.engine.backends import backend
 from augnet.errors import AuditError
 from augnet.models.loading import fingerprint
 from augnet.sources import Preprocess
@@ -77,7 +77,7 @@ def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[
         images=run.images,
     )
     cache, key = OutputFolder(str(cache_folder())), f"{_choice_key(run)}.json"
-    name, engine = names.engine(device_kind()), None
+    name, engine = names.engine(backend.device_kind()), None
     with engine_errors_by_key():
         if not folder.exists(name):
             choice = _kept_choice(cache, key)
@@ -131,7 +131,7 @@ def _choice_key(run: Run) -> str:
         "maps": [len(run.mapped_labels), run.map_pool],
         "images": run.images if run.images < MANY_IMAGES else 1 << (run.images.bit_length() - 1),
         "versions": run.versions,
-        "device": device_kind(),
+        "device": backend.device_kind(),
         "cores": os.cpu_count(),
     }
     return hashlib.sha256(json_bytes(parts)).hexdigest()
