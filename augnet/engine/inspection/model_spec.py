@@ -19,6 +19,7 @@ from augnet.engine.graph.precision import in_precision
 from augnet.engine.graph.reduce import reduced_function, reduced_graph
 from augnet.engine.inspection.dependence import Dependence, dependence, has_steps
 from augnet.engine.inspection.probes import probe_images
+from augnet.engine.inspection.randomness import is_random
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.options import Precision
 from augnet.errors import ModelError
@@ -234,7 +235,7 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
         if len(flat) != 1:
             raise ModelError(
                 f"model: has {len(flat)} inputs ({', '.join(x.name for x in flat)}); "
-                "an audit needs one image input"
+                "an audit needs one image input, and model.constants for the others"
             )
         if not flat[0].dtype.startswith(("float", "bfloat")):
             raise ModelError(
@@ -303,6 +304,11 @@ def _outputs_without_a_row(
         )
     if len(outputs) != len(probes):
         raise ModelError(f"model: makes {len(outputs)} outputs from {len(probes)} images")
+    if is_random(function, probes):
+        raise ModelError(
+            "model: its outputs are random at inference (the same images give others), so they have no "
+            "Jacobian; take the random layer out, or make it depend on training=True"
+        )
     if mixes_samples(function, probes):
         raise ModelError(
             "model: an image's outputs change with the other images of its batch, so it has no Jacobian of "
