@@ -170,6 +170,7 @@ def modernized(described: Any) -> Any:
     if kind is None or not isinstance(config, dict):
         return changed
     if kind in ("Functional", "Model"):
+        _rename_layers(config)
         config["layers"] = without_tensorflow_calls(config["layers"])
         _renumber_calls(config)
         for ends in ("input_layers", "output_layers"):
@@ -190,6 +191,16 @@ def modernized(described: Any) -> Any:
             # A wrapper reads what it wraps as the newer format.
             changed["config"][wrapped] |= {"module": "keras.layers", "registered_name": None}
     return changed
+
+
+def _rename_layers(config: dict[str, Any]) -> None:
+    """Write names such as conv1/conv with an underscore: Keras 3 allows no slash."""
+    names = {layer["name"] for layer in config["layers"] if "/" in layer["name"]}
+    parts = [layer["inbound_nodes"] for layer in config["layers"]]
+    for reference in _references([*parts, config["input_layers"], config["output_layers"]], names):
+        reference[0] = reference[0].replace("/", "_")
+    for layer in config["layers"]:
+        layer["name"] = layer["config"]["name"] = layer["name"].replace("/", "_")
 
 
 def _renumber_calls(config: dict[str, Any]) -> None:
