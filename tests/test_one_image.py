@@ -35,7 +35,7 @@ def tape_jacobian(model, images):
 
 
 def assert_engine_gives(model, expected):
-    rows = Engine(model, space="model").jacobian(IMAGES)
+    rows = Engine(inspect_model(model, space="model")).jacobian(IMAGES)
     np.testing.assert_allclose(rows, expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -61,7 +61,7 @@ def test_constants_stand_for_the_inputs_that_are_not_the_image(tmp_path, struct)
     loaded = load(model, tmp_path, constants={"mask": str(tmp_path / "mask.npy"), "site": 3})
     full = struct(image=IMAGES, mask=np.stack([mask] * 3), site=np.full(3, 3))
     np.testing.assert_allclose(loaded(IMAGES), model(full), atol=1e-6)
-    assert inspect_model(loaded).activation == "softmax"  # the engine sees into the model
+    assert inspect_model(loaded).spec.activation == "softmax"  # the engine sees into the model
     assert_engine_gives(loaded, tape_jacobian(loaded, IMAGES))
 
 
@@ -93,7 +93,7 @@ def test_outputs_keep_their_names_and_their_softmax(tmp_path):
     outputs = [layers.Dense(2, name=name, activation="softmax")(x) for name in ("one", "two")]
     loaded = load(keras.Model([image, size], outputs), tmp_path, constants={"size": 0.5})
     assert loaded.output_names == ["one", "two"]
-    assert inspect_model(loaded, output="two").activation == "softmax"
+    assert inspect_model(loaded, output="two").spec.activation == "softmax"
 
 
 def uint8_model(cast):
@@ -141,7 +141,7 @@ def test_channels_first_takes_images_as_they_are(tmp_path):
     x = layers.GlobalAveragePooling2D(**first)(layers.MaxPooling2D(**first)(x))
     model = keras.Model(image, layers.Dense(2)(x))
     loaded = load(model, tmp_path)
-    assert inspect_model(loaded).input_shape == (8, 6, 3)
+    assert inspect_model(loaded).spec.input_shape == (8, 6, 3)
     transposed = np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(loaded(IMAGES), model(transposed), rtol=1e-5)
     expected = tape_jacobian(model, transposed).transpose(0, 1, 3, 4, 2)

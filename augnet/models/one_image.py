@@ -14,6 +14,8 @@ import fsspec
 import keras
 import numpy as np
 
+from augnet.engine.graph.final_activation import split_end
+from augnet.engine.graph.graph import trace
 from augnet.errors import ModelError
 from augnet.models.explain import LOADING_ERRORS, first_line
 from augnet.redact import without_secrets
@@ -197,10 +199,25 @@ def _difference(model: keras.Model, twin: keras.Model, image: str) -> float:
 
     given = keras.tree.map_structure(noise, model.input)
     found = []
-    for a, b in zip(*(keras.tree.flatten(m(given, training=False)) for m in (model, twin)), strict=True):
+    for a, b in zip(*(_outputs(m, given) for m in (model, twin)), strict=True):
         a, b = (keras.ops.convert_to_numpy(x).astype(np.float64) for x in (a, b))
         found.append(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))
     return float(max(found))
+
+
+def _outputs(model: keras.Model, given: Any) -> list[Any]:
+    """The outputs for arrays in the structure of the model's input; of one image, before a final softmax.
+
+    A softmax may saturate on noise, and then hides what is different.
+    """
+    if len(keras.tree.flatten(given)) > 1:
+        return keras.tree.flatten(model(given, training=False))
+    graphs = [trace(model, position) for position in range(len(model.outputs))]
+    (image,) = keras.tree.flatten(given)
+    tensor = keras.ops.convert_to_tensor(image, model.inputs[0].dtype)
+    if None in graphs:
+        return keras.tree.flatten(model(given, training=False))
+    return [split_end(graph)[0](tensor) for graph in graphs if graph is not None]
 
 
 def _channels_first(model: keras.Model, image: Any) -> bool:

@@ -243,6 +243,8 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
                 "so cut the model after its cast to float"
             )
         shape = flat[0].shape
+    if isinstance(shape, list) and not any(isinstance(axis, list | dict) for axis in shape):
+        shape = tuple(shape)  # of a subclassed model that was saved and loaded
     if isinstance(shape, list | dict) or not 3 <= len(shape) <= 4:
         raise ModelError(
             f"model: its input shape is {shape}; "
