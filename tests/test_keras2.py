@@ -144,6 +144,15 @@ def test_a_loaded_model_keeps_its_fingerprint(keras2_models):
         assert fingerprint(load(keras2_models / file)) == fingerprint(load(keras2_models / file))
 
 
+def test_a_sequential_model_with_the_input_shape_in_its_first_layer_keeps_its_names():
+    """As Keras 2 wrote `Sequential([Dense(2, input_shape=(3,))])`."""
+    dense = {"name": "dense", "units": 2, "batch_input_shape": [None, 3], "dtype": "float32"}
+    described = {"name": "model", "layers": [{"class_name": "Dense", "config": dense}]}
+    one, two = (build({"class_name": "Sequential", "config": described}, safe_mode=True) for _ in range(2))
+    assert one.input_shape == (None, 3)
+    assert one.get_config() == two.get_config()
+
+
 def test_a_converted_model_saves_as_keras_3(keras2_models, outputs, tmp_path):
     load(keras2_models / "caffe.h5").save(tmp_path / "caffe.keras")
     model = keras.saving.load_model(tmp_path / "caffe.keras")

@@ -10,13 +10,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from keras import layers
+from PIL import Image
 
+import augnet
 from augnet.audits.engine_setup import open_model
-from augnet.config import load_config
+from augnet.config import ModelConfig, load_config
 from augnet.engine.graph.graph import trace
 from augnet.errors import ModelError
+from augnet.models.loading import load_model
 from augnet.models.saved_model import SavedModelLayer
+from pipeline.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "models.md"
 SPEC = tf.TensorSpec((None, 8, 8, 3), tf.float32, name="image")
@@ -231,3 +236,36 @@ def test_a_row(row, tmp_path, keras2_models, monkeypatch):
         with pytest.raises(ModelError, match=next(iter(keys)).replace(".", r"\.")):
             open_model(load_config(flags={"model.path": str(path), "images.path": "i", "output": "o"}))
         assert outcome(path, **keys) == then
+
+
+def test_the_configurations_on_the_page_are_valid():
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)
+    assert len(blocks) >= 5
+    for block in blocks:
+        flags = {"images.path": "i", "output": "o"}
+        for section, keys in yaml.safe_load(block).items():
+            flags |= (
+                {f"{section}.{key}": value for key, value in keys.items()} if isinstance(keys, dict) else {}
+            )
+            flags |= {} if isinstance(keys, dict) else {section: keys}
+        assert load_config(flags={"model.path": "m", **flags})
+
+
+def test_a_model_of_keras_2_from_the_command_line(tmp_path, keras2_models, capsys):
+    """The tutorial's kind of model: two arguments, and the program with rules."""
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    images, output = str(tmp_path), str(tmp_path / "out")
+    model = str(keras2_models / "tutorial")
+    assert main(["audit", "--model", model, "--images", images, "--output", output]) == 0
+    audit = augnet.open_audit(output)
+    assert audit.counts["audited"] == 3
+    x = np.asarray(Image.open(tmp_path / "1.png"), np.float32)[None] / 255
+    loaded = load_model(ModelConfig(path=model))
+    with tf.GradientTape() as tape:
+        image = tf.constant(x)
+        tape.watch(image)
+        outputs = loaded(image, training=False)
+    expected = tape.batch_jacobian(outputs, image)[0]
+    np.testing.assert_allclose(np.asarray(audit.jacobian("1.png"))[..., 0], expected, atol=1e-6)

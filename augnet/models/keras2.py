@@ -239,7 +239,9 @@ def _with_input(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shape = layers[0]["config"].get("batch_input_shape") if layers else None
     if shape is None or layers[0]["class_name"] == "InputLayer":
         return layers
-    return [{"class_name": "InputLayer", "config": {"batch_shape": shape}}, *layers]
+    # With a name of its own: the next one that Keras makes up would differ from load to load.
+    config = {"batch_shape": shape, "name": f"{layers[0]['config']['name']}_input"}
+    return [{"class_name": "InputLayer", "config": config}, *layers]
 
 
 def _without_old_keywords(layer: type, config: dict[str, Any]) -> dict[str, Any]:
