@@ -244,10 +244,10 @@ def test_the_configurations_on_the_page_are_valid():
     for block in blocks:
         flags = {"images.path": "i", "output": "o"}
         for section, keys in yaml.safe_load(block).items():
-            flags |= (
-                {f"{section}.{key}": value for key, value in keys.items()} if isinstance(keys, dict) else {}
-            )
-            flags |= {} if isinstance(keys, dict) else {section: keys}
+            named = (
+                keys if isinstance(keys, dict) else {"scale": keys}
+            )  # preprocess: keras.applications.resnet
+            flags |= {f"{section}.{key}": value for key, value in named.items()}
         assert load_config(flags={"model.path": "m", **flags})
 
 

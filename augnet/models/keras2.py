@@ -177,7 +177,9 @@ def modernized(described: Any) -> Any:
             if len(config[ends]) == 1 and isinstance(config[ends], list):
                 config[ends] = config[ends][0]  # one tensor, not a list of one, as the model was called
     elif kind == "Sequential":
-        config["layers"] = _with_input(config["layers"])
+        first = described["config"]["layers"][:1]
+        shapes = [modernized(layer["config"].get("batch_input_shape")) for layer in first]
+        config["layers"] = _with_input(config["layers"], shapes[0] if shapes else None)
     if hasattr(keras.layers, kind) or "layers" in config:
         # Without these Keras reads a layer as the older format, which is the one that it is in.
         changed = {key: part for key, part in changed.items() if key not in NEWER_KEYS}
@@ -234,9 +236,8 @@ def _references(part: Any, names: set[str]) -> list[list[Any]]:
     return [ref for inner in part for ref in _references(inner, names)]
 
 
-def _with_input(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The layers of a Sequential model, with its input shape in a layer of its own, not in the first."""
-    shape = layers[0]["config"].get("batch_input_shape") if layers else None
+def _with_input(layers: list[dict[str, Any]], shape: Any) -> list[dict[str, Any]]:
+    """The layers of a Sequential model, with the input shape of its first one in a layer of its own."""
     if shape is None or layers[0]["class_name"] == "InputLayer":
         return layers
     # With a name of its own: the next one that Keras makes up would differ from load to load.
