@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,11 @@ from augnet.engine.graph.graph import Graph, Value
 from augnet.engine.graph.linearize import linearize
 from augnet.engine.rewrites.coloring import Coloring, coloring
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
-from augnet.engine.rewrites.folding import fold_affine, fuse_elementwise
+from augnet.engine.rewrites.folding import fold_affine
+from augnet.engine.rewrites.fusing import fuse_elementwise
 from augnet.engine.rewrites.resolution import move_convolutions
 from augnet.engine.rewrites.rule_lookup import with_rules
 from augnet.engine.rules.base import Kernels, split
-from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
-from augnet.engine.rules.pooling import AveragePool, MaxPool
-from augnet.engine.rules.upsampling import UpsampledConvolution
 
 Cotangents = Callable[[Any], Any]
 """Outputs (batch, K) -> cotangents (row, batch, K)."""
@@ -124,24 +122,23 @@ class Rewritten:
     @property
     def ruled(self) -> bool:
         """Whether every operation has a rule, so that a pass of many rows is one operation each."""
-        return all(hasattr(node.op, "linearize") for node in self.graph.nodes)
+        return self.graph.ruled
 
     @property
     def fuses(self) -> bool:
         """Whether XLA may gain something: on a CPU its convolutions are slower than TensorFlow's own."""
-        slow = (Convolution, Depthwise, Grouped, Transposed, UpsampledConvolution, MaxPool, AveragePool)
-        whole = not any(isinstance(node.op, slow) for node in self.graph.nodes)
+        whole = all(node.rule is not None and node.rule.fuses_on_cpu for node in self.graph.nodes)
         return self.ruled and (whole or backend.device_kind() == "gpu")
 
     @property
     def heavy(self) -> bool:
         """Whether its weights are too many to be constants of a program, see backend.compiled."""
-        return sum(array.nbytes for node in self.graph.nodes for array in _arrays(node.op)) > CONSTANT_BYTES
+        return self.graph.weight_bytes > CONSTANT_BYTES
 
     @property
     def summary(self) -> str:
         """What the program is, in words."""
-        ruled = sum(hasattr(node.op, "linearize") for node in self.graph.nodes)
+        ruled = sum(node.rule is not None for node in self.graph.nodes)
         parts = f"{len(self.graph.nodes)} operations after rewriting, {ruled} with rules"
         return parts if self.cut is None else f"{parts}, cut at {self.cut.width} numbers"
 
@@ -149,15 +146,6 @@ class Rewritten:
     def passes(self) -> int | None:
         """Backward passes through the trunk, or None for one per row."""
         return None if self.cut is None else self.cut.width
-
-
-def _arrays(part: Any) -> Iterator[np.ndarray]:
-    """Those of a rule, and of the rules that it is made of."""
-    if isinstance(part, np.ndarray):
-        yield part
-    parts = part if isinstance(part, tuple) else vars(part).values() if is_dataclass(part) else ()
-    for inner in parts:
-        yield from _arrays(inner)
 
 
 def identity(outputs: Any) -> Any:
