@@ -10,7 +10,7 @@ from engine_helpers import engine_of
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import trace
 from augnet.engine.graph.precision import in_precision
-from augnet.engine.rows import Rewritten
+from augnet.engine.rows import RuleRows
 from augnet.errors import ConfigError, ModelError
 
 layers = keras.layers
@@ -72,25 +72,25 @@ def test_where_float32_cannot_decide_the_error_against_float64_is_recorded(monke
 
 
 def test_a_faulty_rewriting_is_not_used_in_bfloat16(monkeypatch):
-    right = Rewritten.rows
+    right = RuleRows.rows
 
     def wrong(self, *args, **options):
         outputs, rows = right(self, *args, **options)
         return outputs, 1.01 * rows
 
-    monkeypatch.setattr(Rewritten, "rows", wrong)
+    monkeypatch.setattr(RuleRows, "rows", wrong)
     choice = engine_of(smooth_model(), precision="bfloat16").choice()
     assert choice.program == "tape" and 1e-4 < choice.report["error"] < 0.03
 
 
 def test_a_fault_in_bfloat16_alone_is_not_used(monkeypatch):
-    right = Rewritten.rows
+    right = RuleRows.rows
 
     def wrong(self, x, *args, **options):
         outputs, rows = right(self, x, *args, **options)
         return outputs, rows * (1 if x.dtype == tf.float64 else 1.2)
 
-    monkeypatch.setattr(Rewritten, "rows", wrong)
+    monkeypatch.setattr(RuleRows, "rows", wrong)
     assert engine_of(smooth_model(), precision="bfloat16").choice().program == "tape"
 
 

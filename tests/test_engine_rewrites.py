@@ -9,7 +9,7 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine import inspect_model
 from augnet.engine.backends import backend
-from augnet.engine.rows import Plain, rewritten
+from augnet.engine.rows import TapeRows, rewrite
 from augnet.engine.tuning import FixedPaths
 
 layers = keras.layers
@@ -177,8 +177,8 @@ def test_a_rewritten_model_has_the_same_jacobian(name):
     def cotangents(outputs):
         return backend.constant(np.broadcast_to(np.eye(count)[:, None], (count, 2, count)), outputs.dtype)
 
-    truth, plain = Plain(inspected.function).rows(x, cotangents, 1, FixedPaths())
-    program = rewritten(inspected.graph, inspected.input_shape, "float64", count)
+    truth, plain = TapeRows(inspected.function).rows(x, cotangents, 1, FixedPaths())
+    program = rewrite(inspected.graph, inspected.input_shape, "float64", count)
     number, most = 0, 1
     while number < most:
         paths = Every(number)
@@ -241,4 +241,4 @@ def test_convolutions_are_done_at_fewer_pixels():
 
 def rewritten_of(model):
     inspected = inspect_model(model)
-    return rewritten(inspected.graph, inspected.input_shape, "float32", inspected.spec.output_count)
+    return rewrite(inspected.graph, inspected.input_shape, "float32", inspected.spec.output_count)

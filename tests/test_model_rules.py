@@ -213,7 +213,7 @@ def test_a_large_model_goes_by_the_tape_until_rules_pay(monkeypatch, ways):
 
 
 def test_rules_that_disagree_are_not_used(monkeypatch, ways):
-    from augnet.engine.rules.linear import Dense
+    from augnet.engine.rules.dense import Dense
 
     linearize = Dense.linearize
 

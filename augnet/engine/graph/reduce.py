@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from augnet.engine.graph.graph import Graph, Node, Value
-from augnet.engine.rules.linear import Affine
-from augnet.engine.rules.pooling import GlobalAverage
+from augnet.engine.rules.affine import Affine
+from augnet.engine.rules.global_pooling import GlobalAverage
 from augnet.engine.rules.shaping import Pad, Reshape
 from augnet.errors import ConfigError, ModelError
 

@@ -45,11 +45,11 @@ def has_steps(graph: Graph, image: np.ndarray) -> bool:
     Operations with a derivative rule pass one on, so only the others are tried.
     """
     graph = with_rules(graph, shapes_of(graph, image.shape, str(image.dtype)))
-    if all(hasattr(node.op, "linearize") for node in graph.nodes):
+    if all(node.rule is not None and node.rule.passes_gradient for node in graph.nodes):
         return False
     tensors = {graph.input: backend.constant(image[None], image.dtype)}
     for node in graph.nodes:
-        if hasattr(node.op, "linearize"):
+        if node.rule is not None and node.rule.passes_gradient:
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
             continue
         made, passes = backend.passes_gradient(function_of(node), [tensors[value] for value in node.inputs])

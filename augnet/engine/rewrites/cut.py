@@ -48,7 +48,9 @@ def narrowest_cut(graph: Graph, shapes: Shapes, rows: int) -> Cut | None:
     for i in range(len(graph.nodes)):  # the cut before node i
         crossing = tuple(value for value in live if last_use.get(value, -1) >= i)
         width = sum(math.prod(shapes[value]) for value in crossing)
-        if graph.output not in crossing and (best is None or width <= best[0]):
+        # A condition has no rows; what it decides is behind the cut or before it.
+        numbers = all(value.dtype.startswith(("float", "bfloat")) for value in crossing)
+        if numbers and graph.output not in crossing and (best is None or width <= best[0]):
             best = width, i, crossing
         live = [*crossing, *(value for value in graph.nodes[i].outputs if value in depends)]
     if best is None or best[0] >= rows:
