@@ -8,8 +8,7 @@ from conftest import small_cnn
 
 from augnet.engine import Engine
 from augnet.engine.backends import tensorflow as backend
-from augnet.engine.graph.graph import trace
-from augnet.engine.graph.precision import in_precision
+from augnet.engine.oracle import make_oracle
 from augnet.engine.rows import Rewritten
 from augnet.errors import ConfigError, ModelError
 
@@ -30,9 +29,8 @@ def images(count=4):
 
 
 def float64_rows(model, x):
-    graph = in_precision(trace(model), "float64")
-    rows = [backend.oracle_rows(graph, image.astype("float64"), np.arange(4)) for image in x]
-    return np.stack(rows)
+    oracle = make_oracle(model, x)
+    return np.stack([oracle.rows(image, np.arange(4)) for image in x])
 
 
 def error(made, truth):

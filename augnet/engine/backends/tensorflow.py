@@ -437,31 +437,3 @@ def shapes_of(graph: Any, shape: tuple[int, ...], dtype: Any) -> dict[Any, tuple
 
     compiled(trace, [((2, *shape), dtype)], light=True)
     return made
-
-
-# The judges of verify.py: plain TensorFlow, nothing of the engine.
-
-
-def oracle_outputs(function: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
-    """Outputs (n, K) of a function of images, in their own precision."""
-    return function(tf.constant(images)).numpy()
-
-
-def oracle_rows(function: Callable[[Any], Any], image: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Rows (output, height, width, channel) of one image, one backward pass each."""
-    x = tf.constant(image[None])
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        made = tf.unstack(function(x)[0])
-    zero = tf.UnconnectedGradients.ZERO
-    return np.stack(
-        [tape.gradient(made[output], x, unconnected_gradients=zero)[0].numpy() for output in outputs]
-    )
-
-
-def oracle_pushes(function: Callable[[Any], Any], image: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """J v (direction, K) of one image, by TensorFlow's forward mode."""
-    x = tf.constant(np.broadcast_to(image, directions.shape))
-    with tf.autodiff.ForwardAccumulator(x, tf.constant(directions)) as forward:
-        made = function(x)
-    return forward.jvp(made, unconnected_gradients=tf.UnconnectedGradients.ZERO).numpy()
