@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,27 +17,41 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.models.functional import Functional  # not exported, and the only way to know one
+from tensorflow.python.framework.ops import get_gradient_function  # not exported, and the only way to ask
 
+from augnet.engine.remake import Interpolation, before_activation, graph_of, remake
 from augnet.errors import ConfigError, ModelError
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative error of one rounded number."""
-WITH_ACTIVATION = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Activation,
-)
-"""Layers whose `activation` is the last thing that they do."""
 AT = re.compile(r"at:\[\s*(\d+)\s*,\s*(\d+)\s*\]")
 SEEN_APART = 0.1
 """Outputs of the model and of its remake that differ by this share are not those of one model."""
 EXACT = ("Identity", "Maximum", "Minimum", "Relu", "Reshape", "Transpose")
 """Operations that round nothing, whatever the dtype."""
 LARGEST = 1e30
-NO_FORWARD_MODE = (LookupError, NotImplementedError, TypeError, ValueError, tf.errors.OpError)
-"""What TensorFlow raises where an operation has no forward mode, or one of another dtype only."""
+CONSTANT = ("OnesLike", "ZerosLike")
+"""Operations that need no gradient, as what they give does not depend on what they are given."""
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """What is less exact than float64 inside a float64 function.
+
+    Attributes:
+        operations: their names.
+        results: relative rounding of what operations give, all of them together: noise from image to image.
+        constants: the same of constants: they are the same for all images, so differences know none of it.
+    """
+
+    operations: tuple[str, ...] = ()
+    results: float = 0.0
+    constants: float = 0.0
+
+    @property
+    def rounding(self) -> float:
+        """Of results and constants."""
+        return self.results + self.constants
 
 
 @dataclass(frozen=True)
@@ -46,35 +59,34 @@ class Oracle:
     """A model as a function, differentiated by tapes.
 
     Attributes:
-        function: images (n, height, width, channel) of `dtype` -> outputs (n, K) of `dtype`.
-        program: the same compiled, for images of this shape.
+        program: for images of this shape, compiled: images (n, height, width, channel) of `dtype` -> outputs
+            (n, K) of `dtype`.
         dtype: "float64", or "float32" for a model that cannot be made again.
         activation: "softmax" or "sigmoid" where one was taken off the end, else None.
-        coarse: what computes less exactly than `dtype` inside: operation -> how often.
-        rounding: relative error that all of these may bring in together; 0 for none.
+        coarse: what computes less exactly than `dtype` inside.
+        no_forward_mode: an operation of TensorFlow's that has no forward mode, or "".
         reason: why the model could not be made again, or "".
     """
 
-    function: Callable[[tf.Tensor], tf.Tensor]
     program: Callable[[tuple[int, ...]], Callable[[tf.Tensor], tf.Tensor]]
     dtype: str
     activation: str | None
-    coarse: dict[str, int]
-    rounding: float
+    coarse: Coarse
+    no_forward_mode: str
     reason: str = ""
 
     @property
     def unit(self) -> float:
-        """Relative error of an output, as far as it is known beforehand."""
-        return max(ROUNDING[self.dtype], self.rounding)
+        """Relative noise of an output, as far as it is known beforehand."""
+        return max(ROUNDING[self.dtype], self.coarse.results)
 
     @property
     def name(self) -> str:
         """The arithmetic in words."""
         if self.reason:
             return f"the model itself in {self.dtype}"
-        named = [operation for operation in self.coarse if operation != "Const"]
-        return f"the model in {self.dtype}" + (f" but for {', '.join(named)}" if named else "")
+        named = ", ".join(self.coarse.operations)
+        return f"the model in {self.dtype}" + (f" but for {named}" if named else "")
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """Outputs (n, K) of images (n, height, width, channel), float64."""
@@ -90,17 +102,13 @@ class Oracle:
         rows = [tape.gradient(scores[output], x, unconnected_gradients=zero)[0] for output in outputs]
         return tf.stack(rows).numpy().astype(np.float64)
 
-    def directional(self, image: np.ndarray, directions: np.ndarray) -> np.ndarray | None:
-        """J v (direction, K) of one image by forward mode, float64; None where TensorFlow has none."""
+    def directional(self, image: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """J v (direction, K) of one image by forward mode, float64; only where `no_forward_mode` is ""."""
         x = tf.constant(np.broadcast_to(image, directions.shape), self.dtype)
-        v = tf.constant(directions, self.dtype)
-        try:  # not compiled: there TensorFlow takes an operation without forward mode for a constant
-            with _no_retracing_warning(), tf.autodiff.ForwardAccumulator(x, v) as forward:
-                scores = self.function(x)
-        except NO_FORWARD_MODE:
-            return None
-        found = forward.jvp(scores)
-        return None if found is None else found.numpy().astype(np.float64)
+        with tf.autodiff.ForwardAccumulator(x, tf.constant(directions, self.dtype)) as forward:
+            scores = self.program(x.shape)(x)
+        found: np.ndarray = forward.jvp(scores, unconnected_gradients=tf.UnconnectedGradients.ZERO).numpy()
+        return found.astype(np.float64)
 
     def secants(self, image: np.ndarray, directions: np.ndarray, step: float) -> np.ndarray:
         """Central differences (direction, K) of one image, float64."""
@@ -131,19 +139,20 @@ def make_oracle(
         ModelError: no such output.
     """
     outside, reason = "float64" if dtype == "float64" else "float32", ""
+    resizings: list[Interpolation] = []
     remade: keras.Model = model
     try:
         with _no_retracing_warning():
-            remade = _remade(model, dtype, {})
+            remade, resizings = remake(model, dtype)
             _refuse_another(model, remade, images[:1].astype(outside), outside)
     except Exception as error:  # a layer may raise anything; then the model itself has to do, and it is said
         first = (str(error).strip().splitlines() or [""])[0]
         remade, outside, reason = model, "float32", f"{type(error).__name__}: {first[:200]}"
     activation = None
-    graph = _graph_of(remade)
+    graph = graph_of(remade)
     if graph is not None:
         end = _chosen(graph.outputs, list(graph.output_names), output)
-        logits, activation = _before_activation(end) if space == "logits" else (end, None)
+        logits, activation = before_activation(end) if space == "logits" else (end, None)
         logits_model = keras.Model(graph.inputs, logits)
 
         def call(x: Any) -> Any:
@@ -171,11 +180,13 @@ def make_oracle(
             traced = tf.function(function, autograph=False)
             return traced.get_concrete_function(tf.TensorSpec(shape, outside))
 
-    coarse: dict[str, int] = {}
-    rounding = _own_rounding(remade) if reason else 0.0
+    single = program((1, *images.shape[1:]))
     if outside == "float64":
-        coarse, rounding = _coarse_parts(program((1, *images.shape[1:])))
-    return Oracle(function, program, outside, activation, coarse, rounding, reason)
+        parts = _coarse_parts(single, resizings)
+    else:
+        parts = Coarse(results=_own_rounding(remade)) if reason else Coarse()
+    missing = _without_forward_mode(function, single.inputs[0], single.outputs[0])
+    return Oracle(program, outside, activation, parts, missing, reason)
 
 
 @contextmanager
@@ -188,88 +199,6 @@ def _no_retracing_warning() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _graph_of(model: Any) -> Functional | None:
-    """The graph of layers that is all that the model's call does; None where the call is its own code."""
-    if isinstance(model, keras.Sequential):
-        return model._functional if type(model).call is keras.Sequential.call else None
-    return model if isinstance(model, Functional) and type(model).call is Functional.call else None
-
-
-def _remade(model: keras.Model, dtype: str, done: dict[int, Any]) -> keras.Model:
-    """A model of the same layers, nested ones too, in this dtype, with copies of the weights."""
-    graph = _graph_of(model)
-    if graph is None:
-        raise TypeError(f"{type(model).__name__} has a call of its own")
-    outside = "float64" if dtype == "float64" else "float32"
-
-    def again(op: Any) -> Any:
-        if id(op) not in done:
-            done[id(op)] = _remade(op, dtype, done) if isinstance(op, keras.Model) else _op_again(op, dtype)
-        return done[id(op)]
-
-    inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=outside if _is_float(x.dtype) else x.dtype),
-        graph.input,
-    )
-    if isinstance(model, keras.Sequential):
-        remade = keras.Sequential([inputs, *map(again, model.layers)])
-    else:
-        remade = keras.models.clone_model(model, inputs, again)
-    for layer in model.layers:
-        if id(layer) in done and not isinstance(layer, keras.Model):
-            _copy_weights(layer, done[id(layer)])
-    return remade
-
-
-def _op_again(op: Any, dtype: str) -> Any:
-    """A layer, or an operation of keras.ops, made again from its configuration."""
-    if isinstance(op, keras.layers.Lambda):  # its configuration holds bytecode, which loading refuses
-        return keras.layers.Lambda(op.function, arguments=op.arguments, dtype=dtype, name=op.name)
-    if isinstance(op, keras.layers.Layer):
-        return type(op).from_config(_with_dtype(op.get_config(), dtype))
-    if _is_float(str(getattr(op, "dtype", ""))):
-        inside = dtype.removeprefix("mixed_")
-        return type(op).from_config(_with_dtype(op.get_config(), inside))
-    return op  # without weights and dtype there is nothing to make again
-
-
-def _with_dtype(config: Any, dtype: str) -> Any:
-    """The configuration with every floating-point dtype and policy in it replaced, nested layers' too."""
-    if isinstance(config, dict):
-        if config.get("class_name") == "QuantizedDTypePolicy":
-            raise TypeError("a quantized layer has no float64")
-        return {
-            key: dtype if key == "dtype" and _is_float_policy(value) else _with_dtype(value, dtype)
-            for key, value in config.items()
-        }
-    if isinstance(config, list | tuple):
-        return type(config)(_with_dtype(item, dtype) for item in config)
-    return config
-
-
-def _is_float_policy(value: Any) -> bool:
-    name = value.get("config", {}).get("name", "") if isinstance(value, dict) else value
-    return isinstance(name, str) and _is_float(name.removeprefix("mixed_"))
-
-
-def _is_float(dtype: str) -> bool:
-    return dtype in ROUNDING
-
-
-def _copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """By the layers' own way of saving, as some derive more from what they load (Normalization does)."""
-    for inner, copy in zip(source._flatten_layers(), target._flatten_layers(), strict=True):
-        store: dict[str, Any] = {}
-        inner.save_own_variables(store)
-        copy.load_own_variables({key: _widened(value) for key, value in store.items()})
-
-
-def _widened(variable: Any) -> np.ndarray:
-    """A variable's values, float64 where they are floats: NumPy's own types, which every layer loads."""
-    array: np.ndarray = keras.ops.convert_to_numpy(variable)
-    return array.astype(np.float64) if _is_float(array.dtype.name) else array
 
 
 def _refuse_another(model: keras.Model, remade: keras.Model, image: np.ndarray, dtype: str) -> None:
@@ -299,55 +228,6 @@ def _chosen(outputs: list[Any], names: list[str], output: int | str | None) -> A
     return outputs[place]
 
 
-def _before_activation(tensor: Any) -> tuple[Any, str | None]:
-    """The symbolic tensor before the softmax or sigmoid that makes this one, and which it was.
-
-    What only moves numbers, or does nothing at inference, may follow the activation; outputs are flattened
-    anyway. A softmax over a part of the outputs is left.
-    """
-    end = tensor
-    while True:
-        op, place, _ = tensor._keras_history
-        sources = op._inbound_nodes[place].input_tensors
-        if len(sources) != 1:
-            return end, None
-        if not _only_moves(op):
-            break
-        tensor = sources[0]
-    source = sources[0]
-    nested = _graph_of(op)
-    if nested is not None and len(nested.outputs) == 1:
-        inner, kind = _before_activation(nested.outputs[0])
-        return (keras.Model(nested.inputs, inner)(source), kind) if kind else (end, None)
-    kind = _activation(op, len(tensor.shape))
-    apart = tensor.shape != end.shape and math.prod(n or 1 for n in end.shape[1:]) != tensor.shape[-1]
-    if kind is None or apart:
-        return end, None
-    if not isinstance(op, WITH_ACTIVATION) or isinstance(op, keras.layers.Activation):
-        return source, kind
-    bare = type(op).from_config({**op.get_config(), "activation": None, "name": f"{op.name}_logits"})
-    bare.trainable = op.trainable
-    logits = bare(source)
-    _copy_weights(op, bare)
-    return logits, kind
-
-
-def _activation(op: Any, rank: int) -> str | None:
-    """ "softmax" over the last axis or "sigmoid" where that is the last thing the operation does."""
-    if isinstance(op, WITH_ACTIVATION):
-        known = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
-        return known.get(op.activation)
-    if type(op).__name__ == "Softmax":
-        return "softmax" if op.axis in (-1, rank - 1) else None
-    return "sigmoid" if type(op).__name__ == "Sigmoid" else None
-
-
-def _only_moves(op: Any) -> bool:
-    if isinstance(op, keras.layers.Activation):
-        return op.activation is keras.activations.linear
-    return type(op).__name__ in ("Cast", "Dropout", "Flatten", "Identity", "Reshape")
-
-
 def _reduced(scores: tf.Tensor, reduce: str) -> tf.Tensor:
     """Outputs (n, height, width, channel) -> (n, channel)."""
     if reduce == "mean":
@@ -360,33 +240,71 @@ def _reduced(scores: tf.Tensor, reduce: str) -> tf.Tensor:
     return scores[:, int(place[1]), int(place[2])]
 
 
-def _coarse_parts(program: Any) -> tuple[dict[str, int], float]:
-    """What is less exact than float64 in a float64 program, and the rounding of all of it together.
+def _coarse_parts(program: Any, resizings: list[Interpolation]) -> Coarse:
+    """What is less exact than float64 in a float64 program.
 
-    TensorFlow has some operations in float32 only (ResizeBilinear), and some constants (the slope of
-    LeakyRelu), whatever the dtype of the tensor they are used on. Constants that float32 has exactly count
-    for nothing.
+    TensorFlow has some operations in float32 only, and some constants (the slope of LeakyRelu), whatever the
+    dtype of the tensor that they are used on. Constants that float32 has exactly count for nothing.
     """
-    waiting, seen, found = [tensor.op for tensor in program.outputs], set(), Counter[str]()
-    rounding = 0.0
+    names = {"resizing" for layer in resizings if layer.rounding}
+    results, constants = 0.0, sum(layer.rounding for layer in resizings)
+    for op in _reached([tensor.op for tensor in program.outputs], lambda op: [x.op for x in op.inputs]):
+        dtypes = {tensor.dtype.base_dtype.name for tensor in op.outputs}
+        coarse = [ROUNDING[dtype] for dtype in dtypes & (ROUNDING.keys() - {"float64"})]
+        attributes = [value.f for value in op.node_def.attr.values() if value.HasField("f")]
+        if op.type == "Const":
+            if coarse and not all(map(_is_exact, tf.make_ndarray(op.get_attr("value")).flat)):
+                constants += max(coarse)
+        elif coarse and op.type not in EXACT:
+            names.add(op.type)
+            results += max(coarse)
+        elif "float64" in dtypes and not all(map(_is_exact, attributes)):
+            names.add(op.type)
+            constants += ROUNDING["float32"]
+    return Coarse(tuple(sorted(names)), results, constants)
+
+
+def _without_forward_mode(function: Callable[[tf.Tensor], tf.Tensor], images: Any, scores: Any) -> str:
+    """The operation that TensorFlow's forward mode cannot pass in a function of tensors like these, or "".
+
+    Forward mode differentiates the backward pass with respect to the cotangents, so all that these go through
+    needs a gradient. TensorFlow says nothing where an operation is registered as having none.
+    """
+
+    def backward(x: tf.Tensor, cotangents: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            found = function(x)
+        return tape.gradient(found, x, cotangents, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (images, scores)]
+    with _no_retracing_warning():
+        graph = tf.function(backward, autograph=False).get_concrete_function(*specs)
+    before = _reached([tensor.op for tensor in graph.outputs], lambda op: [x.op for x in op.inputs])
+    names = {op.name for op in before}
+    after = _reached(
+        [graph.inputs[1].op],
+        lambda op: [user for x in op.outputs if x.dtype.is_floating for user in x.consumers()],
+    )
+    for op in after:
+        if op.name in names and any(x.dtype.is_floating for x in op.outputs) and op.type not in CONSTANT:
+            try:
+                if get_gradient_function(op) is None and op.inputs:
+                    return str(op.type)
+            except LookupError:
+                return str(op.type)
+    return ""
+
+
+def _reached(start: Iterable[Any], neighbours: Callable[[Any], Iterable[Any]]) -> list[Any]:
+    """Operations of a graph that lie on a way from these."""
+    waiting, found = list(start), {}
     while waiting:
         op = waiting.pop()
-        if op.name in seen:
-            continue
-        seen.add(op.name)
-        waiting += [tensor.op for tensor in op.inputs]
-        dtypes = {tensor.dtype.base_dtype.name for tensor in op.outputs}
-        units = [ROUNDING[dtype] for dtype in dtypes & (ROUNDING.keys() - {"float64"})]
-        if op.type == "Const" and units and all(map(_is_exact, tf.make_ndarray(op.get_attr("value")).flat)):
-            continue
-        if "float64" in dtypes and any(
-            attribute.HasField("f") and not _is_exact(attribute.f) for attribute in op.node_def.attr.values()
-        ):
-            units.append(ROUNDING["float32"])
-        if units and op.type not in EXACT:
-            found[op.type] += 1
-            rounding += max(units)
-    return dict(sorted(found.items())), rounding
+        if op.name not in found:
+            found[op.name] = op
+            waiting += neighbours(op)
+    return list(found.values())
 
 
 def _is_exact(value: float) -> bool:

@@ -221,7 +221,7 @@ class _Judges:
         inside = ENGINE_ROUNDING.get(engine.precision, 0.0)
         own_dtype = {"bfloat16": "mixed_bfloat16", "tf32": "float32"}.get(engine.precision)
         self._in_engine_precision = oracle(own_dtype) if own_dtype else self._oracle
-        if self._oracle.reason and self._oracle.unit > ROUNDING["float32"]:
+        if self._oracle.unit > ROUNDING["float32"]:
             inside = max(inside, self._oracle.unit)
         self._coarse = PRODUCT_FACTOR * inside
         own = OWN.format(self._oracle.name)
@@ -255,15 +255,14 @@ class _Judges:
             return jacobian.reshape(len(outputs), -1).astype(np.float64) @ v.reshape(directions, -1).T
 
         allowed, allowed_along = TOLERANCE, np.full(directions, DIRECTION_TOLERANCE)
-        exact = FLOAT64_TOLERANCE + PARTS_FACTOR * oracle.rounding
+        exact = FLOAT64_TOLERANCE + PARTS_FACTOR * oracle.coarse.rounding
         if engine.precision == "float64" and not oracle.reason:
             allowed = exact
         slopes, bends = self._slopes(wide, v, size, outputs, along(truth))
         secants = _along_difference(along(truth), slopes)
-        forward = oracle.directional(wide, v)
-        pushed = None if forward is None else forward[:, outputs].T
+        pushed = None if oracle.no_forward_mode else oracle.directional(wide, v)[:, outputs].T
         if pushed is None:
-            self._reasons[ADJOINT] = "TensorFlow has no forward mode for an operation of this model"
+            self._reasons[ADJOINT] = f"TensorFlow has no forward mode for {oracle.no_forward_mode}"
         elif (
             (_along_difference(pushed, along(truth)) > DIRECTION_TOLERANCE)
             & (_along_difference(pushed, slopes) > DIRECTION_TOLERANCE)
@@ -281,7 +280,7 @@ class _Judges:
         self._note(self._own, _difference(truth, rows), restless, allowed)
         if self._rules is not None:
             apart = _difference(truth, self._rules(wide, outputs))
-            near = float(np.max(changes)) if oracle.rounding else 0.0  # what rounds may cross a kink
+            near = float(np.max(changes)) if oracle.coarse.rounding else 0.0  # what rounds may cross a kink
             self._note(("rows", RULES), apart, near, exact)
         unstable = np.where(np.isfinite(bends) & bool(self._coarse), 0.0, np.maximum(restless, bends))
         self._note(("slopes", SECANTS), _along_difference(along(rows), slopes), unstable, allowed_along)
