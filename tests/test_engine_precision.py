@@ -145,3 +145,13 @@ def test_tf32_is_less_accurate_than_float32():
     truth = float64_rows(model, x)
     exact, rough = (error(Engine(model, precision=p).measure(x).rows, truth) for p in ("float32", "tf32"))
     assert exact < 1e-5 < rough < 1e-2
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_what_a_normalization_has_adapted_to_is_kept(precision):
+    normalization = layers.Normalization()
+    normalization.adapt(np.random.default_rng(1).normal(3, 5, (8, *SHAPE)))
+    model = keras.Sequential([keras.Input(SHAPE), normalization, layers.Flatten(), layers.Dense(4)])
+    x = images()
+    rows = Engine(model, precision=precision).jacobian(x)
+    assert error(rows, float64_rows(model, x)) < (1e-9 if precision == "float64" else 0.02)
