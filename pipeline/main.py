@@ -138,7 +138,7 @@ def _verify(options: argparse.Namespace, beam_flags: list[str]) -> int:
         raise ConfigError(f"--sample: {options.sample} is not a number of images; give 1 or more")
     import_quietly()
     from augnet.audits.verify import verify_sample
-    from augnet.engine.verify import unanswered
+    from augnet.engine.verification.checks import unanswered
     from pipeline.progress import show_steps
     from pipeline.tables import check_rows, show
 

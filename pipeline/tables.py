@@ -12,7 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from augnet.audits.forecast import Forecast
     from augnet.audits.status import Status
-    from augnet.engine.verify import Check
+    from augnet.engine.verification.checks import Check
 
 
 def show(title: str, rows: Mapping[str, str]) -> None:

@@ -8,8 +8,8 @@ from conftest import small_cnn
 
 from augnet.engine import Engine
 from augnet.engine.backends import tensorflow as backend
-from augnet.engine.oracle import make_oracle
 from augnet.engine.rows import Rewritten
+from augnet.engine.verification.oracle import make_oracle
 from augnet.errors import ConfigError, ModelError
 
 layers = keras.layers

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from augnet.audits.plan import prepare
 from augnet.audits.worker import open_engine
 from augnet.config import Config
-from augnet.engine.verify import Check, Progress, joined, verify
+from augnet.engine.verification.checks import Check, joined
+from augnet.engine.verify import Progress, verify
 from augnet.errors import AuditError, ImageError
 from augnet.models.loading import load_model
 from augnet.sources import ImageRef, Preprocess, open_source

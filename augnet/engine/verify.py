@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,9 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from augnet.engine.engine import Engine
-from augnet.engine.oracle import ROUNDING, Oracle, make_oracle
+from augnet.engine.verification.checks import Check, Finding, check_of
+from augnet.engine.verification.oracle import ROUNDING, Oracle, make_oracle
+from augnet.errors import ModelError
 
 TOLERANCE = 1e-4
 """Normwise, between a float32 Jacobian and a float64 judge, for images without a kink within rounding."""
@@ -20,8 +22,12 @@ FLOAT64_TOLERANCE = 1e-9
 """Normwise, between two float64 Jacobians: no image has a kink within their rounding."""
 BATCH_TOLERANCE = 1e-5
 """Normwise, between two float32 Jacobians of one image."""
+NOT_IN_FLOAT64 = (ModelError, LookupError, TypeError, ValueError, tf.errors.OpError)
+"""What the engine raises where a layer or an operation is not to be had in float64."""
 DIRECTION_TOLERANCE = 1e-3
 """Along a random direction the products of a long row mostly cancel, which leaves rounding."""
+SURE = 1e-4
+"""A central difference at one step is sure when one at a tenth of the step differs by less."""
 STEPS = (1e-5, 1e-6, 1e-7, 1e-4, 1e-3, 1e-2)
 """Of the central differences, relative to the image's largest value, in the order in which they are tried: at
 each, and at a tenth of it. Where the two disagree, there is a kink between them, or rounding."""
@@ -30,8 +36,6 @@ COARSE_STEPS = (1e-2, 1e-1, 1.0, 1e-3)
 INPUT_NOISE = 1e-5
 """Relative noise on an image that stands for float32's rounding on the way through a model."""
 NOISES = 3
-KINK_FACTOR = 10
-"""A kink explains an error up to so many times the oracle's own change: a few noises miss the worst."""
 COARSE_FACTOR = 3
 """In bfloat16 and TF32 the engine may be so many times as far from a judge as the model as it is, in the same
 precision: how far that is depends on the model's depth and kinks."""
@@ -49,78 +53,9 @@ RULES = "its rules in float64 against the oracle"
 SECANTS = "central differences (directions)"
 ADJOINT = "adjoint identity (directions)"
 BATCH = "batch of one against batch of many"
-QUESTIONS = {"rows": "its rows", "slopes": "the slope of the outputs", "batches": "batches"}
-"""What is asked, and how the command says it: one judge of each has to give an answer."""
-
+"""What each judge compares: one Check each."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and with the images that are done, of how many."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table that verify gives.
-
-    Attributes:
-        question: what the judge is asked, a key of QUESTIONS.
-        name: what was compared with what.
-        images: images, or directions of images, that were compared.
-        kinks: those of them left out, because a kink lies within the step or the rounding.
-        error: the largest normwise relative difference of the others, in relation to what it may be.
-        tolerance: what it may be.
-        reason: why there is no such judge for this model, or "".
-    """
-
-    question: str
-    name: str
-    images: int
-    kinks: int
-    error: float
-    tolerance: float
-    reason: str = ""
-
-    @property
-    def judged(self) -> int:
-        """How many of the images or directions it was judged on; on none, nothing is known."""
-        return 0 if self.reason else self.images - self.kinks
-
-    @property
-    def passed(self) -> bool:
-        """Whether it was judged, and the error is small enough."""
-        return self.judged > 0 and self.error <= self.tolerance
-
-    @property
-    def failed(self) -> bool:
-        """Whether it was judged, and the error is too large, or no number."""
-        return self.judged > 0 and not self.error <= self.tolerance
-
-    @property
-    def can_gain(self) -> bool:
-        """Whether more images may give it something to judge."""
-        return not self.reason and not self.judged
-
-
-def unanswered(checks: Iterable[Check]) -> list[str]:
-    """Questions, in words, that no judge has answered: of these nothing is known."""
-    open_ones = dict(QUESTIONS)
-    for check in checks:
-        if check.judged:
-            open_ones.pop(check.question, None)
-    return list(open_ones.values())
-
-
-def joined(first: Sequence[Check], second: Sequence[Check]) -> list[Check]:
-    """Two tables over different images, of one engine, as one."""
-    table = []
-    for one, other in zip(first, second, strict=True):
-        judged = [check for check in (one, other) if check.judged] or [one]
-        worst = max(judged, key=_ratio)
-        images, kinks = one.images + other.images, one.kinks + other.kinks
-        table.append(replace(worst, images=images, kinks=kinks, reason=one.reason or other.reason))
-    return table
-
-
-def _ratio(check: Check) -> float:
-    return float("inf") if np.isnan(check.error) else check.error / check.tolerance
 
 
 def verify(
@@ -151,8 +86,8 @@ def verify(
     that no image is left out; there a fault is an error that the model as it is does not have in the same
     precision.
 
-    Parts of the float64 model that TensorFlow has in float32 only (ResizeBilinear, the slope of LeakyRelu)
-    widen the bound between float64 Jacobians by twice their rounding, and by nothing else.
+    Parts of the float64 model that TensorFlow has in float32 only (how images are resized, the slope of
+    LeakyRelu) widen the bound between float64 Jacobians by twice their rounding, and by nothing else.
 
     A judge that could judge no image has `judged` 0, which is neither passed nor failed; see unanswered.
 
@@ -174,180 +109,199 @@ def verify(
     if not len(images):
         raise ValueError("images: there are none; give at least one")
     tell = progress or (lambda *_: None)
-    judges = _Judges(engine, model, images, output=output, space=space, reduce=reduce)
-    rng = np.random.default_rng(seed)
-    tell("computing rows", 0, len(images))
-    starts = range(0, len(images), engine.batch_size)
-    rows = np.concatenate([engine.jacobian(images[i : i + engine.batch_size]) for i in starts])
-    for k, image in enumerate(images):
-        tell("judging", k, len(images))
-        judges.judge(image, rows[k], directions, rng)
-    tell("judging", len(images), len(images))
-    return judges.table()
+    count = len(images)
+    tell("making the model again in float64", 0, count)
+
+    def oracle_in(dtype: str) -> Oracle:
+        return make_oracle(model, images, output=output, space=space, reduce=reduce, dtype=dtype)
+
+    with _tensor_float_32(False):
+        judges = _Judges(engine, oracle_in)
+        taken_off = engine.spec.activation if engine.spec.space == "logits" else None
+        if reduce is None and taken_off != judges.taken_off:
+            judges.refuse(f"the engine takes {taken_off} off the model's end, the oracle {judges.taken_off}")
+            return judges.table()
+        tell("computing rows", 0, count)
+        starts = range(0, count, engine.batch_size)
+        rows = np.concatenate([engine.jacobian(images[i : i + engine.batch_size]) for i in starts])
+        rng = np.random.default_rng(seed)
+        for done, image in enumerate(images):
+            tell("judging", done, count)
+            judges.judge(image, rows[done], directions, rng)
+        tell("judging", count, count)
+        return judges.table()
 
 
 @dataclass(frozen=True)
-class _Finding:
-    """Comparisons of one image by one judge: arrays of one length.
+class _Case:
+    """One image, and what is known of it before anybody judges.
 
     Attributes:
-        errors: normwise relative differences.
-        restless: how much the judge itself changes near the image; infinite where it cannot judge.
-        allowed: what an error may be.
+        image: (height, width, channel), as the engine is given it.
+        exact: the same in float64.
+        outputs: (R,), of which the rows are.
+        rows: (R, height, width, channel), the engine's.
+        truth: the same, the oracle's.
+        plain: the same by a tape in the engine's own precision; the truth where that is not coarse.
+        change: how much the truth changes, relatively, under noise on the image like float32's rounding.
     """
 
-    errors: np.ndarray
-    restless: np.ndarray
-    allowed: np.ndarray
+    image: np.ndarray
+    exact: np.ndarray
+    outputs: np.ndarray
+    rows: np.ndarray
+    truth: np.ndarray
+    plain: np.ndarray
+    change: float
+
+    @property
+    def size(self) -> float:
+        """What noise and steps are relative to."""
+        return max(1.0, float(np.abs(self.image).max()))
 
 
 class _Judges:
     """Gathers what every judge finds, image by image."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        model: keras.Model,
-        images: np.ndarray,
-        *,
-        output: int | str | None,
-        space: str,
-        reduce: str | None,
-    ):
-        def oracle(dtype: str) -> Oracle:
-            return make_oracle(model, images, output=output, space=space, reduce=reduce, dtype=dtype)
-
-        self._engine, self._oracle, self._rules = engine, oracle("float64"), engine.float64_rows()
-        inside = ENGINE_ROUNDING.get(engine.precision, 0.0)
+    def __init__(self, engine: Engine, oracle_in: Callable[[str], Oracle]):
+        self._engine, self._oracle = engine, oracle_in("float64")
         own_dtype = {"bfloat16": "mixed_bfloat16", "tf32": "float32"}.get(engine.precision)
-        self._in_engine_precision = oracle(own_dtype) if own_dtype else self._oracle
-        if self._oracle.unit > ROUNDING["float32"]:
-            inside = max(inside, self._oracle.unit)
-        self._coarse = PRODUCT_FACTOR * inside
-        own = OWN.format(self._oracle.name)
-        self._findings: dict[tuple[str, str], list[_Finding]] = {("rows", own): []}
-        if self._rules is not None:
-            self._findings["rows", RULES] = []
-        self._findings |= {("slopes", SECANTS): [], ("slopes", ADJOINT): [], ("batches", BATCH): []}
-        self._own = ("rows", own)
+        self._oracle_in_own = oracle_in(own_dtype) if own_dtype else self._oracle
+        unit = max(ENGINE_ROUNDING.get(engine.precision, 0.0), self._oracle.unit)
+        self._coarse = PRODUCT_FACTOR * unit if unit > ROUNDING["float32"] else 0.0
+        self._between_float64 = FLOAT64_TOLERANCE + PARTS_FACTOR * self._oracle.coarse.rounding
+        self._wide = engine.precision == "float64" and not self._oracle.reason
+        self._own = OWN.format(self._oracle.name)
+        self._questions = {self._own: "rows", RULES: "rows", SECANTS: "slopes", ADJOINT: "slopes"}
+        self._questions[BATCH] = "batches"
+        self._findings: dict[str, list[Finding]] = {name: [] for name in self._questions}
         self._reasons: dict[str, str] = {}
+        self._rules = self._float64_rules()
+        if self._oracle.no_forward_mode:
+            self._reasons[ADJOINT] = f"TensorFlow has no forward mode for {self._oracle.no_forward_mode}"
+
+    def _float64_rules(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+        """The engine's; without any, nobody judges them, or it is said why they cannot be judged."""
+        rules = None
+        try:
+            rules = self._engine.float64_rows()
+            if rules is None:
+                del self._questions[RULES]
+        except NOT_IN_FLOAT64 as error:
+            first = (str(error).splitlines() or [""])[0]
+            self._reasons[RULES] = f"the engine cannot compute in float64 ({type(error).__name__}: {first})"
         if self._oracle.reason:
             self._reasons[RULES] = f"the model cannot be made again in float64 ({self._oracle.reason})"
-        taken_off = engine.spec.activation if engine.spec.space == "logits" else None
-        if reduce is None and taken_off != self._oracle.activation:
-            for _, name in self._findings:
-                self._reasons[name] = (
-                    f"the engine takes {taken_off} off the model's end, the oracle {self._oracle.activation}"
-                )
+        return None if RULES in self._reasons else rules
 
-    def judge(self, image: np.ndarray, rows: np.ndarray, directions: int, rng: np.random.Generator) -> None:
-        """Of one image (height, width, channel), and the engine's rows (R, height, width, channel) of it."""
-        engine, oracle = self._engine, self._oracle
-        outputs, wide = engine.selected_of(image), image.astype(np.float64)
-        truth, size = oracle.rows(wide, outputs), max(1.0, float(np.abs(image).max()))
-        noisy = [wide + INPUT_NOISE * size * rng.normal(size=image.shape) for _ in range(NOISES)]
-        changes = [_difference(truth, oracle.rows(other, outputs)) for other in noisy]
-        restless = 0.0 if self._coarse else float(np.max(changes))
-        v = rng.normal(size=(directions, *image.shape))
-        v /= np.sqrt(np.square(v).sum(axis=(1, 2, 3), keepdims=True))
+    @property
+    def taken_off(self) -> str | None:
+        """The activation that the oracle is without."""
+        return self._oracle.activation
+
+    def refuse(self, reason: str) -> None:
+        """Nobody can judge, for this reason."""
+        self._reasons = dict.fromkeys(self._questions, reason)
+
+    def judge(self, image: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator) -> None:
+        """All of them on one image, with the engine's rows, along `count` random directions."""
+        oracle, exact = self._oracle, image.astype(np.float64)
+        outputs = self._engine.selected_of(image)
+        truth = oracle.rows(exact, outputs)
+        plain = truth
+        if self._coarse:
+            with _tensor_float_32(self._engine.precision == "tf32"):
+                plain = self._oracle_in_own.rows(image, outputs)
+        case = _Case(image, exact, outputs, rows, truth, plain, 0.0)
+        noisy = [exact + INPUT_NOISE * case.size * rng.normal(size=image.shape) for _ in range(NOISES)]
+        case = replace(case, change=max(_difference(truth, oracle.rows(other, outputs)) for other in noisy))
+        directions = rng.normal(size=(count, *image.shape))
+        directions /= np.sqrt(np.square(directions).sum(axis=(1, 2, 3), keepdims=True))
+        self._judge_rows(case)
+        self._judge_slopes(case, directions)
+        alone = self._engine.jacobian(image[None])[0]
+        self._note(BATCH, _difference(rows, alone), self._unrest(case), self._coarse or BATCH_TOLERANCE)
+
+    def _unrest(self, case: _Case) -> float:
+        """What a kink near the image may explain: nothing in float64, or where the bounds allow for it."""
+        return 0.0 if self._coarse or self._wide else case.change
+
+    def _judge_rows(self, case: _Case) -> None:
+        """The engine's rows, and its rules in float64, against the oracle's rows."""
+        allowed = self._between_float64 if self._wide else TOLERANCE
+        if self._coarse:
+            allowed = self._coarse + COARSE_FACTOR * _difference(case.truth, case.plain)
+        self._note(self._own, _difference(case.truth, case.rows), self._unrest(case), allowed)
+        if self._rules is not None:
+            error = _difference(case.truth, self._rules(case.exact, case.outputs))
+            unrest = case.change if self._oracle.coarse.rounding else 0.0  # only what rounds crosses a kink
+            self._note(RULES, error, unrest, self._between_float64)
+
+    def _judge_slopes(self, case: _Case, directions: np.ndarray) -> None:
+        """The engine's rows along directions (direction, height, width, channel) against slopes of outputs."""
 
         def along(jacobian: np.ndarray) -> np.ndarray:
-            return jacobian.reshape(len(outputs), -1).astype(np.float64) @ v.reshape(directions, -1).T
+            flat = jacobian.reshape(len(case.outputs), -1).astype(np.float64)
+            return flat @ directions.reshape(len(directions), -1).T
 
-        allowed, allowed_along = TOLERANCE, np.full(directions, DIRECTION_TOLERANCE)
-        exact = FLOAT64_TOLERANCE + PARTS_FACTOR * oracle.coarse.rounding
-        if engine.precision == "float64" and not oracle.reason:
-            allowed = exact
-        slopes, bends = self._slopes(wide, v, size, outputs, along(truth))
-        secants = _along_difference(along(truth), slopes)
-        pushed = None if oracle.no_forward_mode else oracle.directional(wide, v)[:, outputs].T
-        if pushed is None:
-            self._reasons[ADJOINT] = f"TensorFlow has no forward mode for {oracle.no_forward_mode}"
-        elif (
-            (_along_difference(pushed, along(truth)) > DIRECTION_TOLERANCE)
-            & (_along_difference(pushed, slopes) > DIRECTION_TOLERANCE)
-            & (secants <= DIRECTION_TOLERANCE)
-        ).any():
-            self._reasons[ADJOINT] = (
-                "TensorFlow's forward mode contradicts its backward mode and the central differences"
-            )
+        truth, own = along(case.truth), along(case.rows)
+        secants, bends = self._secants(case, directions, truth)
+        pushed = secants
+        if ADJOINT not in self._reasons:
+            pushed = self._oracle.directional(case.exact, directions)[:, case.outputs].T
+            # What tape and differences agree on, and forward mode does not, is no fault of the engine.
+            apart = np.minimum(_along_difference(pushed, truth), _along_difference(pushed, secants))
+            right = _along_difference(truth, secants) <= DIRECTION_TOLERANCE
+            if (right & (apart > DIRECTION_TOLERANCE) & (self._oracle.unit < ROUNDING["float32"])).any():
+                self._reasons[ADJOINT] = "TensorFlow's forward mode contradicts its tape and differences"
+                pushed = secants
+        allowed = np.full(len(directions), DIRECTION_TOLERANCE)
         if self._coarse:
-            with _tensor_float_32(engine.precision == "tf32"):
-                plain = self._in_engine_precision.rows(image, outputs)
-            allowed = self._coarse + COARSE_FACTOR * _difference(truth, plain)
-            judge = slopes if pushed is None or ADJOINT in self._reasons else pushed
-            allowed_along = self._coarse + COARSE_FACTOR * _along_difference(along(plain), judge)
-        self._note(self._own, _difference(truth, rows), restless, allowed)
-        if self._rules is not None:
-            apart = _difference(truth, self._rules(wide, outputs))
-            near = float(np.max(changes)) if oracle.coarse.rounding else 0.0  # what rounds may cross a kink
-            self._note(("rows", RULES), apart, near, exact)
-        unstable = np.where(np.isfinite(bends) & bool(self._coarse), 0.0, np.maximum(restless, bends))
-        self._note(("slopes", SECANTS), _along_difference(along(rows), slopes), unstable, allowed_along)
-        if pushed is not None:
-            errors = _along_difference(along(rows), pushed)
-            finite = np.where(np.isfinite(unstable), unstable, restless)
-            self._note(("slopes", ADJOINT), errors, finite, allowed_along)
-        alone = engine.jacobian(image[None])[0]
-        self._note(("batches", BATCH), _difference(rows, alone), restless, self._coarse or BATCH_TOLERANCE)
+            allowed = self._coarse + COARSE_FACTOR * _along_difference(along(case.plain), pushed)
+        lost, unrest = np.isinf(bends), np.maximum(self._unrest(case), 0.0 if self._coarse else bends)
+        self._note(SECANTS, _along_difference(own, secants), np.where(lost, np.inf, unrest), allowed)
+        unrest = np.where(lost, self._unrest(case), unrest)
+        self._note(ADJOINT, _along_difference(own, pushed), unrest, allowed)
 
-    def _slopes(
-        self, image: np.ndarray, v: np.ndarray, size: float, outputs: np.ndarray, truth: np.ndarray
+    def _secants(
+        self, case: _Case, directions: np.ndarray, truth: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Central differences (R, direction) at the step where each is surest, and how sure (direction,).
 
         The latter is the difference to those at a tenth of the step; infinite where the outputs' change at
         every step is lost in their rounding.
         """
-        oracle = self._oracle
-        rounding = 2 * SECANT_NOISE * oracle.unit * float(np.abs(oracle.outputs(image[None])).max())
+        oracle, size = self._oracle, case.size
+        largest = float(np.abs(oracle.outputs(case.exact[None])).max())
         known: dict[float, np.ndarray] = {}
 
         def at(step: float) -> np.ndarray:
             if step not in known:
-                known[step] = oracle.secants(image, v, step * size)[:, outputs].T
+                known[step] = oracle.secants(case.exact, directions, step * size)[:, case.outputs].T
             return known[step]
 
-        best, bends = np.zeros((len(outputs), len(v))), np.full(len(v), np.inf)
+        best, bends = np.zeros_like(truth), np.full(len(directions), np.inf)
         for step in STEPS if oracle.unit < ROUNDING["float32"] else COARSE_STEPS:
-            wide, least = at(step), rounding / (step * size)
-            bend = _along_difference(at(step / 10), wide, least)
-            lost = np.sqrt(np.square(wide).sum(axis=0)) < least
-            bend[lost & ((wide != 0) | (truth != 0)).any(axis=0)] = np.inf
-            better = bend < bends
-            best[:, better], bends[better] = wide[:, better], bend[better]
-            if (bends < DIRECTION_TOLERANCE / KINK_FACTOR).all():
+            slopes, least = at(step), 2 * SECANT_NOISE * oracle.unit * largest / (step * size)
+            bend = _along_difference(at(step / 10), slopes, least)
+            lost = np.sqrt(np.square(slopes).sum(axis=0)) < least
+            bend[lost & ((slopes != 0) | (truth != 0)).any(axis=0)] = np.inf
+            surer = bend < bends
+            best[:, surer], bends[surer] = slopes[:, surer], bend[surer]
+            if (bends < SURE).all():
                 break
         return best, bends
 
-    def _note(
-        self, judge: tuple[str, str], errors: ArrayLike, restless: ArrayLike, allowed: ArrayLike
-    ) -> None:
-        arrays = np.broadcast_arrays(np.atleast_1d(errors), restless, allowed)
-        self._findings[judge].append(_Finding(*arrays))
+    def _note(self, name: str, errors: ArrayLike, unrest: ArrayLike, allowed: ArrayLike) -> None:
+        arrays = np.broadcast_arrays(np.atleast_1d(errors), unrest, allowed)
+        self._findings[name].append(Finding(*arrays))
 
     def table(self) -> list[Check]:
         """What was found, one line per judge."""
         return [
-            _check(*judge, findings, self._reasons.get(judge[1], ""))
-            for judge, findings in self._findings.items()
+            check_of(question, name, self._findings[name], self._reasons.get(name, ""))
+            for name, question in self._questions.items()
         ]
-
-
-def _check(question: str, name: str, findings: list[_Finding], reason: str) -> Check:
-    """The worst of the comparisons that no kink explains."""
-    if reason or not findings:
-        return Check(question, name, 0, 0, 0.0, 0.0, reason)
-    errors, restless, allowed = (
-        np.concatenate([getattr(finding, part) for finding in findings])
-        for part in ("errors", "restless", "allowed")
-    )
-    kinks = ((errors > allowed) & (errors < KINK_FACTOR * restless)) | np.isinf(restless)
-    if kinks.all():
-        return Check(question, name, errors.size, errors.size, 0.0, float(allowed.max()))
-    ratios = np.where(np.isnan(errors), np.inf, errors / allowed)
-    worst = int(np.argmax(np.where(kinks, -1.0, ratios)))
-    return Check(question, name, errors.size, int(kinks.sum()), float(errors[worst]), float(allowed[worst]))
 
 
 def _difference(truth: np.ndarray, found: np.ndarray) -> float:
@@ -365,7 +319,7 @@ def _along_difference(found: np.ndarray, truth: np.ndarray, least: float = 0.0) 
 
 @contextmanager
 def _tensor_float_32(allowed: bool) -> Iterator[None]:
-    """Whether float32 products may be made as TensorFloat-32 in this block."""
+    """Whether float32 products may be made as TensorFloat-32 in this block, which GPUs else do by default."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(allowed)
     try:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.ops import get_gradient_function  # not exported, and the only way to ask
 
-from augnet.engine.remake import Interpolation, before_activation, graph_of, remake
+from augnet.engine.verification.remake import Interpolation, before_activation, graph_of, remake
 from augnet.errors import ConfigError, ModelError
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -30,6 +30,7 @@ SEEN_APART = 0.1
 EXACT = ("Identity", "Maximum", "Minimum", "Relu", "Reshape", "Transpose")
 """Operations that round nothing, whatever the dtype."""
 LARGEST = 1e30
+"""Constants above it only clip."""
 CONSTANT = ("OnesLike", "ZerosLike")
 """Operations that need no gradient, as what they give does not depend on what they are given."""
 
@@ -84,7 +85,8 @@ class Oracle:
     def name(self) -> str:
         """The arithmetic in words."""
         if self.reason:
-            return f"the model itself in {self.dtype}"
+            own = next(dtype for dtype, unit in ROUNDING.items() if unit >= self.unit)
+            return f"the model itself in {own}"
         named = ", ".join(self.coarse.operations)
         return f"the model in {self.dtype}" + (f" but for {named}" if named else "")
 
@@ -202,6 +204,7 @@ def _no_retracing_warning() -> Iterator[None]:
 
 
 def _refuse_another(model: keras.Model, remade: keras.Model, image: np.ndarray, dtype: str) -> None:
+    """Raises ValueError where a layer's configuration does not say all that the layer does."""
     image = image if _takes_channels(model) else image[..., 0]
     pairs = zip(
         keras.tree.flatten(model(tf.constant(image, model.inputs[0].dtype), training=False)),
@@ -222,6 +225,7 @@ def _takes_channels(model: keras.Model) -> bool:
 
 
 def _chosen(outputs: list[Any], names: list[str], output: int | str | None) -> Any:
+    """The output at this position or of this name; the first by default."""
     place = names.index(output) if output in names else output or 0
     if not isinstance(place, int) or not 0 <= place < len(outputs):
         raise ModelError(f"model.output: no output {output!r}; the model has {', '.join(names)}")
@@ -280,20 +284,27 @@ def _without_forward_mode(function: Callable[[tf.Tensor], tf.Tensor], images: An
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (images, scores)]
     with _no_retracing_warning():
         graph = tf.function(backward, autograph=False).get_concrete_function(*specs)
-    before = _reached([tensor.op for tensor in graph.outputs], lambda op: [x.op for x in op.inputs])
-    names = {op.name for op in before}
-    after = _reached(
-        [graph.inputs[1].op],
-        lambda op: [user for x in op.outputs if x.dtype.is_floating for user in x.consumers()],
-    )
-    for op in after:
-        if op.name in names and any(x.dtype.is_floating for x in op.outputs) and op.type not in CONSTANT:
-            try:
-                if get_gradient_function(op) is None and op.inputs:
-                    return str(op.type)
-            except LookupError:
-                return str(op.type)
+    needed = _reached([tensor.op for tensor in graph.outputs], lambda op: [x.op for x in op.inputs])
+    names = {op.name for op in needed}
+
+    def users(op: Any) -> list[Any]:
+        floats = [tensor for tensor in op.outputs if tensor.dtype.is_floating]
+        return [user for tensor in floats for user in tensor.consumers() if user.name in names]
+
+    cotangents = graph.inputs[1].op
+    for op in _reached([cotangents], users):
+        is_float = any(tensor.dtype.is_floating for tensor in op.outputs)
+        if op is not cotangents and is_float and op.type not in CONSTANT and not _has_gradient(op):
+            return str(op.type)
     return ""
+
+
+def _has_gradient(op: Any) -> bool:
+    """Whether TensorFlow knows one; some operations are registered as having none."""
+    try:
+        return get_gradient_function(op) is not None
+    except LookupError:
+        return False
 
 
 def _reached(start: Iterable[Any], neighbours: Callable[[Any], Iterable[Any]]) -> list[Any]:
@@ -308,10 +319,7 @@ def _reached(start: Iterable[Any], neighbours: Callable[[Any], Iterable[Any]]) -
 
 
 def _is_exact(value: float) -> bool:
-    """Whether a float32 constant is the decimal number that was meant: 0.25 is, 0.3 is not.
-
-    A float's largest value, by which results are clipped, is as good as exact.
-    """
+    """Whether a float32 constant is the decimal number that was meant: 0.25 is, 0.3 is not."""
     return abs(value) > LARGEST or float(str(np.float32(value))) == float(value)
 
 
