@@ -291,6 +291,8 @@ def test_two_tables_are_joined_to_the_worst_that_was_judged():
     judged, worse = Check("rows", "name", 2, 0, 1e-6, 1e-4), Check("rows", "name", 2, 1, 1e-3, 1e-4)
     assert joined([left_out], [judged]) == [Check("rows", "name", 5, 3, 1e-6, 1e-4)]
     assert joined([worse], [judged]) == [Check("rows", "name", 4, 1, 1e-3, 1e-4)]
+    nobody = Check("rows", "name", 0, 0, 0.0, 0.0, "no forward mode")
+    assert joined([nobody], [nobody]) == [nobody]
     assert joined([judged], [worse])[0].failed and not joined([left_out], [left_out])[0].passed
 
 

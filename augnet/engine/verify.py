@@ -238,7 +238,7 @@ class _Judges:
             self._note(RULES, error, unrest, self._between_float64)
 
     def _judge_slopes(self, case: _Case, directions: np.ndarray) -> None:
-        """The engine's rows along directions (direction, height, width, channel) against slopes of outputs."""
+        """The engine's rows along directions (direction, height, width, channel) against their slopes."""
 
         def along(jacobian: np.ndarray) -> np.ndarray:
             flat = jacobian.reshape(len(case.outputs), -1).astype(np.float64)

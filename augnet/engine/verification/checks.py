@@ -69,8 +69,8 @@ def joined(first: Sequence[Check], second: Sequence[Check]) -> list[Check]:
     """Two tables over different images, of one engine, as one."""
     table = []
     for one, other in zip(first, second, strict=True):
-        judged = [check for check in (one, other) if check.judged] or [one]
-        worst = max(judged, key=_ratio)
+        judged = [check for check in (one, other) if check.judged]
+        worst = max(judged, key=_ratio) if judged else one
         images, kinks = one.images + other.images, one.kinks + other.kinks
         table.append(replace(worst, images=images, kinks=kinks, reason=one.reason or other.reason))
     return table

@@ -54,8 +54,7 @@ class Interpolation(keras.layers.Layer):
     def __init__(self, resize: Any, **kwargs: Any):
         super().__init__(**kwargs)
         self._resize = resize
-        self.rounding = 0.0
-        """Of positions along an axis, in pixels; 0 until the layer was called, or where it is no product."""
+        self.rounding = 0.0  # of positions along an axis, in pixels, once it was called and is a product
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         height, width = images.shape[1:3]
