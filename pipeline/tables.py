@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from augnet.audits.forecast import Forecast
     from augnet.audits.status import Status
+    from augnet.engine import Choice
     from augnet.engine.verification.checks import Check
 
 
@@ -71,12 +72,12 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
     """What `augnet plan` shows."""
     from augnet.audits.sizing import readable_bytes  # with it comes TensorFlow
 
-    memory = found.choice["report"].get("memory_bytes")
+    memory = found.choice.report.get("memory_bytes")
     run, failing = found.run, f"{found.failing} of the first {found.sampled} images would fail"
     return {
         "images": f"{run.images}",
         "units": f"{run.units} of up to {-(-run.images // run.units)} images",
-        "rows": f"computed: {run.config.jacobian.outputs}; stored: {run.config.store.jacobians}",
+        "rows": f"computed: {run.config.jacobian.outputs}; stored: {run.config.store.jacobians or 'none'}",
         "disk": f"up to {readable_bytes(found.stored_bytes)} of Jacobians, before compression",
         "scale": str(run.preprocess["reason"]),
         "labels": f"{len(run.labels)}; {run.label_rule}",
@@ -88,17 +89,15 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
     }
 
 
-def engine_rows(choice: Mapping[str, Any], precision: str) -> dict[str, str]:
+def engine_rows(choice: Choice, precision: str) -> dict[str, str]:
     """What the engine chose, and the error measured of it."""
-    report = choice["report"]
-    parts = ["rewritten model" if choice["program"] == "rewritten" else "model as it is"]
-    if choice["program"] == "rewritten":
-        parts.append(
-            f"{report['passes']} backward passes per image, {choice['rows_per_pass']} rows at a time"
-        )
+    report = choice.report
+    parts = ["rewritten model" if choice.program == "rewritten" else "model as it is"]
+    if choice.program == "rewritten":
+        parts.append(f"{report['passes']} backward passes per image, {choice.rows_per_pass} rows at a time")
         if "gain" in report:
             parts.append(f"{report['gain']:.3g} times as fast as the model as it is")
-    if choice["xla"]:
+    if choice.xla:
         parts.append("XLA")
     if "rewritten" in report:
         parts.append(f"the rewritten one {report['rewritten']}")

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.inspection.model_spec import prepare
+from augnet.engine import inspect_model
+from augnet.engine.backends import backend
 from augnet.engine.rows import Plain, rewritten
 from augnet.engine.tuning import FixedPaths
 
@@ -170,15 +170,15 @@ def test_a_rewritten_model_has_the_same_jacobian(name):
     for variable in model.weights:
         low = 0.2 if len(variable.shape) == 1 else -0.5  # variances are positive
         variable.assign(np.random.default_rng(len(variable.shape)).uniform(low, 0.7, variable.shape))
-    prepared = prepare(model, precision="float64")
-    count = prepared.spec.output_count
-    x = tf.constant(np.random.default_rng(2).normal(size=(2, *prepared.model_input)))
+    inspected = inspect_model(model, precision="float64")
+    count = inspected.spec.output_count
+    x = tf.constant(np.random.default_rng(2).normal(size=(2, *inspected.input_shape)))
 
     def cotangents(outputs):
         return backend.constant(np.broadcast_to(np.eye(count)[:, None], (count, 2, count)), outputs.dtype)
 
-    truth, plain = Plain(prepared.function).rows(x, cotangents, 1, FixedPaths())
-    program = rewritten(prepared.graph, prepared.model_input, "float64", count)
+    truth, plain = Plain(inspected.function).rows(x, cotangents, 1, FixedPaths())
+    program = rewritten(inspected.graph, inspected.input_shape, "float64", count)
     number, most = 0, 1
     while number < most:
         paths = Every(number)
@@ -240,5 +240,5 @@ def test_convolutions_are_done_at_fewer_pixels():
 
 
 def rewritten_of(model):
-    prepared = prepare(model)
-    return rewritten(prepared.graph, prepared.model_input, "float32", prepared.spec.output_count)
+    inspected = inspect_model(model)
+    return rewritten(inspected.graph, inspected.input_shape, "float32", inspected.spec.output_count)

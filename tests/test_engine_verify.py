@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from engine_helpers import engine_of
 from PIL import Image
 
 from augnet.config import ModelConfig
@@ -124,7 +125,7 @@ RIGHT = {
 @pytest.mark.parametrize("make", RIGHT.values(), ids=RIGHT.keys())
 def test_a_right_engine_passes_before_every_judge(make):
     made = make()
-    checks = verify(Engine(made, batch_size=4), made, noise(4))
+    checks = verify(engine_of(made, batch_size=4), made, noise(4))
     assert states(checks) == dict.fromkeys(("own", RULES, SECANTS, ADJOINT, BATCH), "passed"), checks
     assert not unanswered(checks)
 
@@ -132,7 +133,7 @@ def test_a_right_engine_passes_before_every_judge(make):
 @pytest.mark.parametrize("reduce", ["mean", "sum", "at:[2,3]"])
 def test_a_unet_reduced_to_one_number_per_channel_passes(reduce):
     made = unet()
-    checks = verify(Engine(made, batch_size=4, reduce=reduce), made, noise(4), reduce=reduce)
+    checks = verify(engine_of(made, batch_size=4, reduce=reduce), made, noise(4), reduce=reduce)
     assert set(states(checks).values()) == {"passed"} and len(checks) == 5, checks
 
 
@@ -143,13 +144,13 @@ def test_the_output_and_space_that_the_engine_was_given_are_judged():
     heads = [layers.Dense(3, activation="softmax", name="first")(flat), layers.Dense(2, name="second")(flat)]
     made = keras.Model(image, heads)
     for settings in ({"output": "first", "space": "model"}, {"output": 0}, {"output": "second"}):
-        checks = verify(Engine(made, batch_size=4, **settings), made, noise(), **settings)
+        checks = verify(engine_of(made, batch_size=4, **settings), made, noise(), **settings)
         assert set(states(checks).values()) == {"passed"}, checks
 
 
 def test_a_model_that_cannot_be_made_again_is_judged_by_itself_and_it_is_said():
     made = subclassed()
-    checks = verify(Engine(made, batch_size=4), made, noise())
+    checks = verify(engine_of(made, batch_size=4), made, noise())
     assert checks[0].name == "engine against the model itself in float32"
     assert not unanswered(checks) and RULES not in named(checks)
     assert named(checks)["own"].passed and named(checks)[SECANTS].passed
@@ -158,7 +159,7 @@ def test_a_model_that_cannot_be_made_again_is_judged_by_itself_and_it_is_said():
 def test_a_savedmodel_is_judged_by_itself(tmp_path):
     model().export(str(tmp_path / "exported"), verbose=False)
     made = load_model(ModelConfig(path=str(tmp_path / "exported")))
-    checks = verify(Engine(made, batch_size=4), made, noise())
+    checks = verify(engine_of(made, batch_size=4), made, noise())
     assert "itself in float32" in checks[0].name
     assert not unanswered(checks) and not any(check.failed for check in checks)
 
@@ -168,7 +169,7 @@ def test_a_model_of_images_without_a_channel_axis_passes():
         layers.Reshape((10, 8, 1)), layers.Conv2D(3, 3), layers.Flatten(), layers.Dense(2), shape=(10, 8)
     )
     images = np.random.default_rng(1).normal(size=(3, 10, 8, 1)).astype("float32")
-    checks = verify(Engine(made, batch_size=4), made, images)
+    checks = verify(engine_of(made, batch_size=4), made, images)
     assert set(states(checks).values()) == {"passed"}, checks
 
 
@@ -177,19 +178,19 @@ def test_a_wrong_engine_fails(monkeypatch):
     monkeypatch.setattr(
         Engine, "jacobian", lambda self, x: right(self, x) * np.linspace(0.5, 1, 10)[:, None, None]
     )
-    assert verify(Engine(made, batch_size=4), made, noise())[0].failed
+    assert verify(engine_of(made, batch_size=4), made, noise())[0].failed
 
 
 def test_rows_that_are_no_numbers_fail(monkeypatch):
     right, made = Engine.jacobian, model()
     monkeypatch.setattr(Engine, "jacobian", lambda self, x: right(self, x) * np.nan)
-    assert verify(Engine(made, batch_size=4), made, noise())[0].failed
+    assert verify(engine_of(made, batch_size=4), made, noise())[0].failed
 
 
 def test_the_judges_look_at_the_keras_model_and_not_at_the_engine():
     made, other = model(), model()
     other.layers[-1].kernel.assign(other.layers[-1].kernel * np.linspace(1, 1.1, 4, dtype="float32"))
-    checks = named(verify(Engine(other, batch_size=4), made, noise()))
+    checks = named(verify(engine_of(other, batch_size=4), made, noise()))
     assert all(checks[name].failed for name in ("own", RULES, SECANTS, ADJOINT))
 
 
@@ -201,14 +202,14 @@ def test_a_fault_too_small_for_float32_fails(monkeypatch):
         return found, slope * (1 + 1e-7)
 
     monkeypatch.setattr(Clip, "value_and_slope", wrong)
-    checks = verify(Engine(made, batch_size=4), made, noise())
+    checks = verify(engine_of(made, batch_size=4), made, noise())
     assert [check.name for check in checks if check.failed] == [RULES]
 
 
 @pytest.mark.parametrize("fault, failed", [(1e-6, True), (1e-12, False)])
 def test_a_constant_in_float32_widens_the_bound_by_its_rounding_and_no_more(fault, failed):
     made = RIGHT["LeakyReLU"]()
-    engine = Engine(made, batch_size=4)
+    engine = engine_of(made, batch_size=4)
     rules = engine.float64_rows()
     engine.float64_rows = lambda: lambda image, outputs: rules(image, outputs) * (1 + fault)
     check = named(verify(engine, made, noise()))[RULES]
@@ -218,14 +219,14 @@ def test_a_constant_in_float32_widens_the_bound_by_its_rounding_and_no_more(faul
 
 def test_an_operation_without_forward_mode_is_named_and_judged_by_the_others():
     made = resized_beside_itself()
-    checks = verify(Engine(made, batch_size=4), made, noise())
+    checks = verify(engine_of(made, batch_size=4), made, noise())
     assert states(checks)[ADJOINT] == "TensorFlow has no forward mode for ResizeBilinearGrad"
     assert not unanswered(checks) and not any(check.failed for check in checks)
 
 
 def test_rules_that_tensorflow_has_in_float32_only_leave_the_rows_to_be_judged():
     made = ending(layers.Resizing(7, 9, antialias=True), layers.Conv2D(3, 3, activation="tanh"))
-    checks = verify(Engine(made, batch_size=4), made, noise())
+    checks = verify(engine_of(made, batch_size=4), made, noise())
     rules = named(checks)[RULES]
     assert rules.passed or rules.reason.startswith("the engine cannot compute in float64 (TypeError: ")
     assert named(checks)["own"].passed and not unanswered(checks)
@@ -243,7 +244,7 @@ def test_an_oracle_that_resizes_gives_the_outputs_of_the_model():
 
 def test_judges_of_another_function_than_the_engines_judge_nothing():
     made = RIGHT["softmax"]()
-    checks = verify(Engine(made, batch_size=4), made, noise(), space="model")
+    checks = verify(engine_of(made, batch_size=4), made, noise(), space="model")
     assert not any(check.judged for check in checks) and len(unanswered(checks)) == 3
     assert checks[0].reason == "the engine takes softmax off the model's end, the oracle None"
 
@@ -265,7 +266,7 @@ def nudged(engine):
 
 def test_a_kink_at_every_image_is_no_fault_and_leaves_the_rules_to_be_judged():
     made = ending(layers.Conv2D(4, 3, padding="same"), layers.ReLU())
-    checks = verify(nudged(Engine(made, batch_size=4)), made, at_a_kink())
+    checks = verify(nudged(engine_of(made, batch_size=4)), made, at_a_kink())
     own, rules = named(checks)["own"], named(checks)[RULES]
     assert own.kinks == 3 and not own.judged and not own.passed and not own.failed and own.can_gain
     assert rules.kinks == 0 and rules.passed
@@ -274,14 +275,14 @@ def test_a_kink_at_every_image_is_no_fault_and_leaves_the_rules_to_be_judged():
 
 def test_a_kink_at_every_image_of_a_model_without_rules_leaves_its_rows_unanswered():
     made = subclassed()
-    checks = verify(nudged(Engine(made, batch_size=4)), made, at_a_kink())
+    checks = verify(nudged(engine_of(made, batch_size=4)), made, at_a_kink())
     assert not named(checks)["own"].judged and "its rows" in unanswered(checks)
 
 
 def test_a_model_that_is_dead_on_the_images_passes():
     dead = model()
     dead.layers[0].bias.assign(np.full(6, -1e3))
-    engine = Engine(dead, batch_size=4)
+    engine = engine_of(dead, batch_size=4)
     assert not engine.jacobian(noise(2)).any()
     assert all(check.passed for check in verify(engine, dead, noise(2)))
 
@@ -299,18 +300,18 @@ def test_two_tables_are_joined_to_the_worst_that_was_judged():
 def test_no_image_is_refused():
     made = model()
     with pytest.raises(ValueError, match="there are none"):
-        verify(Engine(made, batch_size=4), made, noise(0))
+        verify(engine_of(made, batch_size=4), made, noise(0))
 
 
 def test_it_tells_how_far_it_is():
     made, told = model(), []
-    verify(Engine(made, batch_size=4), made, noise(2), progress=lambda *step: told.append(step))
+    verify(engine_of(made, batch_size=4), made, noise(2), progress=lambda *step: told.append(step))
     assert told[-3:] == [("judging", 0, 2), ("judging", 1, 2), ("judging", 2, 2)]
 
 
 def test_in_bfloat16_the_judges_allow_its_rounding_and_no_fault(monkeypatch):
     made, images = model(), noise(4)
-    engine = Engine(made, precision="bfloat16", batch_size=4)
+    engine = engine_of(made, precision="bfloat16", batch_size=4)
     checks = verify(engine, made, images)
     assert len(checks) == 5 and all(check.passed for check in checks), checks
     assert 1e-4 < checks[0].error < checks[0].tolerance < 1
@@ -323,7 +324,7 @@ def test_in_bfloat16_the_judges_allow_its_rounding_and_no_fault(monkeypatch):
 
 def test_in_float64_rows_are_held_to_float64():
     made = model()
-    checks = verify(Engine(made, precision="float64", batch_size=4), made, noise())
+    checks = verify(engine_of(made, precision="float64", batch_size=4), made, noise())
     assert all(check.passed for check in checks) and checks[0].tolerance == 1e-9
 
 

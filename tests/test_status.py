@@ -9,6 +9,7 @@ from conftest import write_images
 from augnet.audits.forecast import forecast
 from augnet.audits.status import status
 from augnet.config import load_config
+from augnet.engine import Choice
 from augnet.storage import names
 from pipeline.main import main
 from pipeline.tables import engine_rows
@@ -64,11 +65,11 @@ def test_plan_foresees_an_audit_and_writes_nothing(tmp_path, cnn_path, capsys):
 
 def test_plan_shows_the_gain_of_a_model_that_is_timed():
     report = {"passes": 8, "gain": 12.3456, "error": 2.5e-3, "error_against": "float64"}
-    choice = {"program": "rewritten", "rows_per_pass": 4, "batch_size": 2, "xla": True, "report": report}
+    choice = Choice("rewritten", rows_per_pass=4, batch_size=2, xla=True, report=report)
     shown = engine_rows(choice, "bfloat16")
     assert shown["engine"].endswith("12.3 times as fast as the model as it is; XLA")
     assert shown["accuracy"] == "bfloat16; 2.5e-03 from the model in float64"
-    plain = {"program": "plain", "rows_per_pass": 1, "batch_size": 2, "xla": False, "report": {}}
+    plain = Choice("plain", rows_per_pass=1, batch_size=2)
     assert engine_rows(plain, "float32") == {"engine": "model as it is", "accuracy": "float32"}
 
 

@@ -92,7 +92,7 @@ def problems_named() -> Iterator[None]:
     """Makes an AuditError, whose message reaches the user through any runner, of what a user can cause."""
     try:
         yield
-    except ConfigError as error:  # the model was fine when the audit was planned
-        raise AuditError(f"{error} (it was there when the audit began)") from error
+    except ConfigError as error:  # all was well where the audit was planned
+        raise AuditError(f"{error} (found by a worker, after the audit was planned)") from error
     except OSError as error:
         raise AuditError(f"{type(error).__name__}: {error}; the same command goes on from there") from error

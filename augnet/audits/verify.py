@@ -17,7 +17,7 @@ from augnet.config import Config
 from augnet.engine.verification.checks import Check, joined
 from augnet.engine.verify import Progress, verify
 from augnet.errors import AuditError, ImageError
-from augnet.models.loading import load_model
+from augnet.selection import RowSelection
 from augnet.sources import ImageRef, Preprocess, open_source
 from augnet.storage.files import OutputFolder, private_file
 
@@ -42,17 +42,17 @@ def verify_sample(config: Config, count: int, progress: Progress | None = None) 
     tell = progress or (lambda *_: None)
     tell("loading the model", 0, count)
     config = _drawing(config, MOST_LOTS * count)
-    model = load_model(config.model)
     with private_file(tempfile.gettempdir()) as table, tempfile.TemporaryDirectory() as scratch:
-        run, _ = prepare(config, table)
+        planned = prepare(config, table)
+        model = planned.model
         tell("choosing how to compute", 0, count)
-        engine, preprocess = open_engine(run, model, OutputFolder(scratch))
+        engine, preprocess = open_engine(planned.run, model, OutputFolder(scratch))
         refs = _refs(table, config.images.sample_seed)
     checks: list[Check] = []
     for lot in _lots(_readable(config, refs, preprocess), count):
         found = verify(
             engine,
-            model,
+            model.model,
             lot,
             output=config.model.output,
             space=config.model.space,
@@ -71,9 +71,9 @@ def _drawing(config: Config, count: int) -> Config:
     """The configuration for a sample of at most this many images, whose rows need no label."""
     limit = min(count, config.images.limit or count)
     update: dict[str, object] = {"images": config.images.model_copy(update={"limit": limit})}
-    if config.jacobian.outputs == "label":
-        update["jacobian"] = config.jacobian.model_copy(update={"outputs": "predicted"})
-        update["store"] = config.store.model_copy(update={"jacobians": "predicted"})
+    if config.jacobian.outputs.kind == "label":
+        update["jacobian"] = config.jacobian.model_copy(update={"outputs": RowSelection("predicted")})
+        update["store"] = config.store.model_copy(update={"jacobians": RowSelection("predicted")})
     return config.model_copy(update=update)
 
 

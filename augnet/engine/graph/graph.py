@@ -37,6 +37,10 @@ class Value:
         return f"<{self.name or 'value'} {self.shape} {self.dtype}>"
 
 
+Shapes = dict[Value, tuple[int, ...]]
+"""Of values, without the batch axis."""
+
+
 @dataclass(eq=False)
 class Node:
     """One call of one operation.
@@ -56,6 +60,11 @@ class Node:
     @property
     def inputs(self) -> tuple[Value, ...]:
         return tuple(leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Value))
+
+    @property
+    def rule(self) -> Any:
+        """The operation, if it knows its own derivative."""
+        return self.op if hasattr(self.op, "linearize") else None
 
     def call(self, tensors: dict[Value, Any]) -> tuple[Any, ...]:
         """The output tensors, given those of the inputs."""
@@ -89,6 +98,18 @@ class Graph:
                 continue
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
         return tensors
+
+    @property
+    def ruled(self) -> bool:
+        """Whether every operation has a rule, so that a pass of many rows is one operation each."""
+        return all(node.rule is not None for node in self.nodes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the arrays that its rules hold."""
+        return sum(
+            v.nbytes for n in self.nodes if n.rule for v in vars(n.rule).values() if hasattr(v, "nbytes")
+        )
 
     def producer(self, value: Value) -> Node | None:
         """The node that makes the value; None for the input."""
@@ -189,16 +210,15 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"model.output: the model has {len(outputs)} outputs ({listed}); "
-                "choose one by position or name"
+                f"`output`: the model has {len(outputs)} outputs ({listed}); choose one by position or name"
             )
         return 0
     if isinstance(output, str):
         if output not in names:
-            raise ModelError(f"model.output: no output named {output!r}; the model has {listed}")
+            raise ModelError(f"`output`: no output named {output!r}; the model has {listed}")
         return names.index(output)
     if not 0 <= output < len(outputs):
-        raise ModelError(f"model.output: no output {output}; the model has {listed}")
+        raise ModelError(f"`output`: no output {output}; the model has {listed}")
     return output
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from keras import tree
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
-from augnet.engine.rules.base import Paths
+from augnet.engine.rules.base import Kernels
 
 Rows = dict[Value, Any]
 """Cotangents or tangents (row, batch, ...) of some values."""
@@ -22,20 +22,20 @@ class Linearized:
 
     Attributes:
         tensors: every value's tensor.
-        pull: cotangents of the stretch's ends -> cotangents of its starts.
-        push: tangents of its starts -> tangents of its ends; None where a node has no rule for it.
+        vjp: cotangents of the stretch's ends -> cotangents of its starts.
+        jvp: tangents of its starts -> tangents of its ends; None where a node has no rule for it.
     """
 
     tensors: dict[Value, Any]
-    pull: Callable[[Rows], Rows]
-    push: Callable[[Rows], Rows] | None
+    vjp: Callable[[Rows], Rows]
+    jvp: Callable[[Rows], Rows] | None
 
 
-def linearize(nodes: list[Node], starts: dict[Value, Any], paths: Paths) -> Linearized:
+def linearize(nodes: list[Node], starts: dict[Value, Any], kernels: Kernels) -> Linearized:
     """The nodes, in topological order, run and differentiated at the given tensors of their starts."""
     tensors = dict(starts)
     depends = set(starts)
-    pulls: list[tuple[Node, tuple[Value, ...], Any, Any]] = []
+    vjps: list[tuple[Node, tuple[Value, ...], Any, Any]] = []
     for node in nodes:
         inputs = node.inputs
         if not any(value in depends for value in inputs):
@@ -44,37 +44,37 @@ def linearize(nodes: list[Node], starts: dict[Value, Any], paths: Paths) -> Line
         depends.update(node.outputs)
         given = [tensors[value] for value in inputs]
         if hasattr(node.op, "linearize"):
-            made, pull, push = node.op.linearize(paths, *given)
+            made, vjp, jvp = node.op.linearize(kernels, *given)
             tensors[node.outputs[0]] = made
-            pulls.append((node, inputs, _one_output(pull), push))
+            vjps.append((node, inputs, _one_output(vjp), jvp))
         else:
-            made, pull = backend.linearize_call(function_of(node), given)
+            made, vjp = backend.linearize(function_of(node), given)
             tensors.update(zip(node.outputs, made, strict=True))
-            pulls.append((node, inputs, pull, None))
+            vjps.append((node, inputs, vjp, None))
 
-    def pull_back(cotangents: Rows) -> Rows:
+    def vjp_of_all(cotangents: Rows) -> Rows:
         rows = dict(cotangents)
-        for node, inputs, pull, _ in reversed(pulls):
+        for node, inputs, vjp, _ in reversed(vjps):
             given = [rows.pop(value, None) for value in node.outputs]
             if all(part is None for part in given):
                 continue
-            for value, part in zip(inputs, pull(given), strict=True):
+            for value, part in zip(inputs, vjp(given), strict=True):
                 if part is not None and value in depends:
                     rows[value] = part if value not in rows else rows[value] + part
         return {value: rows[value] for value in starts if value in rows}
 
-    def push_forward(tangents: Rows) -> Rows:
+    def jvp_of_all(tangents: Rows) -> Rows:
         rows = dict(tangents)
-        for node, inputs, _, push in pulls:
-            rows[node.outputs[0]] = push(*(rows.get(value) for value in inputs))
+        for node, inputs, _, jvp in vjps:
+            rows[node.outputs[0]] = jvp(*(rows.get(value) for value in inputs))
         return rows
 
-    pushes = all(push is not None for *_, push in pulls)
-    return Linearized(tensors, pull_back, push_forward if pushes else None)
+    jvps = all(jvp is not None for *_, jvp in vjps)
+    return Linearized(tensors, vjp_of_all, jvp_of_all if jvps else None)
 
 
-def _one_output(pull: Any) -> Any:
-    return lambda given: pull(given[0])
+def _one_output(vjp: Any) -> Any:
+    return lambda given: vjp(given[0])
 
 
 def function_of(node: Node) -> Callable[..., tuple[Any, ...]]:

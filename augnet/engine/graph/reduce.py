@@ -21,7 +21,7 @@ def _steps(shape: tuple[int, ...], reduce: str) -> list[Any]:
     """The reduction of outputs (n, height, width, channel), as operations one after the other."""
     if len(shape) != 4:
         raise ModelError(
-            f"jacobian.reduce: the model's outputs have shape {shape[1:]}, not (height, width, channel)"
+            f"`reduce`: the model's outputs have shape {shape[1:]}, not (height, width, channel)"
         )
     _, height, width, channels = shape
     if reduce == "mean":
@@ -30,12 +30,10 @@ def _steps(shape: tuple[int, ...], reduce: str) -> list[Any]:
         return [GlobalAverage(), Affine(np.asarray(float(height * width)), None)]
     place = AT.fullmatch(reduce)
     if place is None:
-        raise ConfigError(f"jacobian.reduce: {reduce!r} is not mean, sum or at:[y,x]")
+        raise ConfigError(f"`reduce`: {reduce!r} is not mean, sum or at:[y,x]")
     y, x = int(place[1]), int(place[2])
     if y >= height or x >= width:
-        raise ConfigError(
-            f"jacobian.reduce: at:[{y},{x}] is outside the model's output of {height} x {width}"
-        )
+        raise ConfigError(f"`reduce`: at:[{y},{x}] is outside the model's output of {height} x {width}")
     return [Pad((-y, y + 1 - height), (-x, x + 1 - width)), Reshape((channels,))]
 
 

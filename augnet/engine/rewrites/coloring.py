@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine.graph.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Shapes, Value
+from augnet.engine.padding import resolved_pads
 from augnet.engine.rules.attention import LayerNorm, Softmax
 from augnet.engine.rules.casting import Convert
 from augnet.engine.rules.combining import Add, Concatenate, Multiply
-from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed, resolved_pads
+from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
 from augnet.engine.rules.elementwise import Chain, Clip, Elementwise
 from augnet.engine.rules.linear import Affine, Dense
 from augnet.engine.rules.pooling import AveragePool, MaxPool
@@ -31,8 +32,6 @@ from augnet.engine.rules.upsampling import Upsample, UpsampledConvolution
 Windows = np.ndarray
 """(position, 2): the first and the last line of the image that each line of a value reads, or column; of
 positions that read nothing, the last is before the first."""
-
-Shapes = dict[Value, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Coloring:
         seeds = ops.transpose(ops.one_hot(colors, self.count, dtype=outputs.dtype))
         return ops.broadcast_to(seeds[:, None], (self.count, *outputs.shape))
 
-    def parted(self, sums: Any, shape: tuple[int, ...]) -> Any:
+    def split(self, sums: Any, shape: tuple[int, ...]) -> Any:
         """The rows (batch, K, inputs), given the sum (batch, colour, inputs) of every colour's.
 
         Args:

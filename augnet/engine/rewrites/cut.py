@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from augnet.engine.graph.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Shapes, Value
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Cut:
     width: int
 
 
-def narrowest_cut(graph: Graph, shapes: dict[Value, tuple[int, ...]], rows: int) -> Cut | None:
+def narrowest_cut(graph: Graph, shapes: Shapes, rows: int) -> Cut | None:
     """The narrowest of all cuts between consecutive nodes, if it is narrower than the rows wanted.
 
     Of several equally narrow ones it is the last, so that the head stays small.

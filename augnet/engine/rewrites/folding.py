@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine.graph.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Shapes, Value
 from augnet.engine.rules.convolution import Convolution, Depthwise
 from augnet.engine.rules.elementwise import Chain, Clip, Elementwise
 from augnet.engine.rules.linear import Affine, Dense
 from augnet.engine.rules.pooling import MaxPool
 from augnet.engine.rules.shaping import Pad
 
-Shapes = dict[Value, tuple[int, ...]]
 
-
-def folded(graph: Graph, shapes: Shapes) -> Graph:
+def fold_affine(graph: Graph, shapes: Shapes) -> Graph:
     """The graph with as many pairs of neighbours folded as can be.
 
     Args:
@@ -176,7 +174,7 @@ def _padded(first: Pad, second: Any) -> list[Any] | None:
     return [type(second)(second.kernel, second.bias, second.strides, pads, second.dilation)]
 
 
-def chained(graph: Graph) -> Graph:
+def fuse_elementwise(graph: Graph) -> Graph:
     """Elementwise operations that follow each other, and a max-pool after them, joined.
 
     Their slopes are multiplied once, and not with every cotangent.

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine.graph.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Shapes, Value
 from augnet.engine.rules.combining import Add, Concatenate
 from augnet.engine.rules.convolution import Convolution
 from augnet.engine.rules.linear import Dense
 from augnet.engine.rules.pooling import AveragePool, GlobalAverage
 from augnet.engine.rules.upsampling import Upsample, UpsampledConvolution
 
-Shapes = dict[Value, tuple[int, ...]]
 
-
-def at_fewer_pixels(graph: Graph, shapes: Shapes) -> Graph:
+def move_convolutions(graph: Graph, shapes: Shapes) -> Graph:
     """The graph with convolutions moved past what changes the number of pixels, or joined with it."""
     users = graph.users()
     producers: dict[Value, Node] = {}

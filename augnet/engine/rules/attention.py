@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from augnet.engine.backends.tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push
+from augnet.engine.rules.base import Jvp, Kernels, Vjp
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class LayerNorm:
             normal = normal * constant(self.scale, normal.dtype)
         return normal if self.shift is None else normal + constant(self.shift, normal.dtype)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         normal, inverse = self._normal(x)
 
         def project(g: Any) -> Any:
@@ -57,7 +57,7 @@ class Softmax:
     def __call__(self, x: Any) -> Any:
         return ops.softmax(x, axis=-1)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         made = self(x)
 
         def apply(g: Any) -> Any:
@@ -98,18 +98,18 @@ class Attention:
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
         return self._joined(ops.matmul(self._weights(q, k), v))
 
-    def linearize(self, paths: Paths, q: Any, k: Any, v: Any) -> tuple[Any, Pull, None]:
+    def linearize(self, kernels: Kernels, q: Any, k: Any, v: Any) -> tuple[Any, Vjp, None]:
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
         p = self._weights(q, k)
         turned = _swapped(p)
 
-        def pull(g: Any) -> tuple[Any, ...]:
+        def vjp(g: Any) -> tuple[Any, ...]:
             g = self._heads(g)
             scores = softmax_product(p, ops.matmul(g, _swapped(v))) * self.scale
             made = ops.matmul(scores, k), ops.matmul(_swapped(scores), q), ops.matmul(turned, g)
             return tuple(self._joined(part) for part in made)
 
-        return self._joined(ops.matmul(p, v)), pull, None
+        return self._joined(ops.matmul(p, v)), vjp, None
 
 
 def _swapped(x: Any) -> Any:

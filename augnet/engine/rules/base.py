@@ -8,20 +8,27 @@ from typing import Any, Protocol
 
 from keras import ops
 
-Pull = Callable[[Any], tuple[Any, ...]]
-"""Cotangents (row, batch, *output) -> one (row, batch, *input) per input tensor."""
+Vjp = Callable[[Any], tuple[Any, ...]]
+"""Vector-Jacobian product: cotangents (row, batch, *output) -> one (row, batch, *input) per input tensor."""
 
-Push = Callable[..., Any]
-"""Tangents (row, batch, *input), one per input, None for zero -> (row, batch, *output)."""
+Jvp = Callable[..., Any]
+"""Jacobian-vector product: tangents (row, batch, *input), one per input, None for 0 -> (row, batch, *output)."""
 
 
-class Paths(Protocol):
-    """Chooses among ways to compute the same thing; see tuning.py."""
+class Kernels(Protocol):
+    """Chooses among kernels that compute the same thing; see tuning.py."""
 
     def choose(
-        self, key: str, ways: dict[str, Callable[[Any], Any]], shape: tuple[int, ...], dtype: str
-    ) -> Callable:
-        """The way to use for an argument of this shape."""
+        self, key: str, candidates: dict[str, Callable[[Any], Any]], shape: tuple[int, ...], dtype: str, /
+    ) -> Callable[[Any], Any]:
+        """The candidate to use for an argument of this shape and dtype.
+
+        Args:
+            key: what the computation is, the batch aside. It is stored with what was chosen.
+            candidates: functions of one tensor by name, the likeliest first. They hold arrays, shapes and
+                dtypes and never a tensor of the program that is being traced, so they may be kept, and be
+                timed in a program of their own, after that trace has ended.
+        """
 
 
 class Rule(Protocol):
@@ -30,25 +37,25 @@ class Rule(Protocol):
     def __call__(self, *tensors: Any) -> Any:
         """The output (batch, ...)."""
 
-    def linearize(self, paths: Paths, *tensors: Any) -> tuple[Any, Pull, Push | None]:
-        """The output, its pull-back and, where there is one, its push-forward at these tensors."""
+    def linearize(self, kernels: Kernels, *tensors: Any) -> tuple[Any, Vjp, Jvp | None]:
+        """The output, and at these tensors the vjp and, where there is one, the jvp."""
 
 
-def folded(rows: Any) -> Any:
+def merge_rows(rows: Any) -> Any:
     """(row, batch, ...) -> (row * batch, ...)."""
     return ops.reshape(rows, (rows.shape[0] * rows.shape[1], *rows.shape[2:]))
 
 
-def unfolded(rows: Any, count: int) -> Any:
+def split_rows(rows: Any, count: int) -> Any:
     """(row * batch, ...) -> (row, batch, ...)."""
     return ops.reshape(rows, (count, rows.shape[0] // count, *rows.shape[1:]))
 
 
-def through(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def on_rows(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A function of a batch, applied to (row, batch, ...)."""
 
     def apply(rows: Any) -> Any:
-        return unfolded(function(folded(rows)), rows.shape[0])
+        return split_rows(function(merge_rows(rows)), rows.shape[0])
 
     return apply
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from augnet.engine.rules.base import Paths, Pull, Push
+from augnet.engine.rules.base import Jvp, Kernels, Vjp
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Convert:
     def __call__(self, x: Any) -> Any:
         return ops.cast(x, self.dtype)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        def pull(g: Any) -> tuple[Any]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
+        def vjp(g: Any) -> tuple[Any]:
             return (ops.cast(g, x.dtype),)
 
-        return self(x), pull, self
+        return self(x), vjp, self

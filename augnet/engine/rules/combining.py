@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from augnet.engine.rules.base import Paths, Pull, Push, reduced_to, split
+from augnet.engine.rules.base import Jvp, Kernels, Vjp, reduced_to, split
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +22,16 @@ class Add:
             total = total + tensor if sign > 0 else total - tensor
         return total
 
-    def linearize(self, paths: Paths, *tensors: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, *tensors: Any) -> tuple[Any, Vjp, Jvp]:
         made = self(*tensors)
 
-        def pull(g: Any) -> tuple[Any, ...]:
+        def vjp(g: Any) -> tuple[Any, ...]:
             return tuple(
                 reduced_to(g if sign > 0 else -g, tuple(tensor.shape))
                 for sign, tensor in zip(self.signs, tensors, strict=True)
             )
 
-        def push(*tangents: Any) -> Any:
+        def jvp(*tangents: Any) -> Any:
             total: Any = None
             for sign, tangent in zip(self.signs, tangents, strict=True):
                 if tangent is not None:
@@ -39,7 +39,7 @@ class Add:
                     total = term if total is None else total + term
             return ops.broadcast_to(total, (total.shape[0], *made.shape))
 
-        return made, pull, push
+        return made, vjp, jvp
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +49,15 @@ class Multiply:
     def __call__(self, a: Any, b: Any) -> Any:
         return a * b
 
-    def linearize(self, paths: Paths, a: Any, b: Any) -> tuple[Any, Pull, Push]:
-        def pull(g: Any) -> tuple[Any, ...]:
+    def linearize(self, kernels: Kernels, a: Any, b: Any) -> tuple[Any, Vjp, Jvp]:
+        def vjp(g: Any) -> tuple[Any, ...]:
             return reduced_to(g * b, tuple(a.shape)), reduced_to(g * a, tuple(b.shape))
 
-        def push(s: Any, t: Any) -> Any:
+        def jvp(s: Any, t: Any) -> Any:
             terms = [left * right for left, right in ((s, b), (t, a)) if left is not None]
             return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
-        return a * b, pull, push
+        return a * b, vjp, jvp
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,6 @@ class Concatenate:
     def __call__(self, *tensors: Any) -> Any:
         return ops.concatenate(tensors, axis=self.axis)
 
-    def linearize(self, paths: Paths, *tensors: Any) -> tuple[Any, Pull, None]:
+    def linearize(self, kernels: Kernels, *tensors: Any) -> tuple[Any, Vjp, None]:
         sizes = [tensor.shape[self.axis] for tensor in tensors]
         return self(*tensors), lambda g: tuple(split(g, sizes, self.axis + 1)), None

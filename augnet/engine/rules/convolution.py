@@ -16,9 +16,9 @@ from keras import ops
 
 from augnet.engine.backends import tensorflow as backend
 from augnet.engine.backends.tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push, split, through
+from augnet.engine.padding import Pads, resolved_pads
+from augnet.engine.rules.base import Jvp, Kernels, Vjp, on_rows, split
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
 FEW_CHANNELS = 16
 """Up to here the native input gradient leaves vector lanes idle, and others are tried.
 
@@ -28,19 +28,6 @@ LANES = 16
 """Of a vector, or of two: output channels that cost as much as one."""
 PACKED_CHANNELS = 32
 """Below this many channels a depthwise convolution leaves vector lanes idle; rows are packed into them."""
-
-
-def resolved_pads(padding: str | Pads, sizes: Any, kernel: Any, strides: Any, dilation: Any) -> Pads:
-    """Zeros before and after, per axis, that the padding stands for (TensorFlow's rule for "same")."""
-    if not isinstance(padding, str):
-        return padding
-    if padding == "valid":
-        return (0, 0), (0, 0)
-    pads = []
-    for size, width, stride, dilate in zip(sizes, kernel, strides, dilation, strict=True):
-        total = max((-(-size // stride) - 1) * stride + (width - 1) * dilate + 1 - size, 0)
-        pads.append((total // 2, total - total // 2))
-    return pads[0], pads[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +53,19 @@ class Convolution:
         made = self._apply(x)
         return made if self.bias is None else backend.bias_add(made, constant(self.bias, x.dtype))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         made = self(x)
         shape, dtype = tuple(x.shape[1:]), x.dtype
         pads = resolved_pads(self.padding, shape[:2], self.kernel.shape[:2], self.strides, self.dilation)
 
-        def pull(g: Any) -> tuple[Any]:
-            ways = self._ways(shape, pads, dtype)
+        def vjp(g: Any) -> tuple[Any]:
+            candidates = self._candidates(shape, pads, dtype)
             flat = (g.shape[0] * g.shape[1], *g.shape[2:])
             name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
             key = f"conv {name} to {shape}"
-            return (through(paths.choose(key, ways, flat, dtype))(g),)
+            return (on_rows(kernels.choose(key, candidates, flat, dtype))(g),)
 
-        return made, pull, through(self._apply)
+        return made, vjp, on_rows(self._apply)
 
     @property
     def pointwise(self) -> bool:
@@ -88,7 +75,7 @@ class Convolution:
 
     @property
     def flipped(self) -> np.ndarray:
-        """The kernel (height, width, outputs, inputs) of the convolution that pulls back, with stride 1."""
+        """The kernel (height, width, outputs, inputs) of the convolution that is the vjp, with stride 1."""
         return np.ascontiguousarray(self.kernel[::-1, ::-1].transpose(0, 1, 3, 2))
 
     def pads_back(self, sizes: Any) -> Pads:
@@ -98,11 +85,11 @@ class Convolution:
         rows, columns = ((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
         return rows, columns
 
-    def _ways(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> dict[str, Any]:
-        """The ways worth trying, the likeliest first."""
+    def _candidates(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> dict[str, Any]:
+        """The kernels worth trying, the likeliest first."""
         if self.pointwise:
             return {"product": lambda g: ops.matmul(g, constant(self.kernel[0, 0].T, dtype))}
-        ways: dict[str, Any] = {}
+        candidates: dict[str, Any] = {}
         size, inputs = self.kernel.shape[:2], self.kernel.shape[2]
         few = inputs <= FEW_CHANNELS
         if self.strides == (1, 1):
@@ -110,19 +97,19 @@ class Convolution:
             if min(min(pair) for pair in back) >= 0:
                 tile = _tile(size, inputs)
                 if few and tile != (1, 1) and self.dilation == (1, 1):
-                    ways["tiles"] = _tiles(flipped, tile, back, shape, dtype)
-                ways["flipped"] = lambda g: backend.conv2d(
+                    candidates["tiles"] = _tiles(flipped, tile, back, shape, dtype)
+                candidates["flipped"] = lambda g: backend.conv2d(
                     g, constant(flipped, dtype), (1, 1), back, self.dilation
                 )
         elif few and self.strides[0] == self.strides[1] and self.dilation == (1, 1) and max(size) > 1:
-            ways["phases"] = self._phases(shape, pads, dtype)
-        if self.dilation == (1, 1) and (few or not ways):
-            ways["native"] = lambda g: backend.conv2d_input_gradient(
+            candidates["phases"] = self._phases(shape, pads, dtype)
+        if self.dilation == (1, 1) and (few or not candidates):
+            candidates["native"] = lambda g: backend.conv2d_input_gradient(
                 g, constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
             )
-        if not ways:
-            ways["tape"] = lambda g: backend.transposed(self._apply, (g.shape[0], *shape), g)
-        return ways
+        if not candidates:
+            candidates["tape"] = lambda g: backend.transposed(self._apply, (g.shape[0], *shape), g)
+        return candidates
 
     def _phases(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> Any:
         stride = self.strides[0]
@@ -168,18 +155,18 @@ class Grouped:
     def __call__(self, x: Any) -> Any:
         return ops.concatenate([part(y) for part, y in zip(self.parts, self._apart(x), strict=True)], axis=-1)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         groups = zip(self.parts, self._apart(x), strict=True)
-        made, pulls, pushes = zip(*(part.linearize(paths, y) for part, y in groups), strict=True)
+        made, vjps, jvps = zip(*(part.linearize(kernels, y) for part, y in groups), strict=True)
 
-        def pull(g: Any) -> tuple[Any]:
-            rows = [back(h)[0] for back, h in zip(pulls, self._apart(g), strict=True)]
+        def vjp(g: Any) -> tuple[Any]:
+            rows = [back(h)[0] for back, h in zip(vjps, self._apart(g), strict=True)]
             return (ops.concatenate(rows, axis=-1),)
 
-        def push(t: Any) -> Any:
-            return ops.concatenate([on(s) for on, s in zip(pushes, self._apart(t), strict=True)], axis=-1)
+        def jvp(t: Any) -> Any:
+            return ops.concatenate([on(s) for on, s in zip(jvps, self._apart(t), strict=True)], axis=-1)
 
-        return ops.concatenate(made, axis=-1), pull, push
+        return ops.concatenate(made, axis=-1), vjp, jvp
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,8 +195,8 @@ class Transposed:
         made = self._apply(x)
         return made if self.bias is None else backend.bias_add(made, constant(self.bias, x.dtype))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        return self(x), lambda g: (through(self._back)(g),), through(self._apply)
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
+        return self(x), lambda g: (on_rows(self._back)(g),), on_rows(self._apply)
 
 
 def _tiles(kernel: np.ndarray, tile: tuple[int, int], pads: Any, shape: tuple[int, ...], dtype: str) -> Any:
@@ -317,7 +304,7 @@ class Depthwise:
         made = ops.reshape(made, (*made.shape[1:3], batch, channels * multiplier))
         return ops.transpose(made, (2, 0, 1, 3))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         shape, dtype = tuple(x.shape[1:]), x.dtype
         pads = resolved_pads(self.padding, shape[:2], self.kernel.shape[:2], self.strides, self.dilation)
         name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
@@ -329,18 +316,18 @@ class Depthwise:
             forward["repeated"] = self._repeated
         if few or self.kernel.shape[3] == 1:  # else it takes several times as long on a CPU
             forward["native"] = self._native
-        made = paths.choose(f"depthwise forward {name} on {shape}", forward, tuple(x.shape), dtype)(x)
+        made = kernels.choose(f"depthwise forward {name} on {shape}", forward, tuple(x.shape), dtype)(x)
 
-        def pull(g: Any) -> tuple[Any]:
+        def vjp(g: Any) -> tuple[Any]:
             flat = (g.shape[0] * g.shape[1], *g.shape[2:])
-            ways = self._ways(shape, pads, dtype, flat[0])
-            return (through(paths.choose(f"depthwise {name} to {shape}", ways, flat, dtype))(g),)
+            candidates = self._candidates(shape, pads, dtype, flat[0])
+            return (on_rows(kernels.choose(f"depthwise {name} to {shape}", candidates, flat, dtype))(g),)
 
         best = forward.get("repeated", self._native)
-        return self._biased(made), pull, through(best)
+        return self._biased(made), vjp, on_rows(best)
 
-    def _ways(self, shape: tuple[int, ...], pads: Pads, dtype: str, count: int) -> dict[str, Any]:
-        ways: dict[str, Any] = {}
+    def _candidates(self, shape: tuple[int, ...], pads: Pads, dtype: str, count: int) -> dict[str, Any]:
+        candidates: dict[str, Any] = {}
         channels, multiplier = self.kernel.shape[2:]
         if self.strides == (1, 1):
             flipped = np.ascontiguousarray(self.kernel[::-1, ::-1]).reshape(*self.kernel.shape[:2], -1, 1)
@@ -361,19 +348,19 @@ class Depthwise:
                     return ops.transpose(ops.reshape(made, (*shape[:2], n, channels)), (2, 0, 1, 3))
 
                 if channels * multiplier < PACKED_CHANNELS and count > 1:
-                    ways["packed"] = packed
-                ways["flipped"] = plain
+                    candidates["packed"] = packed
+                candidates["flipped"] = plain
         few = channels * multiplier < PACKED_CHANNELS or multiplier > 1
         if few and self.strides[0] == self.strides[1] > 1 and self.dilation == (1, 1):
-            ways["phases"] = self._phases(shape, pads, dtype)
+            candidates["phases"] = self._phases(shape, pads, dtype)
         # With several channels per input channel the native operation is far slower than any other here.
-        if self.dilation == (1, 1) and (multiplier == 1 or not ways):
-            ways["native"] = lambda g: backend.depthwise_input_gradient(
+        if self.dilation == (1, 1) and (multiplier == 1 or not candidates):
+            candidates["native"] = lambda g: backend.depthwise_input_gradient(
                 g, constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
             )
-        if not ways:
-            ways["tape"] = lambda g: backend.transposed(self._native, (g.shape[0], *shape), g)
-        return ways
+        if not candidates:
+            candidates["tape"] = lambda g: backend.transposed(self._native, (g.shape[0], *shape), g)
+        return candidates
 
     def _phases(self, shape: tuple[int, ...], pads: Pads, dtype: str) -> Any:
         stride = self.strides[0]

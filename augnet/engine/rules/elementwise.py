@@ -9,7 +9,7 @@ from typing import Any
 from keras import ops
 
 from augnet.engine.backends import tensorflow as backend
-from augnet.engine.rules.base import Paths, Pull, Push
+from augnet.engine.rules.base import Jvp, Kernels, Vjp
 from augnet.engine.rules.linear import Affine
 
 
@@ -25,7 +25,7 @@ class Elementwise:
     def value_and_slope(self, x: Any) -> tuple[Any, Any]:
         return backend.elementwise_slope(self.function, x)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         return _diagonal(*self.value_and_slope(x))
 
 
@@ -60,7 +60,7 @@ class Clip:
         slope = ops.sign(inside)
         return made, slope * (1 - self.below) + self.below if self.below else slope
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         return _diagonal(*self.value_and_slope(x))
 
 
@@ -88,12 +88,12 @@ class Chain:
                 total = slope if total is None else total * slope
         return x, total
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         made, slope = self.value_and_slope(x)
         if slope is None:
             return made, lambda g: (g,), lambda t: t
         return _diagonal(made, slope)
 
 
-def _diagonal(made: Any, slope: Any) -> tuple[Any, Pull, Push]:
+def _diagonal(made: Any, slope: Any) -> tuple[Any, Vjp, Jvp]:
     return made, lambda g: (g * slope,), lambda t: t * slope

@@ -11,7 +11,7 @@ from keras import ops
 
 from augnet.engine.backends import tensorflow as backend
 from augnet.engine.backends.tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.base import Jvp, Kernels, Vjp, on_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Dense:
         made = self._times(x, self.kernel)
         return made if self.bias is None else made + constant(self.bias, x.dtype)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         transposed = np.ascontiguousarray(self.kernel.T)
         return self(x), lambda g: (self._times(g, transposed),), lambda t: self._times(t, self.kernel)
 
@@ -51,7 +51,7 @@ class Affine:
         """d output / d input, or None for 1."""
         return None if self.scale is None else constant(self.scale, x.dtype)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         slope = self.slope(x)
         if slope is None:
             return self(x), lambda g: (g,), lambda t: t
@@ -67,8 +67,8 @@ class Linear:
     def __call__(self, x: Any) -> Any:
         return self.function(x)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, None]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, None]:
         def back(g: Any) -> Any:
             return backend.transposed(self.function, (g.shape[0], *x.shape[1:]), g)
 
-        return self(x), lambda g: (through(back)(g),), None
+        return self(x), lambda g: (on_rows(back)(g),), None

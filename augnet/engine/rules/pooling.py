@@ -9,7 +9,7 @@ from typing import Any
 from keras import ops
 
 from augnet.engine.backends import tensorflow as backend
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.base import Jvp, Kernels, Vjp, on_rows
 from augnet.engine.rules.elementwise import Chain
 
 NOTHING = Chain(())
@@ -31,7 +31,7 @@ class MaxPool:
     def __call__(self, x: Any) -> Any:
         return ops.max_pool(self.before(x), self.size, self.strides, self.padding)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push | None]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp | None]:
         height, width = x.shape[1:3]
         x, slope = self.before.value_and_slope(x)
         tiles = height % self.size[0] == 0 and width % self.size[1] == 0
@@ -41,13 +41,13 @@ class MaxPool:
 
         at_winner = None if slope is None else backend.taken(ops.broadcast_to(slope, x.shape), argmax)
 
-        def pull(g: Any) -> tuple[Any]:
+        def vjp(g: Any) -> tuple[Any]:
             g = g if at_winner is None else g * at_winner
             return (backend.max_pool_gradient(g, argmax, x, self.size, self.strides, self.padding),)
 
-        return made, pull, None
+        return made, vjp, None
 
-    def _tiled(self, x: Any, slope: Any) -> tuple[Any, Pull, Push]:
+    def _tiled(self, x: Any, slope: Any) -> tuple[Any, Vjp, Jvp]:
         """Windows side by side: the cotangent, repeated over the window, times a mask of the winners.
 
         The slope of what comes before is part of the mask, so that it costs nothing per cotangent.
@@ -70,16 +70,16 @@ class MaxPool:
         if slope is not None:
             mask = mask * slope
 
-        def pull(g: Any) -> tuple[Any]:
+        def vjp(g: Any) -> tuple[Any]:
             n = g.shape[0] * batch
             wide = ops.reshape(g, (n, split[0], 1, split[2], 1, channels))
             wide = ops.broadcast_to(wide, (n, *split))
             return (ops.reshape(wide, (g.shape[0], *x.shape)) * mask,)
 
-        def push(t: Any) -> Any:
+        def jvp(t: Any) -> Any:
             return ops.sum(ops.reshape(t * mask, (t.shape[0], batch, *split)), axis=(3, 5))
 
-        return made, pull, push
+        return made, vjp, jvp
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class AveragePool:
     def __call__(self, x: Any) -> Any:
         return ops.average_pool(x, self.size, self.strides, self.padding)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         shape = tuple(x.shape[1:])
 
         def back(g: Any) -> Any:
@@ -101,7 +101,7 @@ class AveragePool:
                 g, (g.shape[0], *shape), self.size, self.strides, self.padding
             )
 
-        return self(x), lambda g: (through(back)(g),), through(self)
+        return self(x), lambda g: (on_rows(back)(g),), on_rows(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +119,14 @@ class GlobalAverage:
     def __call__(self, x: Any) -> Any:
         return ops.mean(x, axis=tuple(range(-1 - self.axes, -1)), keepdims=self.keepdims)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         batch, *sizes, channels = x.shape
 
-        def pull(g: Any) -> tuple[Any]:
+        def vjp(g: Any) -> tuple[Any]:
             small = ops.reshape(g / math.prod(sizes), (g.shape[0], batch, *[1] * len(sizes), channels))
             return (ops.broadcast_to(small, (g.shape[0], *x.shape)),)
 
-        return self(x), pull, self
+        return self(x), vjp, self
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,15 +142,15 @@ class GlobalMax:
     def __call__(self, x: Any) -> Any:
         return ops.max(x, axis=(1, 2), keepdims=self.keepdims)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         batch, _, _, channels = x.shape
         wins = ops.cast(ops.equal(x, ops.max(x, axis=(1, 2), keepdims=True)), x.dtype)
         share = wins / ops.sum(wins, axis=(1, 2), keepdims=True)
 
-        def pull(g: Any) -> tuple[Any]:
+        def vjp(g: Any) -> tuple[Any]:
             return (ops.reshape(g, (g.shape[0], batch, 1, 1, channels)) * share,)
 
-        def push(t: Any) -> Any:
+        def jvp(t: Any) -> Any:
             return ops.sum(t * share, axis=(2, 3), keepdims=self.keepdims)
 
-        return self(x), pull, push
+        return self(x), vjp, jvp

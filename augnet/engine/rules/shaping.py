@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.base import Jvp, Kernels, Vjp, on_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class Reshape:
     def __call__(self, x: Any) -> Any:
         return ops.reshape(x, (x.shape[0], *self.shape))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         shape = tuple(x.shape)
         made = self(x)
         return (
@@ -39,7 +39,7 @@ class Permute:
     def __call__(self, x: Any) -> Any:
         return ops.transpose(x, (0, *self.order))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         inverse = tuple(int(i) + 2 for i in np.argsort(self.order))
         forward = tuple(i + 1 for i in self.order)
         return (
@@ -59,9 +59,9 @@ class Pad:
     def __call__(self, x: Any) -> Any:
         return _padded(x, self.rows, self.columns)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         back = (-self.rows[0], -self.rows[1]), (-self.columns[0], -self.columns[1])
-        return self(x), lambda g: (through(lambda y: _padded(y, *back))(g),), through(self)
+        return self(x), lambda g: (on_rows(lambda y: _padded(y, *back))(g),), on_rows(self)
 
 
 def _padded(x: Any, rows: tuple[int, int], columns: tuple[int, int]) -> Any:

@@ -11,7 +11,7 @@ from keras import ops
 
 from augnet.engine.backends import tensorflow as backend
 from augnet.engine.backends.tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.base import Jvp, Kernels, Vjp, on_rows
 from augnet.engine.rules.convolution import Convolution
 
 
@@ -31,19 +31,19 @@ class Upsample:
         wide = ops.broadcast_to(x[:, :, None, :, None, :], (n, height, rows, width, columns, channels))
         return ops.reshape(wide, (n, *self.sizes((height, width)), channels))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         def back(g: Any) -> Any:
             # The sum over each block, by the operation that is fast at it.
             return ops.average_pool(g, self.size, self.size, "valid") * math.prod(self.size)
 
-        return self(x), lambda g: (through(back)(g),), through(self)
+        return self(x), lambda g: (on_rows(back)(g),), on_rows(self)
 
 
 @dataclass(frozen=True, eq=False)
 class UpsampledConvolution:
     """A convolution without strides or dilation after an upsampling.
 
-    The pull-back through both is one convolution with strides, in whose kernel the sums over the upsampling's
+    The vjp of both is one convolution with strides, in whose kernel the sums over the upsampling's
     blocks are already made: with k x k kernels and blocks of s x s, (k + s - 1)^2 products and not (k s)^2.
     """
 
@@ -53,14 +53,14 @@ class UpsampledConvolution:
     def __call__(self, x: Any) -> Any:
         return self.convolution(self.upsample(x))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Any) -> tuple[Any, Vjp, Jvp]:
         around = self.convolution.pads_back(self.upsample.sizes(x.shape[1:3]))
 
         def back(g: Any) -> Any:
             return backend.conv2d(g, constant(self._summed(), g.dtype), self.upsample.size, around, (1, 1))
 
         linear = replace(self, convolution=replace(self.convolution, bias=None))
-        return self(x), lambda g: (through(back)(g),), through(linear)
+        return self(x), lambda g: (on_rows(back)(g),), on_rows(linear)
 
     def _summed(self) -> np.ndarray:
         kernel = self.convolution.flipped
