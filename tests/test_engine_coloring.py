@@ -10,7 +10,7 @@ from augnet import AugNet
 from augnet.engine.graph.graph import trace
 from augnet.engine.rewrites.coloring import _separate
 from augnet.engine.rows import identity, rewrite
-from augnet.engine.tuning import FixedPaths
+from augnet.engine.kernels import ChosenKernels
 
 
 def convolutions():
@@ -78,8 +78,8 @@ def test_coloured_rows_are_those_of_a_pass_each(program):
     own, shape = program
     assert own.coloring.count < own.output_count
     x = tf.constant(np.random.default_rng(0).normal(size=(2, *shape)), tf.float32)
-    made = own.all_rows(x, 7, FixedPaths()).numpy()
-    _, truth = own.rows(x, identity, 7, FixedPaths())
+    made = own.all_rows(x, 7, ChosenKernels()).numpy()
+    _, truth = own.rows(x, identity, 7, ChosenKernels())
     assert np.abs(truth).max() > 0
     np.testing.assert_allclose(made, truth.numpy(), atol=1e-6 * np.abs(truth).max())
 

@@ -263,6 +263,7 @@ class CompiledRows:
         began = time.monotonic()
         for found in self._batched(arrays, numbers):
             backend.wait(found[0])
+            log.debug("augnet: Jacobian of %d samples by %s", found[1], self._choice.program)
             self.spent_seconds += time.monotonic() - began
             yield found
             began = time.monotonic()
