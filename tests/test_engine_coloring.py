@@ -8,9 +8,9 @@ from keras import layers
 
 from augnet import AugNet
 from augnet.engine.graph.graph import trace
+from augnet.engine.kernels import ChosenKernels
 from augnet.engine.rewrites.coloring import _separate
 from augnet.engine.rows import identity, rewrite
-from augnet.engine.kernels import ChosenKernels
 
 
 def convolutions():

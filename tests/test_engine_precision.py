@@ -54,7 +54,9 @@ def test_the_recorded_error_is_that_of_the_rows():
     found = engine.choice().report
     assert found["error_against"] == "float64"
     # It is measured on mixtures of the rows.
-    assert found["error"] == pytest.approx(error(engine.measure(probe).rows, float64_rows(model, probe)), rel=0.7)
+    assert found["error"] == pytest.approx(
+        error(engine.measure(probe).rows, float64_rows(model, probe)), rel=0.7
+    )
     found = engine_of(model, precision="float64").choice().report
     assert found["error_against"] == "float64" and found["error"] < 1e-10
     found = engine_of(model).choice().report

@@ -9,8 +9,8 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine import inspect_model
 from augnet.engine.backends import backend
-from augnet.engine.rows import TapeRows, rewrite
 from augnet.engine.kernels import ChosenKernels
+from augnet.engine.rows import TapeRows, rewrite
 
 layers = keras.layers
 

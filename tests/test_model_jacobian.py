@@ -93,7 +93,9 @@ def ways(caplog):
     caplog.set_level(logging.DEBUG, "augnet.models.model_jacobian")
 
     def taken():
-        words = [record.getMessage() for record in caplog.records if record.name == "augnet.models.model_jacobian"]
+        words = [
+            record.getMessage() for record in caplog.records if record.name == "augnet.models.model_jacobian"
+        ]
         caplog.clear()
         return [word.split()[-1] for word in words if "Jacobian of" in word]
 
