@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,7 +18,6 @@ from augnet.audits.run import Run
 from augnet.audits.unit import Auditor
 from augnet.config import load_config
 from augnet.engine import Choice, Engine
-from augnet.engine.backends import tensorflow as backend
 from augnet.errors import AuditError, ConfigError
 from augnet.storage.files import OutputFolder
 from pipeline.main import main
@@ -101,13 +101,14 @@ def test_the_choice_is_filed_under_the_worker_s_device(config, own_cache, monkey
     planned, folder = plan(config), OutputFolder(config.output)
     worker.open_engine(planned.run, planned.model, folder)
     assert folder.engine_names() == ["engine-cpu.json"]
-    monkeypatch.setattr(worker, "device_kind", lambda: "gpu")  # a worker elsewhere, of the same run
+    of_a_gpu = SimpleNamespace(device_kind=lambda: "gpu")
+    monkeypatch.setattr(worker, "backend", of_a_gpu)  # a worker elsewhere, of the same run
     worker.open_engine(planned.run, planned.model, folder)
     assert sorted(folder.engine_names()) == ["engine-cpu.json", "engine-gpu.json"]
     assert len(list(own_cache.iterdir())) == 2  # nor is one kind's choice another's
 
 
-@pytest.mark.skipif(backend.has_tensor_float_32(), reason="this device has TensorFloat-32")
+@pytest.mark.skipif(worker.backend.has_tensor_float_32(), reason="this device has TensorFloat-32")
 def test_who_plans_may_lack_what_the_workers_have(config, monkeypatch):
     tf32 = config.model_copy(update={"jacobian": config.jacobian.model_copy(update={"precision": "tf32"})})
     plan(tf32)
@@ -115,7 +116,7 @@ def test_who_plans_may_lack_what_the_workers_have(config, monkeypatch):
         Auditor.open(tf32.output)
     with pytest.raises(ConfigError, match=r"jacobian\.precision: tf32 needs an NVIDIA GPU"):
         forecast(tf32)
-    monkeypatch.setattr(backend, "has_tensor_float_32", lambda: True)
+    monkeypatch.setattr(worker.backend, "has_tensor_float_32", lambda: True)
     assert Auditor.open(tf32.output).engine.precision == "tf32"
 
 

@@ -10,13 +10,18 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from augnet.audits.engine_setup import engine_errors_by_key, engine_options, open_model, open_preprocess
+from augnet.audits.engine_setup import (
+    engine_errors_by_key,
+    engine_options,
+    inspect_as_configured,
+    open_preprocess,
+)
 from augnet.audits.run import Run
 from augnet.config import config_json
 from augnet.engine import Choice, Engine, InspectedModel
-from augnet.engine.backends.tensorflow import device_kind
+from augnet.engine.backends import tensorflow as backend
 from augnet.errors import AuditError
-from augnet.models.loading import fingerprint
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import Preprocess
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, json_bytes
@@ -50,11 +55,11 @@ def model_of(run: Run) -> InspectedModel:
     handed_on = _handed_on.pop(run.fingerprint, None)
     if handed_on is not None:
         return handed_on
-    inspected = open_model(run.config)
-    if fingerprint(inspected.model) != run.identity["model"]:
+    model = load_model(run.config.model)
+    if fingerprint(model) != run.identity["model"]:
         path = run.config.model.path
         raise AuditError(f"model.path: {path!r} changed after the audit began; restore it or use --fresh")
-    return inspected
+    return inspect_as_configured(model, run.config)
 
 
 def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[Engine, Preprocess]:
@@ -77,7 +82,7 @@ def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[
         images=run.images,
     )
     cache, key = OutputFolder(str(cache_folder())), f"{_choice_key(run)}.json"
-    name, engine = names.engine(device_kind()), None
+    name, engine = names.engine(backend.device_kind()), None
     with engine_errors_by_key():
         if not folder.exists(name):
             choice = _kept_choice(cache, key)
@@ -131,7 +136,7 @@ def _choice_key(run: Run) -> str:
         "maps": [len(run.mapped_labels), run.map_pool],
         "images": run.images if run.images < MANY_IMAGES else 1 << (run.images.bit_length() - 1),
         "versions": run.versions,
-        "device": device_kind(),
+        "device": backend.device_kind(),
         "cores": os.cpu_count(),
     }
     return hashlib.sha256(json_bytes(parts)).hexdigest()
