@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from augnet.engine import Engine, EngineOptions, inspect_model
-from augnet.engine.backends.host_memory import free_bytes
+from augnet.engine.backends.host import free_bytes
 from benchmarks.engine_panel import PANEL, build
 from benchmarks.results import write_section
 

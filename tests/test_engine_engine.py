@@ -11,7 +11,7 @@ import tensorflow as tf
 from engine_helpers import engine_of
 
 from augnet.engine import inspect_model
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import trace
 from augnet.engine.graph.precision import in_precision
 from augnet.errors import AuditError, ConfigError, ModelError
@@ -158,7 +158,7 @@ def test_one_sigmoid_output():
     assert np.allclose(batch.predicted_l1, np.abs(weights).sum())
 
 
-def test_a_subclassed_model_goes_the_plain_way():
+def test_a_subclassed_model_goes_by_the_tape():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
@@ -174,7 +174,7 @@ def test_a_subclassed_model_goes_the_plain_way():
     slope = 1 - np.square(model(x).numpy())
     truth = (slope[:, None] * model.dense.get_weights()[0]).transpose(0, 2, 1).reshape(2, 3, 4, 4, 1)
     assert error(engine.measure(x).rows, truth).max() < 1e-5
-    assert engine.choice().program == "plain"
+    assert engine.choice().program == "tape"
 
 
 def test_an_image_has_the_same_jacobian_in_any_batch():

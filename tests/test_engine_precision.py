@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import small_cnn
 from engine_helpers import engine_of
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import trace
 from augnet.engine.graph.precision import in_precision
 from augnet.engine.rows import Rewritten
@@ -45,7 +45,7 @@ def test_bfloat16_rows_are_float32_values_of_bfloat16_accuracy():
     batch = engine.measure(x)
     assert batch.rows.dtype == np.float32 and batch.gram.dtype == np.float64
     assert 2.0**-12 < error(batch.rows, float64_rows(model, x)) < 2.0**-5
-    assert engine.choice().program == "rewritten"
+    assert engine.choice().program == "rules"
     assert np.abs(batch.outputs - model(x).numpy()).max() < 0.05
 
 
@@ -80,7 +80,7 @@ def test_a_faulty_rewriting_is_not_used_in_bfloat16(monkeypatch):
 
     monkeypatch.setattr(Rewritten, "rows", wrong)
     choice = engine_of(smooth_model(), precision="bfloat16").choice()
-    assert choice.program == "plain" and 1e-4 < choice.report["error"] < 0.03
+    assert choice.program == "tape" and 1e-4 < choice.report["error"] < 0.03
 
 
 def test_a_fault_in_bfloat16_alone_is_not_used(monkeypatch):
@@ -91,7 +91,7 @@ def test_a_fault_in_bfloat16_alone_is_not_used(monkeypatch):
         return outputs, rows * (1 if x.dtype == tf.float64 else 1.2)
 
     monkeypatch.setattr(Rewritten, "rows", wrong)
-    assert engine_of(smooth_model(), precision="bfloat16").choice().program == "plain"
+    assert engine_of(smooth_model(), precision="bfloat16").choice().program == "tape"
 
 
 def test_bfloat16_with_kinks_agrees_in_most_of_the_jacobian():

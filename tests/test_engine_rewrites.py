@@ -8,7 +8,7 @@ from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine import inspect_model
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.rows import Plain, rewritten
 from augnet.engine.tuning import FixedPaths
 

@@ -19,7 +19,7 @@ import augnet
 import pipeline.audit
 from augnet.audits.integrity import check
 from augnet.audits.unit import Auditor
-from augnet.engine.backends import tensorflow as backend_tensorflow
+from augnet.engine.backends import backend
 from augnet.errors import AuditError
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
@@ -175,7 +175,7 @@ def test_infinite_and_undefined_jacobians_are_flagged_and_counted(tmp_path, imag
 @pytest.mark.parametrize("calls", [{1}, {2, 3}])
 def test_a_device_out_of_memory_goes_on_with_smaller_batches(tmp_path, images, cnn_path, monkeypatch, calls):
     whole = audit(cnn_path, images, tmp_path / "whole", "--jacobian.batch_size=16")
-    run, made = backend_tensorflow.run, []
+    run, made = backend.run, []
 
     def run_out_of_memory(*arguments, **keywords):
         made.append(arguments)
@@ -183,7 +183,7 @@ def test_a_device_out_of_memory_goes_on_with_smaller_batches(tmp_path, images, c
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
         return run(*arguments, **keywords)
 
-    monkeypatch.setattr(backend_tensorflow, "run", run_out_of_memory)
+    monkeypatch.setattr(backend, "run", run_out_of_memory)
     found = audit(cnn_path, images, tmp_path / "out", "--jacobian.batch_size=16")
     assert found.counts["audited"] == 40 and len(made) > 3
     for image_id in found.statistics["image_id"].to_pylist():
@@ -196,7 +196,7 @@ def test_a_device_without_memory_for_one_image_ends_with_a_message(
     def run_out_of_memory(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(backend_tensorflow, "run", run_out_of_memory)
+    monkeypatch.setattr(backend, "run", run_out_of_memory)
     audit(cnn_path, images, tmp_path / "out", status=1)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "one image does not fit in memory" in said[0]

@@ -19,7 +19,7 @@ from augnet.audits.engine_setup import (
 from augnet.audits.run import Run
 from augnet.config import config_json
 from augnet.engine import Choice, Engine, InspectedModel
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.errors import AuditError
 from augnet.models.loading import fingerprint, load_model
 from augnet.sources import Preprocess

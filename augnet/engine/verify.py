@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.engine import ROUNDING as ROUNDING_OF_PRODUCTS
 from augnet.engine.engine import Engine
 from augnet.engine.tuning import difference

@@ -61,6 +61,11 @@ class Node:
     def inputs(self) -> tuple[Value, ...]:
         return tuple(leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Value))
 
+    @property
+    def rule(self) -> Any:
+        """The operation, if it knows its own derivative."""
+        return self.op if hasattr(self.op, "linearize") else None
+
     def call(self, tensors: dict[Value, Any]) -> tuple[Any, ...]:
         """The output tensors, given those of the inputs."""
         if len(self.args) == 1 and isinstance(self.args[0], Value) and not self.kwargs:
@@ -93,6 +98,18 @@ class Graph:
                 continue
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
         return tensors
+
+    @property
+    def ruled(self) -> bool:
+        """Whether every operation has a rule, so that a pass of many rows is one operation each."""
+        return all(node.rule is not None for node in self.nodes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the arrays that its rules hold."""
+        return sum(
+            v.nbytes for n in self.nodes if n.rule for v in vars(n.rule).values() if hasattr(v, "nbytes")
+        )
 
     def producer(self, value: Value) -> Node | None:
         """The node that makes the value; None for the input."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import tree
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
 from augnet.engine.rules.base import Kernels
 
@@ -48,7 +48,7 @@ def linearize(nodes: list[Node], starts: dict[Value, Any], kernels: Kernels) -> 
             tensors[node.outputs[0]] = made
             vjps.append((node, inputs, _one_output(vjp), jvp))
         else:
-            made, vjp = backend.linearize_call(function_of(node), given)
+            made, vjp = backend.linearize(function_of(node), given)
             tensors.update(zip(node.outputs, made, strict=True))
             vjps.append((node, inputs, vjp, None))
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.final_activation import WithoutActivation, without_activation
 from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value
 from augnet.errors import ConfigError, ModelError

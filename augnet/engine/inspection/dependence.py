@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Node, Value
 from augnet.engine.graph.linearize import function_of
+from augnet.engine.graph.shapes import shapes_of
 from augnet.engine.rewrites.rule_lookup import with_rules
 
 SIZES = (0.1, 1.0, 1e2, 1e6)
@@ -43,7 +44,7 @@ def has_steps(graph: Graph, image: np.ndarray) -> bool:
 
     Operations with a derivative rule pass one on, so only the others are tried.
     """
-    graph = with_rules(graph, backend.shapes_of(graph, image.shape, image.dtype))
+    graph = with_rules(graph, shapes_of(graph, image.shape, str(image.dtype)))
     if all(hasattr(node.op, "linearize") for node in graph.nodes):
         return False
     tensors = {graph.input: backend.constant(image[None], image.dtype)}

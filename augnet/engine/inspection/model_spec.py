@@ -12,12 +12,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.final_activation import split_end
 from augnet.engine.graph.graph import Graph, Node, choose_output, trace
 from augnet.engine.graph.precision import in_precision
 from augnet.engine.graph.reduce import reduced_function, reduced_graph
 from augnet.engine.inspection.dependence import Dependence, dependence, has_steps
+from augnet.engine.inspection.probes import probe_images
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.options import Precision
 from augnet.errors import ModelError
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 
 REBUILT = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
 """The Keras dtype that a model is built with for a precision that float32 layers do not compute in."""
-PROBES = 4
-"""Images of noise that programs are compared on: enough to tell a kink in some from a fault in all."""
 LISTED = 20
 """Outputs that a warning names."""
 
@@ -217,12 +216,6 @@ def _has_weights(node: Node) -> bool:
     return bool(getattr(layer, "weights", ())) and not isinstance(layer, keras.layers.Normalization)
 
 
-def probe_images(shape: tuple[int, ...], raw: bool, dtype: str) -> np.ndarray:
-    """Noise images (PROBES, *shape), in [0, 1] or in 0..255; the same every time."""
-    noise = np.random.default_rng(0).uniform(0, 255 if raw else 1, (PROBES, *shape))
-    return noise.astype(dtype)
-
-
 def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, ...]:
     inputs = getattr(model, "inputs", None)
     if inputs is None:
@@ -314,7 +307,7 @@ def _outputs_without_a_row(
     constant = np.ptp(outputs, axis=0) == 0
     found = _dependence(graph, probes[0], constant)
     if found is None:
-        flows = backend.connected(function, probes[:1])
+        flows = _passes_gradient(function, probes[:1])
         found = Dependence(~constant, np.full(len(constant), flows))
     connected = found.connected | ~constant
     if not connected.any():
@@ -344,6 +337,12 @@ def _dependence(graph: Graph | None, image: np.ndarray, constant: np.ndarray) ->
         log.debug("engine: how outputs depend on the image is told by noise alone (%s)", error)
         return None
     return Dependence(~constant, ~constant)
+
+
+def _passes_gradient(function: Callable[[Any], Any], images: np.ndarray) -> bool:
+    """Whether a gradient flows from the outputs to the images at all."""
+    _, flows = backend.passes_gradient(lambda x: (function(x),), [keras.ops.convert_to_tensor(images)])
+    return flows[0]
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 from keras.src.applications.convnext import LayerScale  # neither of them is exported
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from augnet.engine.backends.tensorflow import values_of
+from augnet.engine.backends import backend
 from augnet.engine.graph.final_activation import WithoutActivation
 from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Shapes, Value
 from augnet.engine.graph.linearize import function_of
@@ -136,7 +136,7 @@ def activation_rule(function: Any) -> list[Any] | None:
 
 
 def weights_of(variable: Any) -> np.ndarray:
-    return values_of(variable).copy()
+    return backend.values_of(variable).copy()
 
 
 def _bias(layer: Any) -> np.ndarray | None:
@@ -193,7 +193,9 @@ def _batch_norm(layer: Any, node: Node, shapes: Shapes) -> list[Any] | None:
 
 def _rescaling(layer: Any, node: Node, shapes: Shapes) -> list[Any]:
     # As Keras rounds them, which is to float32 even in a float64 model.
-    scale, offset = (values_of(keras.ops.cast(part, "float64")) for part in (layer.scale, layer.offset))
+    scale, offset = (
+        backend.values_of(keras.ops.cast(part, "float64")) for part in (layer.scale, layer.offset)
+    )
     return [Affine(scale, offset)]
 
 
