@@ -92,15 +92,17 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
 def engine_rows(choice: Choice, precision: str) -> dict[str, str]:
     """What the engine chose, and the error measured of it."""
     report = choice.report
-    parts = ["rewritten model" if choice.program == "rewritten" else "model as it is"]
-    if choice.program == "rewritten":
-        parts.append(f"{report['passes']} backward passes per image, {choice.rows_per_pass} rows at a time")
+    parts = ["derivative rules" if choice.program == "rules" else "a tape over the model"]
+    if choice.program == "rules":
+        if "passes" in report:  # only where programs were timed
+            parts.append(f"{report['passes']} backward passes per image")
+        parts.append(f"up to {choice.rows_per_pass} rows at a time")
         if "gain" in report:
-            parts.append(f"{report['gain']:.3g} times as fast as the model as it is")
+            parts.append(f"{report['gain']:.3g} times as fast as a tape")
     if choice.xla:
         parts.append("XLA")
-    if "rewritten" in report:
-        parts.append(f"the rewritten one {report['rewritten']}")
+    if "rules" in report:
+        parts.append(f"the rules {report['rules']}")
     error = f"{report['error']:.1e} from the model in {report['error_against']}" if "error" in report else ""
     return {"engine": "; ".join(parts), "accuracy": "; ".join(filter(None, (precision, error)))}
 
