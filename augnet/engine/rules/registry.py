@@ -44,7 +44,7 @@ def serves(*kinds: Kind) -> Callable[[AnyBuilder], AnyBuilder]:
         for kind in kinds:
             if kind in _BUILDERS:
                 raise ValueError(
-                    f"serves: {kind!r} has a builder in {_BUILDERS[kind].__module__} already; change that, or "
+                    f"serves: {kind!r} has a builder in {_BUILDERS[kind].__module__} already; change it, or "
                     f"leave it out in {builder.__module__}"
                 )
             _BUILDERS[kind] = builder
