@@ -35,35 +35,46 @@ class Linearized:
     jvp: Callable[[Rows], Rows] | None
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A node at the given tensors, which are those of its inputs."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    vjp: TapeVjp
+    jvp: Jvp | None
+
+
 def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) -> Linearized:
     """The nodes, in topological order, run and differentiated at the given tensors of their starts."""
     tensors = dict(starts)
     depends = set(starts)
-    steps: list[tuple[Node, TapeVjp, Jvp | None]] = []
+    steps: list[_Step] = []
     for node in nodes:
         if not any(value in depends for value in node.inputs):
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
             continue
         depends.update(node.outputs)
-        given = [tensors[value] for value in node.inputs]
         if node.rule is not None:
-            output, vjp, jvp = node.rule.linearize(kernels, *given)
+            output, vjp, jvp = node.rule.linearize(kernels, *(tensors[value] for value in node.inputs))
             tensors[node.outputs[0]] = output
-            steps.append((node, _of_one_output(vjp), jvp))
+            steps.append(_Step(node.inputs, node.outputs, _of_one_output(vjp), jvp))
         else:
-            outputs, tape_vjp = backend.linearize(function_of(node), given)
+            inputs = tuple(dict.fromkeys(node.inputs))  # a tape gives the gradient of all places of a tensor
+            function = _of_values(node, inputs)
+            outputs, tape_vjp = backend.linearize(function, [tensors[value] for value in inputs])
             tensors.update(zip(node.outputs, outputs, strict=True))
-            steps.append((node, tape_vjp, None))
-    read = {value for node, *_ in steps for value in node.inputs}
+            steps.append(_Step(inputs, node.outputs, tape_vjp, None))
+    read = {value for step in steps for value in step.inputs}
 
     def vjp_of_all(cotangents: Rows) -> Rows:
         rows = dict(cotangents)
         count = next(part.shape[0] for part in cotangents.values())
-        for node, vjp, _ in reversed(steps):
-            given = [rows.pop(value, None) for value in node.outputs]
+        for step in reversed(steps):
+            given = [_typed(rows.pop(value, None), tensors[value]) for value in step.outputs]
             if all(part is None for part in given):
                 continue
-            for value, part in zip(node.inputs, vjp(given), strict=True):
+            for value, part in zip(step.inputs, step.vjp(given), strict=True):
                 if part is not None and value in depends:
                     rows[value] = part if value not in rows else rows[value] + part
         return {value: rows[value] if value in rows else _zeros(count, tensors[value]) for value in starts}
@@ -71,17 +82,22 @@ def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) 
     def jvp_of_all(tangents: Rows) -> Rows:
         rows: dict[Value, Tensor | None] = dict(tangents)
         count = next(part.shape[0] for part in tangents.values())
-        for node, _, jvp in steps:
-            given = [rows.get(value) for value in node.inputs]
-            nothing = jvp is None or all(part is None for part in given)
-            rows[node.outputs[0]] = None if jvp is None or nothing else jvp(*given)
-        ends = [value for node, *_ in steps for value in node.outputs if value not in read]
+        for step in steps:
+            given = [_typed(rows.get(value), tensors[value]) for value in step.inputs]
+            nothing = step.jvp is None or all(part is None for part in given)
+            rows[step.outputs[0]] = None if step.jvp is None or nothing else step.jvp(*given)
+        ends = [value for step in steps for value in step.outputs if value not in read]
         return {
             value: _zeros(count, tensors[value]) if rows[value] is None else rows[value] for value in ends
         }
 
-    forward = all(jvp is not None for *_, jvp in steps)
+    forward = all(step.jvp is not None for step in steps)
     return Linearized(tensors, vjp_of_all, jvp_of_all if forward else None)
+
+
+def _typed(rows: Tensor | None, tensor: Tensor) -> Tensor | None:
+    """The rows in the dtype of their tensor: layers convert what they are given, and say so nowhere."""
+    return rows if rows is None or rows.dtype == tensor.dtype else ops.cast(rows, tensor.dtype)
 
 
 def _zeros(count: int, tensor: Tensor) -> Tensor:
@@ -91,6 +107,12 @@ def _zeros(count: int, tensor: Tensor) -> Tensor:
 
 def _of_one_output(vjp: Vjp) -> TapeVjp:
     return lambda given: vjp(given[0])
+
+
+def _of_values(node: Node, values: tuple[Value, ...]) -> Callable[..., tuple[Tensor, ...]]:
+    """The node as a function of the tensors of these values, each of which it may read several times."""
+    places = [values.index(value) for value in node.inputs]
+    return lambda *tensors: function_of(node)(*(tensors[place] for place in places))
 
 
 def function_of(node: Node) -> Callable[..., tuple[Tensor, ...]]:

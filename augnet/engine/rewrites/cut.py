@@ -35,6 +35,8 @@ def narrowest_cut(graph: Graph, shapes: Shapes, rows: int) -> Cut | None:
 
     Of several equally narrow ones it is the last, so that the head stays small.
     """
+    if any(_moves_batch(node) for node in graph.nodes):
+        return None
     last_use: dict[Value, int] = {graph.output: len(graph.nodes)}
     depends = {graph.input}
     for i, node in enumerate(graph.nodes):
@@ -57,3 +59,8 @@ def narrowest_cut(graph: Graph, shapes: Shapes, rows: int) -> Cut | None:
         return None
     width, at, crossing = best
     return Cut(graph.nodes[:at], crossing, graph.nodes[at:], width)
+
+
+def _moves_batch(node: Node) -> bool:
+    """Whether pixels become images or the other way round, so that what crosses a cut is not of one image."""
+    return node.rule is None and type(node.op).__name__ == "Reshape"

@@ -31,7 +31,8 @@ class Linear(Rule):
 
 
 @serves(
-    *(layers.Resizing, layers.RandomCrop, layers.UpSampling3D, layers.AveragePooling3D),
+    *(layers.Resizing, layers.UpSampling3D, layers.AveragePooling3D, layers.RepeatVector),
+    *(layers.ZeroPadding3D, layers.Cropping3D),
     *existing_layers("AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveAveragePooling3D"),
 )
 def _linear_layer(layer: Any, call: Call) -> list[Rule]:
@@ -39,10 +40,29 @@ def _linear_layer(layer: Any, call: Call) -> list[Rule]:
 
 
 @serves(
-    *("AdaptiveAveragePool", "AffineTransform", "BroadcastTo", "CropImages", "Cross", "Cumsum"),
-    *("DepthToSpace", "Diagonal", "Diff", "Dot", "ExtractPatches", "Flip", "Fliplr", "Fold"),
-    *("GaussianBlur", "GetItem", "Inner", "Kron", "Mean", "Moveaxis", "Outer", "Pad", "PadImages"),
-    *("Repeat", "Resize", "RGBToGrayscale", "Roll", "Rot90", "ScaleAndTranslate", "Slice", "SobelEdges"),
+    *(
+        "AdaptiveAveragePool",
+        "AffineTransform",
+        "BroadcastTo",
+        "Conv",
+        "ConvTranspose",
+        "CropImages",
+        "Cross",
+        "Cumsum",
+    ),
+    *("DepthToSpace", "DepthwiseConv", "Diagonal", "Diff", "Dot", "ExtractPatches", "Flip", "Fliplr"),
+    *("Fold", "GaussianBlur", "GetItem", "Inner", "Kron", "Mean", "Moveaxis", "Outer", "Pad", "PadImages"),
+    *(
+        "Repeat",
+        "Resize",
+        "RGBToGrayscale",
+        "Roll",
+        "Rot90",
+        "ScaleAndTranslate",
+        "SeparableConv",
+        "Slice",
+        "SobelEdges",
+    ),
     *("SpaceToDepth", "Sum", "Swapaxes", "Take", "TakeAlongAxis", "Tensordot", "Tile", "Trace", "Transpose"),
     *("Trapezoid", "Tril", "Triu", "Unfold"),
 )

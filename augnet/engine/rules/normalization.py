@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers, ops
 
@@ -165,7 +166,10 @@ def _group_normalization(layer: Any, call: Call) -> list[Rule] | None:
     return rules if scale is None and shift is None else [*rules, Affine(scale, shift)]
 
 
-@serves(layers.UnitNormalization)
-def _unit_normalization(layer: Any, call: Call) -> list[Rule] | None:
-    axes = _from_behind(layer.axis, len(call.inputs[0]))
-    return None if axes is None else [UnitNorm(axes, 1e-12)]
+@serves(layers.UnitNormalization, "Normalize")
+def _unit_normalization(source: Any, call: Call) -> list[Rule] | None:
+    axes = _from_behind(source.axis, len(call.inputs[0]))
+    if axes is None or getattr(source, "order", 2) != 2:
+        return None
+    epsilon = getattr(source, "epsilon", 1e-12)  # the layer's own is not to be changed
+    return [UnitNorm(axes, keras.config.epsilon() if epsilon is None else epsilon)]

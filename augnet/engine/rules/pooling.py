@@ -144,6 +144,19 @@ def _average_pool(layer: Any, call: Call) -> list[Rule]:
     return [AveragePool(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
 
 
+@serves("MaxPool", "AveragePool")
+def _pool_operation(op: Any, call: Call) -> list[Rule] | None:
+    if len(call.inputs[0]) != 3 or op.data_format == "channels_first":
+        return None
+    size, strides = _pair(op.pool_size), _pair(op.pool_size if op.strides is None else op.strides)
+    return [(MaxPool if type(op).__name__ == "MaxPool" else AveragePool)(size, strides, op.padding)]
+
+
+def _pair(sizes: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (sizes, sizes) if isinstance(sizes, int) else sizes
+    return height, width
+
+
 @serves(layers.MaxPooling1D)
 def _max_pool_of_steps(layer: Any, call: Call) -> list[Rule]:
     return as_image(call, MaxPool((layer.pool_size[0], 1), (layer.strides[0], 1), layer.padding))

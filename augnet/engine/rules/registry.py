@@ -44,8 +44,8 @@ def serves(*kinds: Kind) -> Callable[[AnyBuilder], AnyBuilder]:
         for kind in kinds:
             if kind in _BUILDERS:
                 raise ValueError(
-                    f"serves: {kind!r} has a builder in {_BUILDERS[kind].__module__} already; change "
-                    f"that, or leave it out in {builder.__module__}"
+                    f"serves: {kind!r} has a builder in {_BUILDERS[kind].__module__} already; change it, or "
+                    f"leave it out in {builder.__module__}"
                 )
             _BUILDERS[kind] = builder
         return builder

@@ -111,11 +111,6 @@ def _permute(layer: Any, call: Call) -> list[Rule]:
     return [Permute(tuple(layer.dims))]
 
 
-@serves(layers.RepeatVector)
-def _repeat(layer: Any, call: Call) -> list[Rule]:
-    return [Linear(layer)]
-
-
 @serves(layers.ZeroPadding2D)
 def _zero_padding(layer: Any, call: Call) -> list[Rule]:
     return [Pad(tuple(layer.padding[0]), tuple(layer.padding[1]))]
@@ -136,11 +131,6 @@ def _cropping(layer: Any, call: Call) -> list[Rule]:
 def _cropping_of_steps(layer: Any, call: Call) -> list[Rule]:
     first, last = layer.cropping
     return as_image(call, Pad((-first, -last), (0, 0)))
-
-
-@serves(layers.ZeroPadding3D, layers.Cropping3D)
-def _border_of_volumes(layer: Any, call: Call) -> list[Rule]:
-    return [Linear(layer)]
 
 
 @serves(layers.CenterCrop)
