@@ -14,6 +14,7 @@ from augnet.errors import AuditError
 from augnet.statistics import Aggregate, Shape, summarize, uniform_border_fraction
 from augnet.statistics.describe import QUANTILES, Slicer, auroc, describe
 from augnet.storage import schema
+from augnet.storage.catalog import SCALARS
 
 LABELS = ("bird", "cat")
 
@@ -67,7 +68,7 @@ def result(audit):
 
 
 def test_statistics_are_numpys(audit, result):
-    assert set(result.summary["statistics"]) == set(schema.SCALARS)
+    assert set(result.summary["statistics"]) == set(SCALARS)
     for name, figures in result.summary["statistics"].items():
         values = audit.values(name)
         values = values[~np.isnan(values)]
@@ -87,7 +88,7 @@ def test_auroc_is_that_of_scikit_learn(audit, result):
     wrong = [None if value is None else not value for value in audit.table["correct"].to_pylist()]
     judged = np.array([value is not None for value in wrong])
     target = np.array([bool(value) for value in wrong])
-    for name in schema.SCALARS:
+    for name in SCALARS:
         known = judged & ~np.isnan(audit.values(name))
         expected = roc_auc_score(target[known], audit.values(name)[known]) if known.any() else None
         assert result.summary["statistics"][name]["auroc_wrong"] == pytest.approx(expected), name
@@ -125,7 +126,7 @@ def test_slices_are_the_figures_of_their_images(audit, result):
     for column, values in (("label", LABELS), ("predicted", (0, 1, 2)), ("correct", (False, True))):
         for value in values:
             chosen = np.array([entry == value for entry in audit.table[column].to_pylist()])
-            for name in schema.SCALARS:
+            for name in SCALARS:
                 inside = audit.values(name)[chosen]
                 inside = inside[~np.isnan(inside)]
                 row = found[column, str(value).lower(), name]
@@ -136,7 +137,7 @@ def test_slices_are_the_figures_of_their_images(audit, result):
                 expected += 1
     assert len(found) == expected
     assert result.slices.schema == schema.SLICES
-    assert [row["value"] for row in result.slices.to_pylist()][:: len(schema.SCALARS)][:5] == [
+    assert [row["value"] for row in result.slices.to_pylist()][:: len(SCALARS)][:5] == [
         *LABELS,
         "0",
         "1",

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from augnet.report import figures
 from augnet.report.sentences import output_name, shortcut_sentence
 from augnet.storage import names
+from augnet.storage.catalog import SCALARS, Statistic
 from augnet.storage.reader import Audit
 
 SHOWN_MAPS = 30
@@ -21,36 +22,30 @@ SHOWN_LABELS = 50
 GALLERIES = {
     "margin_l2": (
         "Near and far from a decision boundary",
-        "margin_l2 is the distance, in model input units, to the nearest point where the linearised model "
-        "would predict another class. Images with small margins are those that the model could easily be "
-        "talked out of.",
-        {"lowest": "Smallest margin", "highest": "Largest margin"},
+        "margin",
+        " Images with small margins are those that the model could easily be talked out of.",
     ),
-    "frobenius": (
-        "Most and least sensitive",
-        "frobenius is the norm of the whole Jacobian: how much all outputs together react to a small change "
-        "of the image.",
-        {"highest": "Largest norm", "lowest": "Smallest norm"},
-    ),
+    "frobenius": ("Most and least sensitive", "norm", ""),
 }
+"""Statistic -> heading, what its images have most or least of, and what to make of it."""
 
-MEANINGS = {
-    "probability": "of the predicted class",
-    "frobenius": "norm of the Jacobian",
-    "spectral": "largest singular value",
-    "stable_rank": "frobenius\u00b2 / spectral\u00b2",
-    "effective_rank": "exponential of the singular values' entropy",
-    "margin_l2": "l2 distance to the nearest boundary, linearised",
-    "margin_linf": "the same in the largest change of a pixel",
-    "loss_gradient_l2": "norm of the cross-entropy's gradient",
-    "gini": "1: all sensitivity on one pixel; 0: evenly spread",
-    "entropy": "1: evenly spread; 0: on one pixel",
-    "border_fraction": "share of the sensitivity in the outer frame",
-    "centre_y": "centre of the sensitivity, 0 top, 1 bottom",
-    "centre_x": "centre of the sensitivity, 0 left, 1 right",
-    "spread": "of the sensitivity, relative to the diagonal",
-    "alignment": "|<image, row>| / norm of the row",
+LABEL_MEANS = ("margin_l2", "frobenius", "border_fraction", "entropy", "loss_gradient_l2")
+"""The statistics whose mean is shown for each label."""
+
+COLUMNS = {
+    "count": "images",
+    "mean": "mean",
+    "std": "std",
+    "min": "min",
+    "q05": "5 %",
+    "q25": "25 %",
+    "q50": "median",
+    "q75": "75 %",
+    "q95": "95 %",
+    "max": "max",
+    "auroc_wrong": "AUROC of error",
 }
+"""Figure of a statistic -> its heading in the table."""
 
 
 def render(audit: Audit) -> str:
@@ -203,15 +198,18 @@ def _mean_picture(audit: Audit) -> np.ndarray:
 
 
 def _galleries(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
+    """The pictures at both ends of a statistic, the end that deserves a look first."""
     galleries = []
-    for statistic, (title, text, ends) in GALLERIES.items():
+    for name, (title, noun, note) in GALLERIES.items():
+        ends = {"lowest": f"Smallest {noun}", "highest": f"Largest {noun}"}
         shown = [
-            {"title": heading, "images": _exhibits(audit, pictures, statistic, end)}
-            for end, heading in ends.items()
-            if f"{statistic}.{end}.value" in audit.gallery
+            {"title": heading, "images": _exhibits(audit, pictures, name, end)}
+            for end, heading in sorted(ends.items(), key=lambda item: item[0] != SCALARS[name].worst)
+            if f"{name}.{end}.value" in audit.gallery
         ]
         if shown:
-            galleries.append({"statistic": statistic, "title": title, "text": text, "ends": shown})
+            text = f"{name} is {SCALARS[name].meaning}.{note}"
+            galleries.append({"statistic": name, "title": title, "text": text, "ends": shown})
     return galleries
 
 
@@ -232,57 +230,38 @@ def _exhibits(audit: Audit, pictures: _Pictures, statistic: str, end: str) -> li
 
 def _plots(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
     plots = []
-    for name, figure in _described(audit):
-        values = audit.column(name).drop_null().to_numpy()
-        data = figures.histogram(values, figure["q50"])
-        plots.append(
-            {"name": name, "meaning": MEANINGS[name], "file": pictures.add(f"distribution-{name}", data)}
-        )
+    for statistic, figure in _described(audit):
+        values = audit.column(statistic.name).drop_null().to_numpy()
+        file = pictures.add(f"distribution-{statistic.name}", figures.histogram(values, figure["q50"]))
+        plots.append({"name": statistic.name, "caption": statistic.label, "file": file})
     return plots
 
 
-def _described(audit: Audit) -> list[tuple[str, dict[str, Any]]]:
-    """The statistics that have values."""
-    return [
-        (name, audit.summary["statistics"][name])
-        for name in MEANINGS
-        if audit.summary["statistics"][name]["count"]
-    ]
+def _described(audit: Audit) -> list[tuple[Statistic, dict[str, Any]]]:
+    """The statistics that have values, with their figures."""
+    found = ((statistic, audit.summary["statistics"][name]) for name, statistic in SCALARS.items())
+    return [(statistic, figure) for statistic, figure in found if figure["count"]]
 
 
 def _tables(audit: Audit) -> dict[str, Any]:
     """The tables of figures, as text."""
-    shown = ("count", "mean", "std", "min", "q05", "q25", "q50", "q75", "q95", "max")
-    headings = (
-        "images",
-        "mean",
-        "std",
-        "min",
-        "5 %",
-        "25 %",
-        "median",
-        "75 %",
-        "95 %",
-        "max",
-        "AUROC of error",
-    )
-    figures_of = [
-        [name, *(_number(figure[key]) for key in shown), _number(figure["auroc_wrong"])]
-        for name, figure in _described(audit)
-    ]
-    rows, per_label = [], ("margin_l2", "frobenius", "border_fraction", "entropy", "loss_gradient_l2")
     slices = audit.slices.filter(pc.equal(audit.slices["column"], "label"))
-    means: dict[str, dict[str, Any]] = {}
+    by_label: dict[str, dict[str, Any]] = {}
     for row in slices.to_pylist():
-        means.setdefault(row["value"], {})[row["statistic"]] = row
-    for label, found in list(means.items())[:SHOWN_LABELS]:
+        by_label.setdefault(row["value"], {})[row["statistic"]] = row
+    label_rows = []
+    for label, found in list(by_label.items())[:SHOWN_LABELS]:
         count = max(row["count"] for row in found.values())
-        rows.append([label, f"{count:,}", *(_number(found.get(name, {}).get("mean")) for name in per_label)])
+        means = (_number(found.get(name, {}).get("mean")) for name in LABEL_MEANS)
+        label_rows.append([label, f"{count:,}", *means])
     return {
-        "figure_columns": headings,
-        "figures": figures_of,
-        "label_columns": ["label", "images", *(f"mean {name}" for name in per_label)],
-        "label_rows": rows,
+        "figure_columns": COLUMNS.values(),
+        "figures": [
+            [statistic.name, *(_number(figure[key]) for key in COLUMNS)]
+            for statistic, figure in _described(audit)
+        ],
+        "label_columns": ["label", "images", *(f"mean {name}" for name in LABEL_MEANS)],
+        "label_rows": label_rows,
     }
 
 

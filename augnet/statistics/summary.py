@@ -17,6 +17,7 @@ from augnet.statistics.describe import Slicer, auroc, describe
 from augnet.statistics.focus import uniform_border_fraction
 from augnet.statistics.image import FLAGS
 from augnet.storage import schema
+from augnet.storage.catalog import SCALARS
 
 Columns = Callable[[str], pa.ChunkedArray]
 """Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
@@ -78,7 +79,7 @@ def summarize(
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[str, End]] = {}
     slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-    for rank, name in enumerate(schema.SCALARS):
+    for rank, name in enumerate(SCALARS):
         values = columns(name).to_numpy()  # a null becomes NaN
         images = np.flatnonzero(~np.isnan(values))
         images = images[np.argsort(values[images])]
