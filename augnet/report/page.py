@@ -233,7 +233,8 @@ def _plots(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
     for statistic, figure in _described(audit):
         values = audit.column(statistic.name).drop_null().to_numpy()
         file = pictures.add(f"distribution-{statistic.name}", figures.histogram(values, figure["q50"]))
-        plots.append({"name": statistic.name, "caption": statistic.label, "file": file})
+        caption = statistic.label + (f"; unit: {statistic.unit}" if statistic.unit else "")
+        plots.append({"name": statistic.name, "caption": caption, "file": file})
     return plots
 
 
