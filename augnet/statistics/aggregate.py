@@ -14,7 +14,7 @@ from augnet.engine.batch import JacobianBatch, MapMoments
 from augnet.statistics.gallery import SHOWN, Gallery
 from augnet.statistics.image import FLAGS, predicted_outputs
 from augnet.statistics.moments import block_mean, empty_moments, merge_moments, without_nonfinite
-from augnet.statistics.places import Places
+from augnet.statistics.share_grid import ShareGrids
 
 FORMAT = 1
 """Of the saved file; a file of another format is refused."""
@@ -107,7 +107,7 @@ class Aggregate:
         input_sum: (height, width, channel) float64, sum of the model inputs, over the maps' blocks.
         row_l2: norms of the rows by output.
         pairs: of outputs.
-        places: where the predicted rows' magnitude lies.
+        share_grids: where the predicted rows' magnitude lies.
         gallery: the images at the ends of `gallery.SHOWN`.
     """
 
@@ -122,7 +122,7 @@ class Aggregate:
     input_sum: np.ndarray
     row_l2: RowNorms
     pairs: Pairs
-    places: Places
+    share_grids: ShareGrids
     gallery: Gallery
 
     @classmethod
@@ -142,7 +142,7 @@ class Aggregate:
             input_sum=np.zeros((height, width, shape.channels)),
             row_l2=RowNorms(np.zeros(outputs, np.int64), *(np.zeros(outputs) for _ in range(3))),
             pairs=Pairs(*(np.zeros((paired, paired), dtype) for dtype in (np.int64, np.float64, np.int64))),
-            places=Places(shape.height, shape.width),
+            share_grids=ShareGrids(shape.height, shape.width),
             gallery=Gallery(shape.gallery),
         )
 
@@ -189,7 +189,7 @@ class Aggregate:
 
         mapped = np.flatnonzero(statistics["spread"].is_valid().to_numpy(zero_copy_only=False))
         magnitude = batch.magnitude if len(mapped) == len(batch) else batch.magnitude[mapped]
-        self.places.add(magnitude, predicted[mapped], [image_ids[k] for k in mapped])
+        self.share_grids.add(magnitude, predicted[mapped], [image_ids[k] for k in mapped])
         values = {name: statistics[name].to_numpy(zero_copy_only=False) for name in SHOWN}
         self.gallery.add(values, image_ids, batch.magnitude, picture)
 
@@ -229,7 +229,7 @@ class Aggregate:
         self.row_l2.merge(other.row_l2)
         for mine, theirs in zip(_values(self.pairs), _values(other.pairs), strict=True):
             mine += theirs
-        self.places.merge(other.places)
+        self.share_grids.merge(other.share_grids)
         self.gallery.merge(other.gallery)
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
@@ -258,7 +258,7 @@ class Aggregate:
             "pairs.count": self.pairs.count[np.ix_(met, met)],
             "pairs.cosine": self.pairs.cosine[np.ix_(met, met)],
             "pairs.rivals": np.stack([predicted, rival, self.pairs.rivals[predicted, rival]]),
-            **{f"places.{name}": array for name, array in self.places.arrays().items()},
+            **{f"places.{name}": array for name, array in self.share_grids.arrays().items()},
             **{f"gallery.{name}": array for name, array in self.gallery.arrays().items()},
         }
         np.savez(file, allow_pickle=False, **arrays)
@@ -289,7 +289,7 @@ class Aggregate:
         aggregate.pairs.cosine[met] = arrays["pairs.cosine"]
         predicted, rival, count = arrays["pairs.rivals"]
         aggregate.pairs.rivals[predicted, rival] = count
-        aggregate.places = Places.from_arrays(shape.height, shape.width, _below("places.", arrays))
+        aggregate.share_grids = ShareGrids.from_arrays(shape.height, shape.width, _below("places.", arrays))
         aggregate.gallery = Gallery.from_arrays(shape.gallery, _below("gallery.", arrays))
         return aggregate
 

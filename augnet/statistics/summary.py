@@ -97,7 +97,7 @@ def summarize(
                 slices.append(((place, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
-    hotspots = find_hotspots(aggregate.places)
+    hotspots = find_hotspots(aggregate.share_grids)
     answers, mistakes = int(judged.sum()), int(wrong.sum())
     summary = {
         "images": aggregate.images,
@@ -232,7 +232,7 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     mean_input: (height, width, channel), the mean of the model inputs.
     map_pool: side in pixels of the blocks that heights and widths count.
     """
-    moments, places, outputs = aggregate.moments, aggregate.places, aggregate.shape.outputs
+    moments, grids, outputs = aggregate.moments, aggregate.share_grids, aggregate.shape.outputs
     count = np.where(moments.count > 0, moments.count, np.nan)[:, None, None, None]
     variance = moments.m2 / count
     known = count / count
@@ -248,10 +248,10 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     if aggregate.shape.labels:
         result |= {f"label_{name}": values[outputs:].astype(np.float32) for name, values in maps.items()}
         result["label_count"] = moments.count[outputs:]
-    rows, columns = (len(edges) - 1 for edges in places.edges)
+    rows, columns = (len(edges) - 1 for edges in grids.edges)
     result["share"] = np.full((outputs, rows, columns), np.nan, np.float32)
-    for output, place in places.of.items():
-        result["share"][output] = place.cells / place.count
+    for output, grid in grids.by_output.items():
+        result["share"][output] = grid.cells / grid.count
     result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
     result["map_pool"] = np.array(aggregate.shape.map_pool)
     return result
