@@ -1,8 +1,10 @@
 """Shortcut flags on models trained with and without a planted tag, and on made-up maps."""
 
+import json
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +12,10 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
+from augnet.findings.decide import with_hotspots
 from augnet.findings.shortcuts import HIGH, MIN_IMAGES, find_hotspots, median_of_others
 from augnet.statistics.share_grid import ShareGrids
+from augnet.storage import schema
 
 CORNERS = {"top left": (0, 0), "top right": (0, 6), "bottom left": (6, 0), "bottom right": (6, 6)}
 
@@ -115,6 +119,18 @@ def test_one_output_alone_is_judged_by_the_smooth_map():
     assert flagged(made_up(outputs=1)) == []
     assert flagged(made_up(outputs=1, tag=10)) == [0]
     assert find_hotspots(made_up(outputs=1, tag=10))[0].lift > HIGH
+
+
+def test_hotspots_stand_beside_the_figures_of_their_outputs():
+    figures = pa.Table.from_pylist([{"output": k, "rms": k / 2} for k in range(5)], schema.OUTPUT_FIGURES)
+    spots = find_hotspots(made_up(tag=8))  # of outputs 0 to 3
+    table = with_hotspots(figures, spots)
+    assert table.schema == schema.OUTPUTS
+    assert table.select(figures.column_names).equals(figures)
+    assert table["shortcut"].to_pylist() == [True, False, False, False, None]
+    assert table["hotspot_y"].to_pylist() == [*(spot.y for spot in spots), None]
+    assert table["hotspot_expected"].to_pylist() == [*(spot.expected for spot in spots), None]
+    json.dumps([spot.as_json() for spot in spots], allow_nan=False)
 
 
 def test_outputs_with_few_images_have_no_hotspot():

@@ -20,7 +20,8 @@ absent from the audited images, and one that lies where the other outputs look t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,11 @@ class Hotspot:
     def lift(self) -> float:
         """share / expected."""
         return self.share / self.expected
+
+    def as_json(self) -> dict[str, Any]:
+        """For summary.json."""
+        images = [{"image_id": image_id, "share": share} for image_id, share in self.images]
+        return asdict(self) | {"lift": self.lift, "images": images}
 
 
 def find_hotspots(grids: ShareGrids) -> list[Hotspot]:

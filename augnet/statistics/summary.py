@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from augnet.errors import AuditError
-from augnet.findings.shortcuts import Hotspot, find_hotspots
 from augnet.statistics.aggregate import Aggregate
 from augnet.statistics.describe import Slicer, auroc, describe
 from augnet.statistics.focus import uniform_border_fraction
@@ -31,14 +30,14 @@ class Summary:
     """Everything dataset-wide that an audit writes.
 
     Attributes:
-        summary: for summary.json: plain JSON values, null where a figure is not known.
+        figures: for summary.json: plain JSON values, null where a figure is not known.
         slices: `schema.SLICES`; a statistic that is null in a whole slice has no row there.
-        outputs: `schema.OUTPUTS`, one row per output of the model.
+        outputs: `schema.OUTPUT_FIGURES`, one row per output of the model.
         output_pairs: `schema.OUTPUT_PAIRS`, for the pairs that occurred.
         maps: for maps.npz, see `maps_of`.
     """
 
-    summary: dict[str, Any]
+    figures: dict[str, Any]
     slices: pa.Table
     outputs: pa.Table
     output_pairs: pa.Table
@@ -97,9 +96,8 @@ def summarize(
                 slices.append(((place, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
-    hotspots = find_hotspots(aggregate.share_grids)
     answers, mistakes = int(judged.sum()), int(wrong.sum())
-    summary = {
+    figures = {
         "images": aggregate.images,
         "failures": aggregate.failures,
         "resized": aggregate.resized,
@@ -114,12 +112,11 @@ def summarize(
         ),
         "statistics": statistics,
         "extremes": _extremes(columns, ends),
-        "shortcuts": [_shortcut(hotspot) for hotspot in hotspots if hotspot.shortcut],
     }
     return Summary(
-        summary=summary,
+        figures=figures,
         slices=pa.Table.from_pylist([row for _, row in slices], schema.SLICES),
-        outputs=outputs_table(aggregate, hotspots),
+        outputs=outputs_table(aggregate),
         output_pairs=output_pairs_table(aggregate),
         maps=maps_of(aggregate),
     )
@@ -172,14 +169,8 @@ def _take(column: pa.ChunkedArray, rows: np.ndarray) -> list[Any]:
     return values
 
 
-def _shortcut(hotspot: Hotspot) -> dict[str, Any]:
-    images = [{"image_id": image_id, "share": share} for image_id, share in hotspot.images]
-    return asdict(hotspot) | {"lift": hotspot.lift, "images": images}
-
-
-def outputs_table(aggregate: Aggregate, hotspots: Sequence[Hotspot]) -> pa.Table:
-    """`schema.OUTPUTS`, one row per output; null where it has no rows, or too few images for a hotspot."""
-    spots = {hotspot.output: hotspot for hotspot in hotspots}
+def outputs_table(aggregate: Aggregate) -> pa.Table:
+    """`schema.OUTPUT_FIGURES`, one row per output; null where it has no rows."""
     norms, moments, shape = aggregate.row_l2, aggregate.moments, aggregate.shape
     weights = _block_shares(shape.height, shape.width, shape.map_pool)
     rows: list[dict[str, Any]] = []
@@ -195,12 +186,8 @@ def outputs_table(aggregate: Aggregate, hotspots: Sequence[Hotspot]) -> pa.Table
             row["mean_abs"] = (weights * moments.mean_abs[output].mean(axis=-1)).sum()
             row["rms"] = math.sqrt((weights * square.mean(axis=-1)).sum())
             row["max_abs"] = moments.max_abs[output].max()
-        if spot := spots.get(output):
-            for name in ("y", "x", "height", "width", "share", "expected"):
-                row[f"hotspot_{name}"] = getattr(spot, name)
-            row["shortcut"] = spot.shortcut
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema.OUTPUTS)
+    return pa.Table.from_pylist(rows, schema.OUTPUT_FIGURES)
 
 
 def output_pairs_table(aggregate: Aggregate) -> pa.Table:

@@ -50,7 +50,7 @@ SLICES = pa.schema(
     ]
 )
 
-OUTPUTS = pa.schema(
+OUTPUT_FIGURES = pa.schema(
     [
         ("output", pa.int32()),
         ("count", pa.int64()),
@@ -60,6 +60,12 @@ OUTPUTS = pa.schema(
         ("mean_abs", pa.float64()),
         ("rms", pa.float64()),
         ("max_abs", pa.float64()),
+    ]
+)
+
+OUTPUTS = pa.schema(
+    [
+        *OUTPUT_FIGURES,
         ("hotspot_y", pa.int32()),
         ("hotspot_x", pa.int32()),
         ("hotspot_height", pa.int32()),
