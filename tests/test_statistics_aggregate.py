@@ -141,7 +141,7 @@ def test_the_whole_is_what_numpy_gives(selected):
         assert aggregate.row_l2.count[output] == len(found)
         assert aggregate.row_l2.mean[output] == pytest.approx(np.mean(found))
         assert aggregate.row_l2.m2[output] == pytest.approx(np.var(found) * len(found))
-        assert aggregate.row_l2.max[output] == pytest.approx(max(found))
+        assert aggregate.row_l2.max_abs[output] == pytest.approx(max(found))
     for pair, found in cosines.items():
         assert aggregate.pairs.count[pair] == len(found)
         assert aggregate.pairs.cosine[pair] == pytest.approx(sum(found))

@@ -18,7 +18,7 @@ from augnet.engine.graph.precision import refuse_missing
 from augnet.engine.inspection.model_spec import InspectedModel
 from augnet.engine.kernels import ChosenKernels
 from augnet.engine.measures.batch_measures import BatchMeasures
-from augnet.engine.measures.moments import merged
+from augnet.engine.measures.moments import merge_moments
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.row_program import RowProgram
 from augnet.engine.tuning import TUNING_SECONDS, Choice
@@ -246,7 +246,7 @@ def _joined(batches: list[JacobianBatch]) -> JacobianBatch:
         return batches[0]
     moments = batches[0].moments
     for batch in batches[1:]:
-        moments = merged(moments, batch.moments)
+        merge_moments(moments, batch.moments)
     first, names = batches[0], [field.name for field in fields(JacobianBatch) if field.name != "moments"]
     columns = {
         name: np.concatenate([getattr(batch, name) for batch in batches])

@@ -178,7 +178,7 @@ def outputs_table(aggregate: Aggregate) -> pa.Table:
         n, gathered = int(norms.count[output]), int(moments.count[output])
         row: dict[str, Any] = {"output": output, "count": n}
         if n:
-            row |= {"mean_row_l2": norms.mean[output], "max_row_l2": norms.max[output]}
+            row |= {"mean_row_l2": norms.mean[output], "max_row_l2": norms.max_abs[output]}
         if n > 1:
             row["std_row_l2"] = math.sqrt(norms.m2[output] / (n - 1))
         if gathered:
