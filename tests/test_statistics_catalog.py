@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def test_every_statistic_says_what_it_is():
     assert len({entry.name for entry in CATALOG}) == len(CATALOG)
     for entry in CATALOG:
-        assert entry.label and entry.meaning, entry.name
+        assert entry.meaning and bool(entry.label) == entry.is_scalar, entry.name
         assert not entry.worst or entry.is_scalar, f"{entry.name}: only a single number has a worse end"
 
 

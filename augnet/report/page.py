@@ -100,9 +100,8 @@ def _texts(audit: Audit) -> dict[str, Any]:
     run, counts, summary = audit.run, audit.counts, audit.summary
     config, model, preprocess = run["config"], run["model"], run["preprocess"]
     height, width, channels = model["input_shape"]
-    space = (
-        "before the final " + model["activation"] if model["space"] == "logits" else "as the model gives them"
-    )
+    logits = model["space"] == "logits"
+    space = f"before the final {model['activation']}" if logits else "as the model gives them"
     cards = [("images audited", f"{counts['audited']:,}"), ("failed", f"{counts['failed']:,}")]
     if summary["judged"]:
         cards.append(("accuracy", f"{summary['accuracy']:.1%}"))
@@ -116,10 +115,7 @@ def _texts(audit: Audit) -> dict[str, Any]:
         ("with respect to", f"{height} x {width} x {channels} inputs, per unit of {units}"),
         ("scale", f"{_scale(preprocess['scale'])}. {preprocess['reason']}"),
         ("labels", run["label_rule"]),
-        (
-            "stored",
-            f"{config['store']['jacobians']} rows, {config['store']['format']}, {config['store']['dtype']}",
-        ),
+        ("stored", "{jacobians} rows, {format}, {dtype}".format(**config["store"])),
         ("fingerprint", run["fingerprint"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(run["versions"].items()))),
     ]
@@ -138,9 +134,9 @@ def _shortcuts(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
     items = []
     for item in audit.summary["shortcuts"]:
         name, share = output_name(audit, item["output"]), audit.maps["share"][item["output"]]
-        cells = np.array(share.shape) / audit.run["model"]["input_shape"][:2]
-        top, left = np.rint(np.array([item["y"], item["x"]]) * cells).astype(int).tolist()
-        height, width = np.rint(np.array([item["height"], item["width"]]) * cells).astype(int).tolist()
+        cells = np.tile(np.array(share.shape) / audit.run["model"]["input_shape"][:2], 2)
+        window = np.array([item[side] for side in ("y", "x", "height", "width")])
+        top, left, height, width = np.rint(window * cells).astype(int).tolist()
         picture = figures.heat_map(share, _mean_picture(audit), (top, left, top + height, left + width))
         items.append(
             {
@@ -154,40 +150,40 @@ def _shortcuts(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
 
 
 def _output_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
-    maps, backdrop = audit.maps["mean_abs"], _mean_picture(audit)
-    seen = np.flatnonzero(audit.maps["count"])
-    frequent = sorted(seen[np.argsort(-audit.maps["count"][seen], kind="stable")][:SHOWN_MAPS])
-    return [
-        _map(pictures, f"output-{k}", output_name(audit, k), maps[k], backdrop) for k in map(int, frequent)
-    ]
+    counts = audit.maps["count"]
+    frequent = sorted(np.argsort(-counts, kind="stable")[: min(SHOWN_MAPS, np.count_nonzero(counts))])
+    named = {int(k): (f"output-{k}", output_name(audit, int(k))) for k in frequent}
+    return _maps(audit, pictures, "mean_abs", named)
 
 
 def _label_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
     if "label_mean_abs" not in audit.maps:
         return []
-    maps, counts = audit.maps["label_mean_abs"], audit.maps["label_count"]
-    labels = [(k, name) for k, name in enumerate(audit.run["labels"]) if counts[k]][:SHOWN_MAPS]
-    return [
-        _map(pictures, f"label-{k}", f"label {name}", maps[k], _mean_picture(audit)) for k, name in labels
-    ]
+    seen = np.flatnonzero(audit.maps["label_count"])[:SHOWN_MAPS].tolist()
+    named = {k: (f"label-{k}", f"label {audit.run['labels'][k]}") for k in seen}
+    return _maps(audit, pictures, "label_mean_abs", named)
 
 
-def _map(
-    pictures: _Pictures, file: str, name: str, values: np.ndarray, backdrop: np.ndarray
-) -> dict[str, str]:
-    magnitude = figures.over_channels(values)
-    data = figures.heat_map(magnitude, backdrop)
-    return {"name": name, "file": pictures.add(file, data), "mean": _number(float(magnitude.mean()))}
+def _maps(
+    audit: Audit, pictures: _Pictures, kind: str, named: dict[int, tuple[str, str]]
+) -> list[dict[str, str]]:
+    """The maps of a kind whose numbers are given with a file name and a caption."""
+    tiles = []
+    for number, (file, name) in named.items():
+        magnitude = figures.over_channels(audit.maps[kind][number])
+        picture = pictures.add(file, figures.heat_map(magnitude, _mean_picture(audit)))
+        tiles.append({"name": name, "file": picture, "mean": _number(float(magnitude.mean()))})
+    return tiles
 
 
 def _map_note(audit: Audit) -> str:
     outputs, pool = int(np.count_nonzero(audit.maps["count"])), int(audit.maps["map_pool"])
-    note = (
-        f" The {SHOWN_MAPS} outputs with the most rows of {outputs} are shown."
-        if outputs > SHOWN_MAPS
-        else ""
-    )
-    return note + (f" The maps are means over blocks of {pool} x {pool} pixels." if pool > 1 else "")
+    note = ""
+    if outputs > SHOWN_MAPS:
+        note += f" The {SHOWN_MAPS} outputs with the most rows of {outputs} are shown."
+    if pool > 1:
+        note += f" The maps are means over blocks of {pool} x {pool} pixels."
+    return note
 
 
 def _mean_picture(audit: Audit) -> np.ndarray:
@@ -214,9 +210,9 @@ def _galleries(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
 
 
 def _exhibits(audit: Audit, pictures: _Pictures, statistic: str, end: str) -> list[dict[str, str]]:
-    parts = [
+    parts = (
         audit.gallery[f"{statistic}.{end}.{part}"] for part in ("image_id", "value", "thumbnail", "heat")
-    ]
+    )
     exhibits = []
     for number, (image_id, value, thumbnail, heat) in enumerate(zip(*parts, strict=True)):
         file = f"{statistic}-{end}-{number}"

@@ -54,8 +54,8 @@ def block_mean(images: np.ndarray, pool: int) -> np.ndarray:
     if pool == 1:
         return images.astype(np.float64)
     height, width = images.shape[-3:-1]
-    rows, columns = np.arange(0, height, pool), np.arange(0, width, pool)
-    sums = np.add.reduceat(images, columns, axis=-2, dtype=np.float64)
-    sums = np.add.reduceat(sums, rows, axis=-3)
-    sizes = np.diff(rows, append=height)[:, None] * np.diff(columns, append=width)
+    tops, lefts = np.arange(0, height, pool), np.arange(0, width, pool)
+    sums = np.add.reduceat(images, lefts, axis=-2, dtype=np.float64)
+    sums = np.add.reduceat(sums, tops, axis=-3)
+    sizes = np.diff(tops, append=height)[:, None] * np.diff(lefts, append=width)
     return sums / sizes[:, :, None]

@@ -38,12 +38,12 @@ class ShareGrid:
     top_image: np.ndarray
 
     @classmethod
-    def empty(cls, rows: int, columns: int) -> ShareGrid:
-        """The grid of no images."""
-        windows = rows - window_cells(rows) + 1, columns - window_cells(columns) + 1
+    def empty(cls, height: int, width: int) -> ShareGrid:
+        """The grid of no images, height x width cells."""
+        windows = height - window_cells(height) + 1, width - window_cells(width) + 1
         return cls(
             count=0,
-            cells=np.zeros((rows, columns)),
+            cells=np.zeros((height, width)),
             squares=np.zeros(windows),
             top_share=np.zeros((*windows, SHOWN_IMAGES), np.float32),
             top_image=np.full((*windows, SHOWN_IMAGES), "", object),
@@ -95,10 +95,10 @@ class ShareGrids:
     @property
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
         """The pixels at which the grid's rows and columns start, and the end of each side."""
-        rows, columns = (
+        y_edges, x_edges = (
             np.arange(min(side, CELLS) + 1) * side // min(side, CELLS) for side in (self.height, self.width)
         )
-        return rows, columns
+        return y_edges, x_edges
 
     def add(self, magnitude: np.ndarray, outputs: np.ndarray, image_ids: list[str]) -> None:
         """Takes in n images.
@@ -110,9 +110,9 @@ class ShareGrids:
         """
         if not len(magnitude):
             return
-        rows, columns = self.edges
-        cells = np.add.reduceat(magnitude, columns[:-1], axis=2, dtype=np.float64)
-        cells = np.add.reduceat(cells, rows[:-1], axis=1)
+        y_edges, x_edges = self.edges
+        cells = np.add.reduceat(magnitude, x_edges[:-1], axis=2, dtype=np.float64)
+        cells = np.add.reduceat(cells, y_edges[:-1], axis=1)
         cells /= cells.sum(axis=(1, 2), keepdims=True)
         ids = np.array(image_ids, object)
         for output in np.unique(outputs).tolist():
@@ -126,8 +126,7 @@ class ShareGrids:
 
     def _grid(self, output: int) -> ShareGrid:
         if output not in self.by_output:
-            rows, columns = self.edges
-            self.by_output[output] = ShareGrid.empty(len(rows) - 1, len(columns) - 1)
+            self.by_output[output] = ShareGrid.empty(*(len(edges) - 1 for edges in self.edges))
         return self.by_output[output]
 
     def arrays(self) -> dict[str, np.ndarray]:

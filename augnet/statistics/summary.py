@@ -16,13 +16,13 @@ from augnet.statistics.describe import Slicer, auroc, describe
 from augnet.statistics.focus import uniform_border_fraction
 from augnet.statistics.image import FLAGS
 from augnet.storage import schema
-from augnet.storage.catalog import SCALARS
+from augnet.storage.catalog import SCALARS, End
 
 Columns = Callable[[str], pa.ChunkedArray]
 """Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
 
-End = tuple[np.ndarray, np.ndarray]
-"""Rows (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
+Listed = tuple[np.ndarray, np.ndarray]
+"""Numbers (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def summarize(
     slicers = [Slicer.of(columns(name)) for name in slice_columns]
 
     statistics: dict[str, dict[str, Any]] = {}
-    ends: dict[str, dict[str, End]] = {}
+    ends: dict[str, dict[End, Listed]] = {}
     slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
     for rank, name in enumerate(SCALARS):
         values = columns(name).to_numpy()  # a null becomes NaN
@@ -90,10 +90,10 @@ def summarize(
             "lowest": _end(values, ascending[:listed], 1),
             "highest": _end(values, ascending[::-1][:listed], -1),
         }
-        for place, (column, slicer) in enumerate(zip(slice_columns, slicers, strict=True)):
+        for number, (column, slicer) in enumerate(zip(slice_columns, slicers, strict=True)):
             for value, part in slicer.cut(images):
                 row = {"column": column, "value": slicer.values[value], "statistic": name}
-                slices.append(((place, value, rank), row | describe(ascending[part])))
+                slices.append(((number, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
     answers, mistakes = int(judged.sum()), int(wrong.sum())
@@ -122,7 +122,7 @@ def summarize(
     )
 
 
-def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> End:
+def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> Listed:
     """The images of the `wanted` values, which are the most extreme; of equal ones, those that come first.
 
     Args:
@@ -134,36 +134,36 @@ def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> End:
         return np.empty(0, np.int64), wanted
     beyond = np.flatnonzero(sign * values < sign * wanted[-1])
     last = np.flatnonzero(values == wanted[-1])[: len(wanted) - len(beyond)]
-    rows = np.concatenate([beyond, last])
-    rows = rows[np.lexsort((rows, sign * values[rows]))]
-    return rows, values[rows]
+    images = np.concatenate([beyond, last])
+    images = images[np.lexsort((images, sign * values[images]))]
+    return images, values[images]
 
 
 def _extremes(
-    columns: Columns, ends: dict[str, dict[str, End]]
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    columns: Columns, ends: dict[str, dict[End, Listed]]
+) -> dict[str, dict[End, list[dict[str, Any]]]]:
     """Statistic -> end -> images there, with the files that hold their Jacobians."""
-    rows = np.unique(np.concatenate([rows for both in ends.values() for rows, _ in both.values()]))
-    names, files = (
-        dict(zip(rows.tolist(), _take(columns(column), rows), strict=True))
+    listed = np.unique(np.concatenate([images for both in ends.values() for images, _ in both.values()]))
+    ids, files = (
+        dict(zip(listed.tolist(), _take(columns(column), listed), strict=True))
         for column in ("image_id", "jacobian_file")
     )
 
-    def entries(end: End) -> list[dict[str, Any]]:
+    def entries(images: np.ndarray, values: np.ndarray) -> list[dict[str, Any]]:
         return [
-            {"image_id": names[row], "value": value, "jacobian_file": files[row]}
-            for row, value in zip(end[0].tolist(), end[1].tolist(), strict=True)
+            {"image_id": ids[image], "value": value, "jacobian_file": files[image]}
+            for image, value in zip(images.tolist(), values.tolist(), strict=True)
         ]
 
-    return {name: {side: entries(end) for side, end in both.items()} for name, both in ends.items()}
+    return {name: {end: entries(*found) for end, found in both.items()} for name, both in ends.items()}
 
 
-def _take(column: pa.ChunkedArray, rows: np.ndarray) -> list[Any]:
-    """The values at ascending rows, chunk by chunk: a long text column is never copied into one."""
+def _take(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
+    """The values of ascending images, chunk by chunk: a long text column is never copied into one."""
     values: list[Any] = []
     start = 0
     for chunk in column.chunks:
-        inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(chunk))]
+        inside = images[np.searchsorted(images, start) : np.searchsorted(images, start + len(chunk))]
         values += chunk.take(pa.array(inside - start)).to_pylist()
         start += len(chunk)
     return values
@@ -235,8 +235,8 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     if aggregate.shape.labels:
         result |= {f"label_{name}": values[outputs:].astype(np.float32) for name, values in maps.items()}
         result["label_count"] = moments.count[outputs:]
-    rows, columns = (len(edges) - 1 for edges in grids.edges)
-    result["share"] = np.full((outputs, rows, columns), np.nan, np.float32)
+    cells = [len(edges) - 1 for edges in grids.edges]
+    result["share"] = np.full((outputs, *cells), np.nan, np.float32)
     for output, grid in grids.by_output.items():
         result["share"][output] = grid.cells / grid.count
     result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
@@ -246,5 +246,5 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
 
 def _block_shares(height: int, width: int, pool: int) -> np.ndarray:
     """(ceil(height / pool), ceil(width / pool)) share of the picture's pixels in each block; sums to 1."""
-    rows, columns = (np.diff(np.arange(0, side, pool), append=side) for side in (height, width))
-    return rows[:, None] * columns / (height * width)
+    heights, widths = (np.diff(np.arange(0, side, pool), append=side) for side in (height, width))
+    return heights[:, None] * widths / (height * width)
