@@ -103,15 +103,14 @@ def _records(folder: OutputFolder, run: Run) -> tuple[UnitRecord, ...]:
 
 def _merged(folder: OutputFolder, run: Run) -> Aggregate:
     """The units' aggregates, merged in unit order, so that rounding is the same every time."""
-    total: Aggregate | None = None
-    for unit in range(run.units):
+
+    def aggregate(unit: int) -> Aggregate:
         with folder.open(names.shard("aggregates", unit, run.units)) as stream:
-            part = Aggregate.load(stream)
-        if total is None:
-            total = part
-        else:
-            total.merge(part)
-    assert total is not None, "a plan has at least one unit"
+            return Aggregate.load(stream)
+
+    total = aggregate(0)  # a plan has at least one unit
+    for unit in range(1, run.units):
+        total.merge(aggregate(unit))
     return total
 
 

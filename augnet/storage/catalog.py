@@ -10,7 +10,7 @@ Its formula is a line among those of `augnet.statistics.image.image_statistics`:
 
 and its entry a line among those of `CATALOG`:
 
-    >>> Statistic("peak_share", REAL, "the largest a over the sum of a", label="1: on one pixel").is_scalar
+    >>> Statistic("peak_share", "the largest a over the sum of a", label="1: on one pixel").is_scalar
     True
 
 `python docs/statistics_table.py` then brings the documentation up to date.
@@ -35,8 +35,8 @@ class Statistic:
 
     Attributes:
         name: of the column.
-        type: of its values; a single float64 is described over the dataset, see `is_scalar`.
         meaning: what "NAME is" goes on with. J, G, f, a and i are as in docs/STATISTICS.md.
+        type: of its values; a single float64 is described over the dataset, see `is_scalar`.
         label: of one that is described, a few words to stand behind the name in the report.
         unit: "" for a pure number. "input" is one unit of the input space that the audit was asked for,
             "output" one of a logit or, with model.space: model, of an output.
@@ -45,8 +45,8 @@ class Statistic:
     """
 
     name: str
-    type: pa.DataType
     meaning: str
+    type: pa.DataType = REAL
     label: str = ""
     unit: str = ""
     worst: End | None = None
@@ -61,21 +61,20 @@ class Statistic:
 GAIN = "output / input"
 
 CATALOG = (
-    Statistic("predicted", INTEGER, "the largest output; of a model with one yes-or-no output, class 0 or 1"),
     Statistic(
-        "probability", REAL, "p of the predicted class", label="of the predicted class", worst="lowest"
+        "predicted", "the largest output; of a model with one yes-or-no output, class 0 or 1", type=INTEGER
     ),
-    Statistic("correct", pa.bool_(), "whether the predicted class is the label's"),
+    Statistic("probability", "p of the predicted class", label="of the predicted class", worst="lowest"),
+    Statistic("correct", "whether the predicted class is the label's", type=pa.bool_()),
     Statistic(
         "outputs",
-        pa.list_(pa.float32()),
         "f, every output of the model, before a final softmax or sigmoid where the space is logits",
+        type=pa.list_(pa.float32()),
         unit="output",
     ),
-    Statistic("selected", pa.list_(INTEGER), "the output of each row of J"),
+    Statistic("selected", "the output of each row of J", type=pa.list_(INTEGER)),
     Statistic(
         "frobenius",
-        REAL,
         "the norm of the whole Jacobian: how much all outputs together react to a small change of the image",
         label="norm of the Jacobian",
         unit=GAIN,
@@ -84,7 +83,6 @@ CATALOG = (
     ),
     Statistic(
         "spectral",
-        REAL,
         "the largest singular value of J: the reaction to the worst direction of change",
         label="largest singular value",
         unit=GAIN,
@@ -93,22 +91,21 @@ CATALOG = (
     ),
     Statistic(
         "stable_rank",
-        REAL,
         "frobenius² / spectral²: in how many directions J is about as large as in its largest",
         label="frobenius² / spectral²",
     ),
     Statistic(
         "effective_rank",
-        REAL,
         "exp(-sum s ln s), s the singular values over their sum",
         label="exponential of the singular values' entropy",
         source="Roy and Vetterli 2007",
     ),
-    Statistic("singular_values", REALS, "the square roots of the eigenvalues of G, descending", unit=GAIN),
-    Statistic("row_l2", REALS, "the norm of each row of J, in the order of `selected`", unit=GAIN),
+    Statistic(
+        "singular_values", "the square roots of the eigenvalues of G, descending", type=REALS, unit=GAIN
+    ),
+    Statistic("row_l2", "the norm of each row of J, in the order of `selected`", type=REALS, unit=GAIN),
     Statistic(
         "margin_l2",
-        REAL,
         "the distance, in model input units, to the nearest point where the linearised model would predict "
         "another class",
         label="l2 distance to the nearest boundary, linearised",
@@ -118,17 +115,15 @@ CATALOG = (
     ),
     Statistic(
         "margin_linf",
-        REAL,
         "the same distance, measured by the largest change of a single pixel",
         label="the same in the largest change of a pixel",
         unit="input",
         worst="lowest",
         source="DeepFool, arXiv 1511.04599",
     ),
-    Statistic("rival", INTEGER, "the output beyond the boundary of margin_l2"),
+    Statistic("rival", "the output beyond the boundary of margin_l2", type=INTEGER),
     Statistic(
         "loss_gradient_l2",
-        REAL,
         "the norm of (p - y)^T J, the gradient of the cross-entropy at the label",
         label="norm of the cross-entropy's gradient",
         unit="1 / input",
@@ -137,46 +132,39 @@ CATALOG = (
     ),
     Statistic(
         "gini",
-        REAL,
         "sum_k (2k - n - 1) a_(k) / (n sum a), a ascending over the n pixels",
         label="1: all sensitivity on one pixel; 0: evenly spread",
         source="Chalasani et al. 2020, arXiv 1810.06583",
     ),
     Statistic(
         "entropy",
-        REAL,
         "-sum s ln s / ln n, s = a / sum a over the n pixels",
         label="1: evenly spread; 0: on one pixel",
         source="Bhatt et al. 2020, arXiv 2005.00631",
     ),
     Statistic(
         "border_fraction",
-        REAL,
         "the part of sum a that lies in the outer frame, `statistics.border` of the shorter side wide",
         label="share of the sensitivity in the outer frame",
         worst="highest",
     ),
     Statistic(
         "centre_y",
-        REAL,
         "the first moment of a from top to bottom, over the height",
         label="centre of the sensitivity, 0 top, 1 bottom",
     ),
     Statistic(
         "centre_x",
-        REAL,
         "the first moment of a from left to right, over the width",
         label="centre of the sensitivity, 0 left, 1 right",
     ),
     Statistic(
         "spread",
-        REAL,
         "the square root of the trace of a's second central moment, over the diagonal",
         label="of the sensitivity, relative to the diagonal",
     ),
     Statistic(
         "alignment",
-        REAL,
         "|<x, J_i>| / ||J_i||, x the model input",
         label="|<image, row>| / norm of the row",
         unit="input",
@@ -184,8 +172,8 @@ CATALOG = (
     ),
     Statistic(
         "flags",
-        pa.list_(pa.string()),
         "what is wrong with the Jacobian: nan, inf, zero_gradient, unconnected, no_gradient",
+        type=pa.list_(pa.string()),
     ),
 )
 """In the order of the columns."""
