@@ -214,7 +214,7 @@ def test_the_narrowest_cut_is_found():
     ],
 )
 def test_every_operation_has_a_rule(name):
-    assert rewritten_of(MODELS[name]()).ruled
+    assert rewritten_of(MODELS[name]()).complete
 
 
 def test_norms_and_dropout_leave_no_operation():
