@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from augnet.audits.forecast import Forecast
     from augnet.audits.status import Status
     from augnet.engine import Choice
-    from augnet.engine.verify import Check
+    from augnet.engine.verification.checks import Check
 
 
 def show(title: str, rows: Mapping[str, str]) -> None:
@@ -55,12 +55,17 @@ def status_rows(status: Status) -> dict[str, str]:
 
 def check_rows(checks: Sequence[Check]) -> dict[str, str]:
     """What `augnet verify` shows."""
-    return {
-        check.name: f"{'passed' if check.passed else 'FAILED'}: largest error {check.error:.1e} of "
-        f"{check.tolerance:.0e} allowed, over {check.images - check.kinks}"
-        + (f"; {check.kinks} at a kink left out" if check.kinks else "")
-        for check in checks
-    }
+    return {check.name: _check_row(check) for check in checks}
+
+
+def _check_row(check: Check) -> str:
+    if not check.judged:
+        reason = check.reason or f"a kink, or rounding, at every one of {check.images}"
+        return f"not checked: {reason}"
+    state = "passed" if check.passed else "FAILED"
+    kinks = f"; {check.kinks} at a kink left out" if check.kinks else ""
+    bound = f"largest error {check.error:.1e} of {check.tolerance:.0e} allowed"
+    return f"{state}: {bound}, over {check.judged}{kinks}"
 
 
 def forecast_rows(found: Forecast) -> dict[str, str]:
@@ -87,15 +92,17 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
 def engine_rows(choice: Choice, precision: str) -> dict[str, str]:
     """What the engine chose, and the error measured of it."""
     report = choice.report
-    parts = ["rewritten model" if choice.program == "rewritten" else "model as it is"]
-    if choice.program == "rewritten":
-        parts.append(f"{report['passes']} backward passes per image, {choice.rows_per_pass} rows at a time")
+    parts = ["derivative rules" if choice.program == "rules" else "a tape over the model"]
+    if choice.program == "rules":
+        if "passes" in report:  # only where programs were timed
+            parts.append(f"{report['passes']} backward passes per image")
+        parts.append(f"up to {choice.rows_per_pass} rows at a time")
         if "gain" in report:
-            parts.append(f"{report['gain']:.3g} times as fast as the model as it is")
+            parts.append(f"{report['gain']:.3g} times as fast as a tape")
     if choice.xla:
         parts.append("XLA")
-    if "rewritten" in report:
-        parts.append(f"the rewritten one {report['rewritten']}")
+    if "rules" in report:
+        parts.append(f"the rules {report['rules']}")
     error = f"{report['error']:.1e} from the model in {report['error_against']}" if "error" in report else ""
     return {"engine": "; ".join(parts), "accuracy": "; ".join(filter(None, (precision, error)))}
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,7 +18,6 @@ from augnet.audits.run import Run
 from augnet.audits.unit import Auditor
 from augnet.config import load_config
 from augnet.engine import Choice, Engine
-from augnet.engine.backends import tensorflow as backend
 from augnet.errors import AuditError, ConfigError
 from augnet.storage.files import OutputFolder
 from pipeline.main import main
@@ -58,11 +58,16 @@ def counted(monkeypatch, caplog):
     return count
 
 
-def test_every_command_loads_and_inspects_the_model_once(tmp_path, images, cnn_path, counted):
+def test_a_command_loads_and_inspects_the_model_once(tmp_path, images, cnn_path, counted):
     flags = audit_command(cnn_path, images, tmp_path / "out", "--store.shard_bytes=50000")[1:]
-    for command in ("plan", "audit", "audit", "verify"):  # the second audit finds all units done
+    for command in ("plan", "audit", "audit"):  # the second audit finds all units done
         assert main([command, *flags]) == 0
         assert counted() == (1, 1), command
+
+
+def test_verify_loads_and_inspects_the_model_once(tmp_path, images, cnn_path, counted):
+    assert main(["verify", *audit_command(cnn_path, images, tmp_path / "out", "--sample=3")[1:]]) == 0
+    assert counted() == (1, 1)
 
 
 def test_a_worker_of_its_own_loads_the_model_that_was_planned(config, cnn_path, counted):
@@ -101,13 +106,14 @@ def test_the_choice_is_filed_under_the_worker_s_device(config, own_cache, monkey
     planned, folder = plan(config), OutputFolder(config.output)
     worker.open_engine(planned.run, planned.model, folder)
     assert folder.engine_names() == ["engine-cpu.json"]
-    monkeypatch.setattr(worker, "device_kind", lambda: "gpu")  # a worker elsewhere, of the same run
+    of_a_gpu = SimpleNamespace(device_kind=lambda: "gpu")
+    monkeypatch.setattr(worker, "backend", of_a_gpu)  # a worker elsewhere, of the same run
     worker.open_engine(planned.run, planned.model, folder)
     assert sorted(folder.engine_names()) == ["engine-cpu.json", "engine-gpu.json"]
     assert len(list(own_cache.iterdir())) == 2  # nor is one kind's choice another's
 
 
-@pytest.mark.skipif(backend.has_tensor_float_32(), reason="this device has TensorFloat-32")
+@pytest.mark.skipif(worker.backend.has_tensor_float_32(), reason="this device has TensorFloat-32")
 def test_who_plans_may_lack_what_the_workers_have(config, monkeypatch):
     tf32 = config.model_copy(update={"jacobian": config.jacobian.model_copy(update={"precision": "tf32"})})
     plan(tf32)
@@ -115,7 +121,7 @@ def test_who_plans_may_lack_what_the_workers_have(config, monkeypatch):
         Auditor.open(tf32.output)
     with pytest.raises(ConfigError, match=r"jacobian\.precision: tf32 needs an NVIDIA GPU"):
         forecast(tf32)
-    monkeypatch.setattr(backend, "has_tensor_float_32", lambda: True)
+    monkeypatch.setattr(worker.backend, "has_tensor_float_32", lambda: True)
     assert Auditor.open(tf32.output).engine.precision == "tf32"
 
 
@@ -140,7 +146,7 @@ def test_a_damaged_choice_in_the_cache_is_made_anew(config, own_cache):
     planned, folder = plan(config), OutputFolder(config.output)
     worker.open_engine(planned.run, planned.model, folder)
     (kept,) = own_cache.iterdir()
-    for damage in (b"{", b'{"program": "plain", "no such field": 1}'):
+    for damage in (b"{", b'{"program": "tape", "no such field": 1}'):
         kept.write_bytes(damage)
         folder.remove("engine-cpu.json")
         worker.open_engine(planned.run, planned.model, folder)

@@ -9,23 +9,22 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine import inspect_model
 from augnet.engine.backends import backend
-from augnet.engine.rows import Plain, rewritten
-from augnet.engine.tuning import FixedPaths
+from augnet.engine.kernels import ChosenKernels
+from augnet.engine.rows import TapeRows, rewrite
 
 layers = keras.layers
 
 
-class Every(FixedPaths):
-    """Chooses the way with the given number, and remembers what there was to choose."""
+class Every:
+    """Chooses the kernel with the given number, and remembers how many there were to choose from."""
 
     def __init__(self, number):
-        super().__init__()
         self.number = number
         self.most = 1
 
-    def choose(self, key, ways, shape, dtype):
-        self.most = max(self.most, len(ways))
-        return list(ways.values())[self.number % len(ways)]
+    def choose(self, key, candidates, shape, dtype):
+        self.most = max(self.most, len(candidates))
+        return list(candidates.values())[self.number % len(candidates)]
 
 
 def model_of(*steps, size=(13, 12, 3), outputs=4):
@@ -177,13 +176,13 @@ def test_a_rewritten_model_has_the_same_jacobian(name):
     def cotangents(outputs):
         return backend.constant(np.broadcast_to(np.eye(count)[:, None], (count, 2, count)), outputs.dtype)
 
-    truth, plain = Plain(inspected.function).rows(x, cotangents, 1, FixedPaths())
-    program = rewritten(inspected.graph, inspected.input_shape, "float64", count)
+    truth, plain = TapeRows(inspected.function).rows(x, cotangents, 1, ChosenKernels())
+    program = rewrite(inspected.graph, inspected.input_shape, "float64", count)
     number, most = 0, 1
     while number < most:
-        paths = Every(number)
-        outputs, rows = program.rows(x, cotangents, 3 if number % 2 else count, paths)
-        most, number = paths.most, number + 1
+        kernels = Every(number)
+        outputs, rows = program.rows(x, cotangents, 3 if number % 2 else count, kernels)
+        most, number = kernels.most, number + 1
         # Keras may round a constant of a layer to float32.
         assert np.abs(outputs - truth).max() < 1e-6 * np.abs(truth).max()
         assert np.abs(rows - plain).max() < 1e-6 * np.abs(plain).max()
@@ -215,7 +214,7 @@ def test_the_narrowest_cut_is_found():
     ],
 )
 def test_every_operation_has_a_rule(name):
-    assert rewritten_of(MODELS[name]()).ruled
+    assert rewritten_of(MODELS[name]()).complete
 
 
 def test_norms_and_dropout_leave_no_operation():
@@ -241,4 +240,4 @@ def test_convolutions_are_done_at_fewer_pixels():
 
 def rewritten_of(model):
     inspected = inspect_model(model)
-    return rewritten(inspected.graph, inspected.input_shape, "float32", inspected.spec.output_count)
+    return rewrite(inspected.graph, inspected.input_shape, "float32", inspected.spec.output_count)

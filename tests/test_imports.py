@@ -35,8 +35,6 @@ NEVER = {"engine": {"config"}}
 
 MOST_LINES = 400
 LONGER_YET = {
-    "augnet/engine/backends/tensorflow.py",
-    "augnet/engine/engine.py",
     "augnet/engine/rewrites/rule_lookup.py",
 }
 """Files with more lines, to be split: this set only shrinks."""

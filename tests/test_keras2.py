@@ -148,8 +148,11 @@ def test_a_sequential_model_with_the_input_shape_in_its_first_layer_keeps_its_na
     """As Keras 2 wrote `Sequential([Dense(2, input_shape=(3,))])`."""
     dense = {"name": "dense", "units": 2, "batch_input_shape": [None, 3], "dtype": "float32"}
     described = {"name": "model", "layers": [{"class_name": "Dense", "config": dense}]}
-    one, two = (build({"class_name": "Sequential", "config": described}, safe_mode=True) for _ in range(2))
-    assert one.input_shape == (None, 3)
+    one, two, older = (
+        build({"class_name": "Sequential", "config": config}, safe_mode=True)
+        for config in (described, described, described["layers"])  # the last up to Keras 2.2
+    )
+    assert one.input_shape == older.input_shape == (None, 3)
     assert one.get_config() == two.get_config()
 
 

@@ -163,10 +163,10 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
         """The statistics, and the rows where they are wanted, of images (n, height, width, channel)."""
         task = task_of(engine.spec.activation, engine.spec.output_count, self._labelled)
         border = self._config.statistics.border
-        made, columns = measure_images(engine, images, task=task, border=border, targets=outputs)
+        measured, columns = measure_images(engine, images, task=task, border=border, targets=outputs)
         results: list[dict[str, Any]] = pa.table(columns).to_pylist()
-        if made.rows is not None:
-            for result, stored, rows in zip(results, made.stored, made.rows, strict=True):
+        if measured.rows is not None:
+            for result, stored, rows in zip(results, measured.stored, measured.rows, strict=True):
                 result |= {"stored": stored.tolist(), "jacobian": rows}
         return results
 

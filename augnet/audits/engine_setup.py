@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import keras
+
 from augnet.config import Config
 from augnet.engine import EngineOptions, InspectedModel, ModelSpec, inspect_model
 from augnet.errors import AugnetError
@@ -43,7 +45,11 @@ def open_model(config: Config) -> InspectedModel:
         ModelError: no model is there, or it has no Jacobian.
         ConfigError: the configuration does not fit it.
     """
-    model = load_model(config.model)
+    return inspect_as_configured(load_model(config.model), config)
+
+
+def inspect_as_configured(model: keras.Model, config: Config) -> InspectedModel:
+    """A loaded model, inspected; raises as open_model."""
     with engine_errors_by_key():
         inspected = inspect_model(
             model,

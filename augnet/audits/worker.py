@@ -10,13 +10,18 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from augnet.audits.engine_setup import engine_errors_by_key, engine_options, open_model, open_preprocess
+from augnet.audits.engine_setup import (
+    engine_errors_by_key,
+    engine_options,
+    inspect_as_configured,
+    open_preprocess,
+)
 from augnet.audits.run import Run
 from augnet.config import config_json
 from augnet.engine import Choice, Engine, InspectedModel
 from augnet.engine.backends import backend
 from augnet.errors import AuditError
-from augnet.models.loading import fingerprint
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import Preprocess
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, json_bytes
@@ -50,11 +55,11 @@ def model_of(run: Run) -> InspectedModel:
     handed_on = _handed_on.pop(run.fingerprint, None)
     if handed_on is not None:
         return handed_on
-    inspected = open_model(run.config)
-    if fingerprint(inspected.model) != run.identity["model"]:
+    model = load_model(run.config.model)
+    if fingerprint(model) != run.identity["model"]:
         path = run.config.model.path
         raise AuditError(f"model.path: {path!r} changed after the audit began; restore it or use --fresh")
-    return inspected
+    return inspect_as_configured(model, run.config)
 
 
 def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[Engine, Preprocess]:

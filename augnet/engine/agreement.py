@@ -83,7 +83,7 @@ def agreement(
 
 
 def _mixed_rows(program: RuleRows | TapeRows, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (n, K) and random mixtures of the rows (n, CHECKED_ROWS, inputs), the same for every program."""
+    """Outputs (n, K) and mixtures of the rows (n, CHECKED_ROWS, inputs), the same for all programs."""
 
     def cotangents(outputs: Any) -> Any:
         mixtures = np.random.default_rng(0).standard_normal((CHECKED_ROWS, 1, outputs.shape[1]))

@@ -33,16 +33,17 @@ Tensor = Any
 class Engine:
     """Jacobian rows of a model's outputs at its input, measured batch by batch.
 
-    What is computed how is chosen at the first call, by timing where the run is long enough, see tuning.py; then
-    the program is compiled for a fixed batch; a smaller batch is padded, and the padding enters no result. One
-    lock holds the device, so threads may share an engine.
+    What is computed how is chosen at the first call, by timing where the run is long enough, see tuning.py;
+    then the program is compiled for a fixed batch; a smaller batch is padded, and the padding enters no
+    result. One lock holds the device, so threads may share an engine.
 
     Args:
         model: see inspect_model.
-        options: what is computed of it. TensorFlow's switch for TensorFloat-32 is one for the process; while an
+        options: what is computed of it. TensorFlow's switch for TensorFloat-32 is one for the process; while
+        an
             engine works it is as its precision wants it, so engines that work at the same time share one.
-            Programs that are seen to take more than options.memory_bytes when they are timed are not used, and
-            the batch is halved where all do.
+            Programs that are seen to take more than options.memory_bytes when they are timed are not used,
+            and the batch is halved where all do.
         choice: what choice() of an engine of the same model and options gave; then nothing is timed.
         tuning_seconds: for which programs may be timed to find the fastest, and longer where the run is long;
             0: the likeliest is taken.

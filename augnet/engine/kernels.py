@@ -1,4 +1,4 @@
-"""Which of several kernels for the same thing is used: the likeliest, or the one that was timed to be fastest."""
+"""Which of several kernels for the same thing is used: the likeliest, or the fastest of those timed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class KernelChoice:
 
 @dataclass(frozen=True)
 class CollectedKernels:
-    """Takes the likeliest kernels, and remembers what else there was, to be timed once the trace has ended."""
+    """Takes the likeliest kernels, and remembers what else there was, to be timed after the trace."""
 
     choices: dict[str, KernelChoice] = field(default_factory=dict)
 

@@ -41,8 +41,8 @@ class RowProgram:
     """Rows of the Jacobian of one function of an image batch, by the fastest program that is right.
 
     The rules are compared with the tape before they are used; where they differ, or an operation cannot be
-    traced, the tape computes. `Engine` adds the selection of rows and what is measured of them, `AugNet` follows
-    the weights of a model that is being trained; both compute by this alone.
+    traced, the tape computes. `Engine` adds the selection of rows and what is measured of them, `AugNet`
+    follows the weights of a model that is being trained; both compute by this alone.
 
     Args:
         function: as many tensors (batch, ...) as there are inputs -> outputs (batch, K).
@@ -111,11 +111,9 @@ class RowProgram:
 
     def float64(self) -> tuple[RuleRows, TapeRows]:
         """The rules and the tape in float64, for a function with a graph."""
-        assert self._graph is not None and self.rules is not None
+        assert self._graph is not None
         graph = in_precision(self._graph, "float64")
-        rules = self.rules  # they compute in whatever precision they are given
-        if not rules.complete or self._rounding:
-            rules = rewrite(graph, self.input_shape, "float64", self.row_count)
+        rules = rewrite(graph, self.input_shape, "float64", self.row_count)
         return rules, TapeRows(lambda x: ops.reshape(graph(x), (x.shape[0], self.output_count)))
 
     @property

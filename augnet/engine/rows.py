@@ -16,7 +16,8 @@ from augnet.engine.graph.linearize import Linearized, linearize
 from augnet.engine.graph.shapes import shapes_of
 from augnet.engine.rewrites.coloring import Coloring, coloring
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
-from augnet.engine.rewrites.folding import fold_affine, fuse_elementwise
+from augnet.engine.rewrites.folding import fold_affine
+from augnet.engine.rewrites.fusing import fuse_elementwise
 from augnet.engine.rewrites.resolution import move_convolutions
 from augnet.engine.rewrites.rule_lookup import with_rules
 from augnet.engine.rules.base import Kernels, split
@@ -46,7 +47,8 @@ class Rows(Protocol):
 class TapeRows:
     """One tape over one forward pass of any function.
 
-    With one row per pass there is a backward pass for each; with more, TensorFlow makes one pass for them all.
+    With one row per pass there is a backward pass for each; with more, TensorFlow makes one pass for them
+    all.
 
     Attributes:
         function: of as many tensors as there are inputs -> outputs (batch, K), flat.
@@ -164,9 +166,7 @@ class RuleRows:
     @property
     def fuses(self) -> bool:
         """Whether XLA may gain something: on a CPU its convolutions are slower than TensorFlow's own."""
-        fusing = all(
-            node.rule is not None and getattr(node.rule, "fuses_on_cpu", False) for node in self.graph.nodes
-        )
+        fusing = all(node.rule is not None and node.rule.fuses_on_cpu for node in self.graph.nodes)
         return self.complete and (fusing or backend.device_kind() == "gpu")
 
     @property

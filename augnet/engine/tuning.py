@@ -157,7 +157,7 @@ def chunk_sizes(program: RowProgram, batch_size: int) -> list[int]:
 
 
 def _chunks(program: RowProgram, batch_size: int) -> tuple[int, int, int]:
-    """Few rows per pass, as many as keep the widest tensor in the caches, and as many as memory has room for."""
+    """Rows per pass: few, what keeps the widest tensor in the caches, and what memory has room for."""
     rules = program.trusted_rules
     assert rules is not None
     per_row = batch_size * rules.widest * np.dtype(program.dtype).itemsize
@@ -188,7 +188,8 @@ class _Tuner:
         self._kernels = CollectedKernels()
         self._last = 0.0
         self._images = program.probe(batch_size)
-        # TensorFlow keeps what it has freed, so memory is counted from here on, and not for each program anew.
+        # TensorFlow keeps what it has freed, so memory is counted from here on, and not for each program
+        # anew.
         self._used = backend.used_bytes()
         self._forward: float | None = None
         self.seconds: dict[Tried, float] = {}

@@ -29,10 +29,10 @@ class AugNet(keras.Model):
     It is compiled, fitted, saved and loaded as any other. The Jacobian always describes the weights of the
     moment: what is compiled at one call and kept for the next is compared with them.
 
-    It is computed by derivative rules (docs/ENGINE.md), faster than by a tape, from the first call on, and again
-    from the second call after the weights changed. Several inputs or outputs, mixed precision and subclassed
-    models are computed by a tape. The two agree to rounding. A program is compiled at the first call for a batch
-    size; `prepare` does it ahead, and times which way is the fastest.
+    It is computed by derivative rules (docs/ENGINE.md), faster than by a tape, from the first call on, and
+    again from the second call after the weights changed. Several inputs or outputs, mixed precision and
+    subclassed models are computed by a tape. The two agree to rounding. A program is compiled at the first
+    call for a batch size; `prepare` does it ahead, and times which way is the fastest.
 
     Inference mode: Dropout is off and BatchNormalization uses its moving statistics, always.
 

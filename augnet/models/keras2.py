@@ -165,6 +165,8 @@ def modernized(described: Any) -> Any:
         return modernized(described["items"])
     if kind in ("Policy", "DTypePolicy"):
         return described["config"]["name"]
+    if kind == "Sequential" and isinstance(described["config"], list):  # up to Keras 2.2
+        described = described | {"config": {"name": "sequential", "layers": described["config"]}}
     changed = {key: modernized(part) for key, part in described.items()}
     config = changed.get("config")
     if kind is None or not isinstance(config, dict):

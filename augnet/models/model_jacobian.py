@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MOST_PROGRAMS = 8
 """Compiled programs that are kept; each holds copies of the weights."""
 TUNED_AFTER_SECONDS = 20.0
-"""Of computing, before programs are timed to find a faster one: a few calls do not wait for what does not pay."""
+"""Of computing, before programs are timed to find a faster one: a few calls do not wait for it."""
 TUNING_SHARE = 0.1
 """Of the time spent computing, which timing programs may take."""
 COMPARED_BYTES = 2**20
@@ -69,9 +69,9 @@ class Shapes:
 class ModelJacobian:
     """The rows of one model, by the core that an Engine computes by, kept true to weights that may change.
 
-    The rules hold copies of the weights, which are compared with the model's, bit for bit, before every batch.
-    While the weights stay, rules compute. After they changed, a tape does what is asked for once, as it refers
-    to the model's own variables; rules are made again for what is asked for a second time.
+    The rules hold copies of the weights, which are compared with the model's, bit for bit, before every
+    batch. While the weights stay, rules compute. After they changed, a tape does what is asked for once, as
+    it refers to the model's own variables; rules are made again for what is asked for a second time.
 
     It is an object of its own, which neither Keras nor the backend tracks, so that a model with one is saved,
     exported and pickled like one without. Threads may share it.
@@ -263,6 +263,7 @@ class CompiledRows:
         began = time.monotonic()
         for found in self._batched(arrays, numbers):
             backend.wait(found[0])
+            log.debug("augnet: Jacobian of %d samples by %s", found[1], self._choice.program)
             self.spent_seconds += time.monotonic() - began
             yield found
             began = time.monotonic()

@@ -15,6 +15,7 @@ import keras
 from keras import tree
 from keras.src.models.functional import Functional  # not exported, and the only way to know one
 
+from augnet.engine.rules.base import Rule
 from augnet.errors import ModelError
 
 
@@ -62,9 +63,9 @@ class Node:
         return tuple(leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Value))
 
     @property
-    def rule(self) -> Any:
+    def rule(self) -> Rule | None:
         """The operation, if it knows its own derivative."""
-        return self.op if hasattr(self.op, "linearize") else None
+        return self.op if isinstance(self.op, Rule) else None
 
     def call(self, tensors: dict[Value, Any]) -> tuple[Any, ...]:
         """The output tensors, given those of the inputs."""
@@ -107,9 +108,7 @@ class Graph:
     @property
     def weight_bytes(self) -> int:
         """Of the arrays that its rules hold."""
-        return sum(
-            v.nbytes for n in self.nodes if n.rule for v in vars(n.rule).values() if hasattr(v, "nbytes")
-        )
+        return sum(array.nbytes for node in self.nodes if node.rule for array in node.rule.arrays())
 
     def producer(self, value: Value) -> Node | None:
         """The node that makes the value; None for the input."""
@@ -210,7 +209,8 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"`output`: the model has {len(outputs)} outputs ({listed}); choose one by position or name"
+                f"`output`: the model has {len(outputs)} outputs ({listed}); "
+                "choose one by position or name"
             )
         return 0
     if isinstance(output, str):

@@ -119,6 +119,9 @@ def _clone(
         clone(*zeros[0], **zeros[1])  # builds it
         for target, source in zip(clone.weights, layer.weights, strict=True):
             target.assign(keras.ops.cast(source.value, target.dtype))
+        for inner in clone._flatten_layers():
+            if isinstance(inner, keras.layers.Normalization):
+                inner.finalize_state()  # what it computes with is derived from its weights
     except Exception as error:  # whatever a user's layer raises, the remedy is the same
         raise ModelError(
             f"`precision`: layer {layer.name!r} ({type(layer).__name__}) cannot be made again in "

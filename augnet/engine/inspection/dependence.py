@@ -45,17 +45,19 @@ def has_steps(graph: Graph, image: np.ndarray) -> bool:
     Operations with a derivative rule pass one on, so only the others are tried.
     """
     graph = with_rules(graph, shapes_of(graph, image.shape, str(image.dtype)))
-    if all(hasattr(node.op, "linearize") for node in graph.nodes):
+    if all(node.rule is not None and node.rule.passes_gradient for node in graph.nodes):
         return False
     tensors = {graph.input: backend.constant(image[None], image.dtype)}
     for node in graph.nodes:
-        if hasattr(node.op, "linearize"):
+        if node.rule is not None and node.rule.passes_gradient:
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
             continue
-        made, passes = backend.passes_gradient(function_of(node), [tensors[value] for value in node.inputs])
+        results, passes = backend.passes_gradient(
+            function_of(node), [tensors[value] for value in node.inputs]
+        )
         if not all(passes):
             return True
-        tensors.update(zip(node.outputs, made, strict=True))
+        tensors.update(zip(node.outputs, results, strict=True))
     return False
 
 
@@ -106,8 +108,8 @@ class _Sweep:
         tensors = {graph.input: backend.constant(self._random(start), self._image.dtype)}
         left = {value: len(readers) for value, readers in graph.users().items()}
         for node in graph.nodes:
-            made = self._call(node, [tensors[value] for value in node.inputs])
-            for value, tensor in zip(node.outputs, made, strict=True):
+            results = self._call(node, [tensors[value] for value in node.inputs])
+            for value, tensor in zip(node.outputs, results, strict=True):
                 tensors[value] = self._replaced(value, tensor)
             for value in dict.fromkeys(node.inputs):  # tensors of a large model do not all fit in memory
                 left[value] -= 1
@@ -117,8 +119,8 @@ class _Sweep:
 
     def _call(self, node: Node, given: list[Any]) -> tuple[Any, ...]:
         if not self._hold:
-            made, self.passes[node] = backend.passes_gradient(function_of(node), given)
-            return made
+            results, self.passes[node] = backend.passes_gradient(function_of(node), given)
+            return results
         flows = self.passes[node]
         return function_of(node)(
             *(x if flow else self._held(x) for x, flow in zip(given, flows, strict=True))

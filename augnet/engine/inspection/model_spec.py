@@ -63,7 +63,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> ModelSpec:
-        """What asdict() and JSON made of a spec; keys of another version are left out.
+        """The spec that asdict() and JSON wrote; keys of another version are left out.
 
         Raises:
             TypeError: a key is missing.
@@ -165,8 +165,8 @@ def inspect_model(
     )
 
     def flat_function(x: Any) -> Any:
-        made = function(x)
-        return keras.ops.reshape(made, (made.shape[0], spec.output_count))
+        outputs = function(x)
+        return keras.ops.reshape(outputs, (outputs.shape[0], spec.output_count))
 
     return InspectedModel(model, flat_function, graph, input_shape, dtype, precision, spec)
 
@@ -175,12 +175,12 @@ def plain_function(model: Any, output: int | str | None) -> Callable[[Any], Any]
     """The model as it is called for inference, with one output chosen."""
 
     def call(x: Any) -> Any:
-        made = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
-        if isinstance(made, dict):
-            return made[list(made)[choose_output(list(made.values()), list(made), output)]]
-        if isinstance(made, list | tuple):
-            return made[choose_output(list(made), [str(i) for i in range(len(made))], output)]
-        return made
+        outputs = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
+        if isinstance(outputs, dict):
+            return outputs[list(outputs)[choose_output(list(outputs.values()), list(outputs), output)]]
+        if isinstance(outputs, list | tuple):
+            return outputs[choose_output(list(outputs), [str(i) for i in range(len(outputs))], output)]
+        return outputs
 
     return call
 
@@ -271,14 +271,14 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
 
 def _evaluate(function: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
     try:
-        made = function(keras.ops.convert_to_tensor(images))
+        outputs = function(keras.ops.convert_to_tensor(images))
     except ModelError:
         raise
     except Exception as error:  # the model's own code; whatever it raises, it cannot be audited
         raise ModelError(
             f"model: fails on images of shape {images.shape[1:]} ({type(error).__name__}: {str(error)[:500]})"
         ) from error
-    return np.asarray(keras.ops.convert_to_numpy(made), dtype=np.float64)
+    return np.asarray(keras.ops.convert_to_numpy(outputs), dtype=np.float64)
 
 
 def _flat(outputs: np.ndarray) -> np.ndarray:

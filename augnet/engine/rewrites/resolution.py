@@ -14,8 +14,9 @@ import numpy as np
 from augnet.engine.graph.graph import Graph, Node, Shapes, Value
 from augnet.engine.rules.combining import Add, Concatenate
 from augnet.engine.rules.convolution import Convolution
-from augnet.engine.rules.linear import Dense
-from augnet.engine.rules.pooling import AveragePool, GlobalAverage
+from augnet.engine.rules.dense import Dense
+from augnet.engine.rules.global_pooling import GlobalAverage
+from augnet.engine.rules.pooling import AveragePool
 from augnet.engine.rules.upsampling import Upsample, UpsampledConvolution
 
 

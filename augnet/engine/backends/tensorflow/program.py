@@ -65,7 +65,7 @@ def run(program: Program, arrays: Sequence[Any], dtypes: Sequence[str]) -> Any:
 
 
 def to_host(tensors: Any) -> Any:
-    """NumPy arrays in the structure of the tensors; on a CPU their own memory, which may not be written to."""
+    """NumPy arrays in the tensors' structure; on a CPU their own memory, which may not be written to."""
     return tf.nest.map_structure(np.asarray, tensors)
 
 
@@ -143,7 +143,8 @@ def seconds(program: Program, tensors: Sequence[tf.Tensor], stop: float, warm: b
     """Shortest time of a program; no more repeats once `stop` seconds are spent.
 
     Args:
-        warm: whether it has run before. Else its first run, which prepares what the others use, is not counted.
+        warm: whether it has run before. Else its first run, which prepares what the others use, is not
+        counted.
     """
     best, spent = float("inf"), 0.0
     if not warm:

@@ -24,12 +24,13 @@ def linearize(
     Only the inputs are watched, so no gradient of a weight is ever computed.
 
     Args:
-        vectorized: all rows in one backward pass, which TensorFlow makes of the pass for one row. An operation
+        vectorized: all rows in one backward pass, which TensorFlow makes of the pass for one row. An
+        operation
             for which it cannot raises one of `Unsupported`. Otherwise one pass per row.
 
     Returns:
-        The outputs; and cotangents (row, batch, *output) or None per output -> (row, batch, *input) or None per
-        input.
+        The outputs; and cotangents (row, batch, *output) or None per output -> (row, batch, *input) or None
+        per input.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
