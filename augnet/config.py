@@ -90,6 +90,14 @@ class ModelConfig(Section):
         True, description="refuse models that carry code (Lambda layers); false only for models you trust"
     )
 
+    @field_validator("constants", mode="before")
+    @classmethod
+    def _one_value_for_each_name(cls, value: Any) -> Any:
+        kinds = (int, float, list, str)
+        if not isinstance(value, dict) or not all(isinstance(part, kinds) for part in value.values()):
+            raise ValueError("is {name: number, list or file.npy}, with a space after each colon")
+        return value
+
 
 class ImagesConfig(Section):
     path: str = Field(

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from augnet.config import ModelConfig
+from augnet.config import ModelConfig, load_config
 from augnet.engine import Engine, inspect_model
-from augnet.errors import ModelError
+from augnet.errors import ConfigError, ModelError
 from augnet.models.fingerprint import fingerprint
 from augnet.models.loading import load_model
 from augnet.models.one_image import of_one_image
@@ -87,12 +87,21 @@ def test_constants_that_do_not_fit(tmp_path):
             of_one_image(model, constants)
 
 
+@pytest.mark.parametrize("given", [{"mask:1": None}, 3, [1]])
+def test_constants_that_are_no_names_and_values(given):
+    with pytest.raises(
+        ConfigError, match=r"model\.constants: .* is \{name: number, list or file\.npy\}, with a"
+    ):
+        load_config(flags={"model.path": "m", "images.path": "i", "output": "o", "model.constants": given})
+
+
 def test_outputs_keep_their_names_and_their_softmax(tmp_path):
     image, size = keras.Input((8, 6, 3), name="image"), keras.Input((1,), name="size")
     x = layers.Concatenate()([layers.GlobalAveragePooling2D()(image), size])
     outputs = [layers.Dense(2, name=name, activation="softmax")(x) for name in ("one", "two")]
     loaded = load(keras.Model([image, size], outputs), tmp_path, constants={"size": 0.5})
     assert loaded.output_names == ["one", "two"]
+    assert [layer.name for layer in loaded.layers[-2:]] == ["one", "two"]
     assert inspect_model(loaded, output="two").spec.activation == "softmax"
 
 

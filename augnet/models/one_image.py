@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from augnet.engine.graph.final_activation import split_end
-from augnet.engine.graph.graph import trace
+from augnet.engine.graph.graph import functional_of, trace
 from augnet.errors import ModelError
 from augnet.models.explain import LOADING_ERRORS, first_line
 from augnet.redact import without_secrets
@@ -66,14 +66,20 @@ def of_one_image(model: keras.Model, constants: Constants) -> keras.Model:
     if first:
         value = keras.layers.Permute((3, 1, 2), name="channels_first")(value)
     given = [value if spec is image else _constant(spec, constants[spec.name])(entry) for spec in inputs]
-    # Inputs as a flat list, whatever their structure, so that the engine sees into the model.
-    flat = keras.Model(inputs, model.outputs, name=model.name) if len(inputs) > 1 else model
-    outputs = keras.tree.flatten(flat(given if len(given) > 1 else given[0]))
-    if len(outputs) == 1:
-        return keras.Model(entry, outputs[0], name=model.name)
-    # An output of a Keras model is called what the layer that makes it is called.
-    named = zip(model.output_names, outputs, strict=True)
-    return keras.Model(entry, [keras.layers.Identity(name=name)(y) for name, y in named], name=model.name)
+    outputs = _called_on(model, inputs, given)
+    return keras.Model(entry, outputs if len(outputs) > 1 else outputs[0], name=model.name)
+
+
+def _called_on(model: keras.Model, inputs: list[Any], given: list[Any]) -> list[Any]:
+    """The model's outputs for other symbolic inputs, by its own layers where it is a graph of them.
+
+    Called as one layer, the model would hide its last activation and the names of its outputs.
+    """
+    functional = functional_of(model)
+    if functional is None:
+        flat = keras.Model(inputs, model.outputs, name=model.name) if len(inputs) > 1 else model
+        return keras.tree.flatten(flat(given if len(given) > 1 else given[0]))
+    return keras.tree.flatten(functional._run_through_graph(given))  # as keras.models.clone_model does
 
 
 @keras.saving.register_keras_serializable(package="augnet")
