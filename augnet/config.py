@@ -6,6 +6,7 @@ Every key is one in YAML, a command-line flag (`--section.key=value`) and a line
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,11 +66,11 @@ class ModelConfig(Section):
         description="trained model: .keras, .h5, a SavedModel folder, or weights with model.builder; a path "
         "or an address (gs://, s3://)"
     )
-    builder: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None = Field(
+    builder: str | None = Field(
         None,
         description="module:function that builds the model whose weights path holds; its code is run",
     )
-    modules: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] = Field(
+    modules: tuple[str, ...] = Field(
         (), description="Python modules that register the model's own classes; importing them runs their code"
     )
     signature: str | None = Field(
@@ -89,6 +90,22 @@ class ModelConfig(Section):
     safe_mode: bool = Field(
         True, description="refuse models that carry code (Lambda layers); false only for models you trust"
     )
+
+    @field_validator("builder")
+    @classmethod
+    def _is_function_of_module(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.]+:[\w.]+", value):
+            raise ValueError("is module:function, such as my_models:build")
+        return value
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _are_module_names(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(name, str) and re.fullmatch(r"[\w.]+", name) for name in value
+        ):
+            raise ValueError("is a list of modules as they are imported, such as [my_layers, pack.layers]")
+        return value
 
     @field_validator("constants", mode="before")
     @classmethod

@@ -14,8 +14,8 @@ import tensorflow as tf
 from keras import layers
 
 from augnet import AugNet
-from augnet.config import ModelConfig
-from augnet.errors import ModelError
+from augnet.config import ModelConfig, load_config
+from augnet.errors import ConfigError, ModelError
 from augnet.models.loading import fingerprint, load_model
 from augnet.models.saved_model import load_saved_model
 
@@ -304,3 +304,16 @@ def test_fingerprint_of_a_saved_model_is_of_its_files_and_not_of_its_place(tmp_p
     model.layers[-1].bias.assign(np.ones(4, "float32"))
     model.export(tmp_path / "two", verbose=False)
     assert fingerprint(load(tmp_path / "two")) != before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("builder", "my_models.build", "'my_models.build' is module:function"),
+        ("modules", "my_layers.py", r"'my_layers.py' is a list of modules .* \[my_layers"),
+        ("modules", ["../my_layers"], r"is a list of modules as they are imported"),
+    ],
+)
+def test_modules_and_builders_that_are_no_names(key, value, rule):
+    with pytest.raises(ConfigError, match=rf"^model\.{key}: .*{rule}"):
+        load_config(flags={"model.path": "m", "images.path": "i", "output": "o", f"model.{key}": value})

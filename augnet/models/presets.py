@@ -106,7 +106,7 @@ def suggest_scale(model: keras.Model, output: int | str | None = None) -> Sugges
         if suggestion := _in_front_of(graph, backbone, stem):
             return suggestion
     if any(layer.name == RAW_PIXELS for layer in graph.layers()):
-        return Suggestion("none", "the model's input was declared as integers: pixels in 0..255")
+        return Suggestion("none", "the model's input was declared as integers")
     return None
 
 

@@ -123,6 +123,7 @@ def _texts(audit: Audit) -> dict[str, Any]:
         "counts": counts,
         "cards": cards,
         "details": details,
+        "doubts": [*preprocess["warnings"], *summary["doubts"]],
         "model_text": f"Model {_short(config['model']['path'])}: {model['output_count']} outputs, "
         f"{height} x {width} x {channels} inputs.",
         "images_text": f"Images {config['images']['path']}: {counts['planned']:,} planned.",

@@ -104,7 +104,9 @@ def settle_scale(
         reason = f"As in {suggested}.preprocess_input, because {suggested_reason}."
         return SettledScale(application_scale(suggested), reason, guess=True)
     if suggested:
-        return SettledScale(suggested, f"Because {suggested_reason}.", guess=suggested != "none")
+        if suggested == "none":
+            return SettledScale("none", f"Pixels stay in 0..255, because {suggested_reason}.")
+        return SettledScale(suggested, f"As published, because {suggested_reason}.", guess=True)
     if model_rescales:
         return SettledScale("none", f"Pixels stay in 0..255, because {rescaling}.")
     reason = "Pixels are divided by 255, because the model does not rescale its input by itself."
