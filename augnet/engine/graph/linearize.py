@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops, tree
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
 from augnet.engine.rules.base import Jvp, Kernels, Tensor, Vjp
 
@@ -62,7 +62,7 @@ def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) 
         else:
             inputs = tuple(dict.fromkeys(node.inputs))  # a tape gives the gradient of all places of a tensor
             function = _of_values(node, inputs)
-            outputs, tape_vjp = backend.linearize_call(function, [tensors[value] for value in inputs])
+            outputs, tape_vjp = backend.linearize(function, [tensors[value] for value in inputs])
             tensors.update(zip(node.outputs, outputs, strict=True))
             steps.append(_Step(inputs, node.outputs, tape_vjp, None))
     read = {value for step in steps for value in step.inputs}

@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 from keras.src.applications.convnext import LayerScale  # not exported
 
-from augnet.engine.backends.tensorflow import constant, values_of
+from augnet.engine.backends import backend
 from augnet.engine.rules.base import Elementwise, Tensor
 from augnet.engine.rules.registry import Call, serves, weights_of
 
@@ -24,11 +24,11 @@ class Affine(Elementwise):
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.scale is not None:
-            x = x * constant(self.scale, x.dtype)
-        return x if self.shift is None else x + constant(self.shift, x.dtype)
+            x = x * backend.constant(self.scale, x.dtype)
+        return x if self.shift is None else x + backend.constant(self.shift, x.dtype)
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self(x), None if self.scale is None else constant(self.scale, x.dtype)
+        return self(x), None if self.scale is None else backend.constant(self.scale, x.dtype)
 
 
 @serves(layers.BatchNormalization)
@@ -49,7 +49,9 @@ def _batch_normalization(layer: Any, call: Call) -> list[Affine] | None:
 @serves(layers.Rescaling)
 def _rescaling(layer: Any, call: Call) -> list[Affine]:
     # As Keras rounds them, which is to float32 even in a float64 model.
-    scale, offset = (values_of(keras.ops.cast(part, "float64")) for part in (layer.scale, layer.offset))
+    scale, offset = (
+        backend.values_of(keras.ops.cast(part, "float64")) for part in (layer.scale, layer.offset)
+    )
     return [Affine(scale, offset)]
 
 

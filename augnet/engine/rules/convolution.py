@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.backends.tensorflow import constant
+from augnet.engine.backends import backend
 from augnet.engine.padding import Pads
 from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Tensor, Vjp, on_rows
 from augnet.engine.rules.depthwise import Depthwise
@@ -44,12 +43,14 @@ class Convolution(Windowed):
 
     def _apply(self, x: Tensor) -> Tensor:
         if self.pointwise:
-            return backend.conv2d(x, constant(self.kernel, x.dtype), (1, 1), "valid", (1, 1))
-        return backend.conv2d(x, constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation)
+            return backend.conv2d(x, backend.constant(self.kernel, x.dtype), (1, 1), "valid", (1, 1))
+        return backend.conv2d(
+            x, backend.constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         output = self._apply(x)
-        return output if self.bias is None else backend.bias_add(output, constant(self.bias, x.dtype))
+        return output if self.bias is None else backend.bias_add(output, backend.constant(self.bias, x.dtype))
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         output = self(x)
@@ -86,7 +87,7 @@ class Convolution(Windowed):
     def _candidates(self, shape: Shape, pads: Pads, dtype: str) -> dict[str, Kernel]:
         """The kernels worth trying, the likeliest first."""
         if self.pointwise:
-            return {"product": lambda g: ops.matmul(g, constant(self.kernel[0, 0].T, dtype))}
+            return {"product": lambda g: ops.matmul(g, backend.constant(self.kernel[0, 0].T, dtype))}
         candidates: dict[str, Kernel] = {}
         size, inputs = self.kernel.shape[:2], self.kernel.shape[2]
         few = inputs <= FEW_CHANNELS
@@ -97,13 +98,13 @@ class Convolution(Windowed):
                 if few and tile != (1, 1) and self.dilation == (1, 1):
                     candidates["tiles"] = _tiles(flipped, tile, back, shape, dtype)
                 candidates["flipped"] = lambda g: backend.conv2d(
-                    g, constant(flipped, dtype), (1, 1), back, self.dilation
+                    g, backend.constant(flipped, dtype), (1, 1), back, self.dilation
                 )
         elif few and self.strides[0] == self.strides[1] and self.dilation == (1, 1) and max(size) > 1:
             candidates["phases"] = self._phases(shape, pads, dtype)
         if self.dilation == (1, 1) and (few or not candidates):
             candidates["native"] = lambda g: backend.conv2d_input_gradient(
-                g, constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
+                g, backend.constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
             )
         if not candidates:
             candidates["tape"] = lambda g: backend.transposed(self._apply, (g.shape[0], *shape), g)
@@ -124,7 +125,7 @@ class Convolution(Windowed):
 
         def apply(g: Tensor) -> Tensor:
             g, pad = placed(g, back, taps.shape[:2], shape, stride)
-            output = backend.conv2d(g, constant(kernel, dtype), (1, 1), pad, (1, 1))
+            output = backend.conv2d(g, backend.constant(kernel, dtype), (1, 1), pad, (1, 1))
             return backend.depth_to_space(output, (stride, stride))[:, : shape[0], : shape[1]]
 
         return apply
@@ -154,7 +155,7 @@ def _tiles(kernel: np.ndarray, tile: tuple[int, int], pads: Pads, shape: Shape, 
     around = (top, bottom + -shape[0] % tile[0]), (left, right + -shape[1] % tile[1])
 
     def apply(g: Tensor) -> Tensor:
-        output = backend.conv2d(g, constant(kernels, dtype), tile, around, (1, 1))
+        output = backend.conv2d(g, backend.constant(kernels, dtype), tile, around, (1, 1))
         return backend.depth_to_space(output, tile)[:, : shape[0], : shape[1]]
 
     return apply

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends.tensorflow import constant
+from augnet.engine.backends import backend
 from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Tensor, Vjp
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.rules.weighted import Weighted
@@ -26,12 +26,12 @@ class Dense(Weighted, Pixelwise):
 
     def _times(self, x: Tensor, kernel: np.ndarray) -> Tensor:
         flat = ops.reshape(x, (-1, kernel.shape[0]))
-        product = ops.matmul(flat, constant(kernel, x.dtype))
+        product = ops.matmul(flat, backend.constant(kernel, x.dtype))
         return product if len(x.shape) == 2 else ops.reshape(product, (*x.shape[:-1], kernel.shape[1]))
 
     def __call__(self, x: Tensor) -> Tensor:
         product = self._times(x, self.kernel)
-        return product if self.bias is None else product + constant(self.bias, x.dtype)
+        return product if self.bias is None else product + backend.constant(self.bias, x.dtype)
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         transposed = np.ascontiguousarray(self.kernel.T)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.backends.tensorflow import constant
+from augnet.engine.backends import backend
 from augnet.engine.padding import Pads
 from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Tensor, Vjp, on_rows
 from augnet.engine.rules.phases import phase_taps, placed
@@ -35,10 +34,16 @@ class Depthwise(Windowed):
         return self._biased(self._native(x))
 
     def _biased(self, output: Tensor) -> Tensor:
-        return output if self.bias is None else backend.bias_add(output, constant(self.bias, output.dtype))
+        return (
+            output
+            if self.bias is None
+            else backend.bias_add(output, backend.constant(self.bias, output.dtype))
+        )
 
     def _native(self, x: Tensor) -> Tensor:
-        return backend.depthwise(x, constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation)
+        return backend.depthwise(
+            x, backend.constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation
+        )
 
     def _repeated(self, x: Tensor) -> Tensor:
         """Every channel repeated, and a multiplier of one."""
@@ -47,7 +52,9 @@ class Depthwise(Windowed):
             ops.repeat(x, multiplier, axis=-1) if x.shape[-1] > 1 else ops.concatenate([x] * multiplier, -1)
         )
         kernel = self.kernel.reshape(*self.kernel.shape[:2], -1, 1)
-        return backend.depthwise(wide, constant(kernel, x.dtype), self.strides, self.padding, self.dilation)
+        return backend.depthwise(
+            wide, backend.constant(kernel, x.dtype), self.strides, self.padding, self.dilation
+        )
 
     def _packed(self, x: Tensor) -> Tensor:
         """The batch beside the channels, and a multiplier of one."""
@@ -56,7 +63,9 @@ class Depthwise(Windowed):
         wide = ops.reshape(ops.transpose(x, (1, 2, 0, 3)), (1, height, width, batch * channels))
         wide = ops.repeat(wide, multiplier, axis=-1) if multiplier > 1 else wide
         kernel = np.tile(self.kernel.reshape(*self.kernel.shape[:2], -1, 1), (1, 1, batch, 1))
-        output = backend.depthwise(wide, constant(kernel, x.dtype), self.strides, self.padding, self.dilation)
+        output = backend.depthwise(
+            wide, backend.constant(kernel, x.dtype), self.strides, self.padding, self.dilation
+        )
         output = ops.reshape(output, (*output.shape[1:3], batch, channels * multiplier))
         return ops.transpose(output, (2, 0, 1, 3))
 
@@ -92,14 +101,18 @@ class Depthwise(Windowed):
             if min(min(pair) for pair in back) >= 0:
 
                 def plain(g: Tensor) -> Tensor:
-                    output = backend.depthwise(g, constant(flipped, dtype), (1, 1), back, self.dilation)
+                    output = backend.depthwise(
+                        g, backend.constant(flipped, dtype), (1, 1), back, self.dilation
+                    )
                     return _multiplier_sum(output, channels, multiplier)
 
                 def packed(g: Tensor) -> Tensor:
                     n, height, width, wide = g.shape
                     kernel = np.tile(flipped, (1, 1, n, 1))
                     g = ops.reshape(ops.transpose(g, (1, 2, 0, 3)), (1, height, width, n * wide))
-                    output = backend.depthwise(g, constant(kernel, dtype), (1, 1), back, self.dilation)
+                    output = backend.depthwise(
+                        g, backend.constant(kernel, dtype), (1, 1), back, self.dilation
+                    )
                     output = _multiplier_sum(output, n * channels, multiplier)
                     return ops.transpose(ops.reshape(output, (*shape[:2], n, channels)), (2, 0, 1, 3))
 
@@ -112,7 +125,7 @@ class Depthwise(Windowed):
         # With several channels per input channel the native operation is far slower than any other here.
         if self.dilation == (1, 1) and (multiplier == 1 or not candidates):
             candidates["native"] = lambda g: backend.depthwise_input_gradient(
-                g, constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
+                g, backend.constant(self.kernel, dtype), (g.shape[0], *shape), self.strides, pads
             )
         if not candidates:
             candidates["tape"] = lambda g: backend.transposed(self._native, (g.shape[0], *shape), g)
@@ -133,7 +146,7 @@ class Depthwise(Windowed):
         def apply(g: Tensor) -> Tensor:
             g, pad = placed(g, back, taps.shape[:2], shape, stride)
             wide = ops.concatenate([g] * (stride * stride), axis=-1)
-            output = backend.depthwise(wide, constant(kernel, dtype), (1, 1), pad, (1, 1))
+            output = backend.depthwise(wide, backend.constant(kernel, dtype), (1, 1), pad, (1, 1))
             output = _multiplier_sum(output, stride * stride * channels, multiplier)
             return backend.depth_to_space(output, (stride, stride))[:, : shape[0], : shape[1]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends.tensorflow import constant
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Value
 from augnet.engine.rules.affine import Affine
 from augnet.engine.rules.base import Jvp, Kernels, Rule, Tensor, Vjp
@@ -42,7 +42,7 @@ class Einsum(Rule):
     def _filled(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.constant is None:
             return tensors
-        return tensors[0], constant(self.constant, tensors[0].dtype)
+        return tensors[0], backend.constant(self.constant, tensors[0].dtype)
 
     def linearize(self, kernels: Kernels, *tensors: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         left, right = self.factors

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.linearize import function_of
 from augnet.engine.rules.base import Elementwise, Kernel, Tensor
 from augnet.engine.rules.registry import Call, existing_layers, serves

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import layers
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
 from augnet.engine.graph.linearize import function_of
 from augnet.engine.rules.base import Kernel, Kernels, Rule, Tensor, Vjp, on_rows

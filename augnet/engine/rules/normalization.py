@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends.tensorflow import constant
+from augnet.engine.backends import backend
 from augnet.engine.rules.affine import Affine
 from augnet.engine.rules.base import (
     Jvp,
@@ -59,8 +59,8 @@ class LayerNorm(Rule):
 
     def _finished(self, normal: Tensor) -> Tensor:
         if self.scale is not None:
-            normal = normal * constant(self.scale, normal.dtype)
-        return normal if self.shift is None else normal + constant(self.shift, normal.dtype)
+            normal = normal * backend.constant(self.scale, normal.dtype)
+        return normal if self.shift is None else normal + backend.constant(self.shift, normal.dtype)
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         normal, inverse = self._normal(x)
@@ -72,7 +72,7 @@ class LayerNorm(Rule):
             return (g - self._mean(g) - normal * along) * inverse
 
         def scaled(g: Tensor) -> Tensor:
-            return g if self.scale is None else g * constant(self.scale, x.dtype)
+            return g if self.scale is None else g * backend.constant(self.scale, x.dtype)
 
         return self._finished(normal), lambda g: (project(scaled(g)),), lambda t: scaled(project(t))
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.padding import resolved_pads
 from augnet.engine.rules.base import (
     Elementwise,

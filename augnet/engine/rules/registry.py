@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from augnet.engine.backends.tensorflow import values_of
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Shapes, Value
 from augnet.engine.rules.base import Rule, Shape
 
@@ -117,7 +117,7 @@ def existing_layers(*names: str) -> list[type]:
 
 def weights_of(variable: Any) -> np.ndarray:
     """A copy of a variable's values."""
-    return values_of(variable).copy()
+    return backend.values_of(variable).copy()
 
 
 def bias_of(layer: Any) -> np.ndarray | None:

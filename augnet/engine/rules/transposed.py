@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import layers
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.backends.tensorflow import constant
+from augnet.engine.backends import backend
 from augnet.engine.padding import Pads, resolved_pads
 from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Tensor, Vjp, on_rows
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
@@ -34,18 +33,18 @@ class Transposed(Rule):
     def _apply(self, x: Tensor) -> Tensor:
         shape = (x.shape[0], *self.shape)
         return backend.conv2d_input_gradient(
-            x, constant(self.kernel, x.dtype), shape, self.strides, self._pads()
+            x, backend.constant(self.kernel, x.dtype), shape, self.strides, self._pads()
         )
 
     def _pads(self) -> Pads:
         return resolved_pads(self.padding, self.shape[:2], self.kernel.shape[:2], self.strides, (1, 1))
 
     def _back(self, g: Tensor) -> Tensor:
-        return backend.conv2d(g, constant(self.kernel, g.dtype), self.strides, self.padding, (1, 1))
+        return backend.conv2d(g, backend.constant(self.kernel, g.dtype), self.strides, self.padding, (1, 1))
 
     def __call__(self, x: Tensor) -> Tensor:
         output = self._apply(x)
-        return output if self.bias is None else backend.bias_add(output, constant(self.bias, x.dtype))
+        return output if self.bias is None else backend.bias_add(output, backend.constant(self.bias, x.dtype))
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         return self(x), lambda g: (on_rows(self._back)(g),), on_rows(self._apply)

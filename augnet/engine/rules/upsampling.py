@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.backends.tensorflow import constant
+from augnet.engine.backends import backend
 from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Tensor, Vjp, on_rows
 from augnet.engine.rules.convolution import Convolution
 from augnet.engine.rules.linear import Linear
@@ -66,7 +65,9 @@ class UpsampledConvolution(Rule):
         around = self.convolution.pads_back(self.upsample.sizes(x.shape[1:3]))
 
         def back(g: Tensor) -> Tensor:
-            return backend.conv2d(g, constant(self._summed(), g.dtype), self.upsample.size, around, (1, 1))
+            return backend.conv2d(
+                g, backend.constant(self._summed(), g.dtype), self.upsample.size, around, (1, 1)
+            )
 
         linear = replace(self, convolution=replace(self.convolution, bias=None))
         return self(x), lambda g: (on_rows(back)(g),), on_rows(linear)
