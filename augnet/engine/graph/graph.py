@@ -70,13 +70,13 @@ class Node:
     def call(self, tensors: dict[Value, Any]) -> tuple[Any, ...]:
         """The output tensors, given those of the inputs."""
         if len(self.args) == 1 and isinstance(self.args[0], Value) and not self.kwargs:
-            made = self.op(tensors[self.args[0]])
+            result = self.op(tensors[self.args[0]])
         else:
             args, kwargs = tree.map_structure(
                 lambda leaf: tensors[leaf] if isinstance(leaf, Value) else leaf, (self.args, self.kwargs)
             )
-            made = self.op(*args, **kwargs)
-        return tuple(tree.flatten(made))
+            result = self.op(*args, **kwargs)
+        return tuple(tree.flatten(result))
 
 
 @dataclass(eq=False)
@@ -193,10 +193,10 @@ def trace(model: Any, output: int | str | None = None) -> Graph | None:
     source = functional.inputs[0]
     value = Value(tuple(source.shape[1:]), source.dtype, source.name)
     nodes: list[Node] = []
-    made = _flatten(functional, [value], nodes)
-    if made is None:
+    outputs = _flatten(functional, [value], nodes)
+    if outputs is None:
         return None
-    return Graph(value, made[chosen], nodes).pruned()
+    return Graph(value, outputs[chosen], nodes).pruned()
 
 
 def choose_output(outputs: list[Any], names: list[str], output: int | str | None) -> int:
@@ -244,11 +244,11 @@ def _flatten(functional: Any, inputs: list[Value], nodes: list[Node]) -> list[Va
                 return None  # masks travel beside the tensors, where this graph does not look
             inner = functional_of(op) if isinstance(op, keras.Model) else None
             if inner is not None:
-                made = _inline(inner, args, kwargs, nodes)
-                if made is None:
+                inlined = _inline(inner, args, kwargs, nodes)
+                if inlined is None:
                     return None
-                if made:
-                    values.update(zip((id(x) for x in source.outputs), made, strict=True))
+                if inlined:
+                    values.update(zip((id(x) for x in source.outputs), inlined, strict=True))
                     continue
             outputs = tuple(Value(tuple(x.shape[1:]), x.dtype, x.name) for x in source.outputs)
             if isinstance(op, keras.layers.Layer) and op._call_has_training_arg:
