@@ -209,16 +209,16 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"model.output: the model has {len(outputs)} outputs ({listed}); "
+                f"`output`: the model has {len(outputs)} outputs ({listed}); "
                 "choose one by position or name"
             )
         return 0
     if isinstance(output, str):
         if output not in names:
-            raise ModelError(f"model.output: no output named {output!r}; the model has {listed}")
+            raise ModelError(f"`output`: no output named {output!r}; the model has {listed}")
         return names.index(output)
     if not 0 <= output < len(outputs):
-        raise ModelError(f"model.output: no output {output}; the model has {listed}")
+        raise ModelError(f"`output`: no output {output}; the model has {listed}")
     return output
 
 
