@@ -209,8 +209,7 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"`output`: the model has {len(outputs)} outputs ({listed}); "
-                "choose one by position or name"
+                f"`output`: the model has {len(outputs)} outputs ({listed}); choose one by position or name"
             )
         return 0
     if isinstance(output, str):

@@ -30,7 +30,7 @@ caller appends a layer's `activation`."""
 
 AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 
-_BUILDERS: dict[Hashable, Builder] = {}
+_BUILDERS: dict[Kind, Builder] = {}
 
 
 def serves(*kinds: Kind) -> Callable[[AnyBuilder], AnyBuilder]:
@@ -53,7 +53,7 @@ def serves(*kinds: Kind) -> Callable[[AnyBuilder], AnyBuilder]:
     return register
 
 
-def builder_of(kind: Hashable) -> Builder | None:
+def builder_of(kind: Kind) -> Builder | None:
     """The function that makes rules of this kind."""
     _load_rules()
     return _BUILDERS.get(kind)
@@ -127,5 +127,6 @@ def bias_of(layer: Any) -> np.ndarray | None:
 
 def activation_rules(function: Any, call: Call) -> Sequence[Rule] | None:
     """The rules of an activation function; none for the identity, None where there is no rule."""
-    builder = builder_of(function) if isinstance(function, Hashable) else None
+    hashable = callable(function) and isinstance(function, Hashable)
+    builder = builder_of(function) if hashable else None
     return None if builder is None else builder(function, call)  # type: ignore[return-value]
