@@ -152,6 +152,37 @@ class Inference:
 
 
 @dataclass(frozen=True)
+class GroupedConvolution(Inference):
+    """A Conv2D with groups, on the layer's own variables, without the XLA program that Keras makes of it.
+
+    Keras compiles a new one at every call, and its gradient runs many times slower than these.
+    """
+
+    def __call__(self, x: Any) -> Any:  # (batch, height, width, channel) tensors
+        layer, ops = self.layer, keras.ops
+        kernel = ops.cast(layer.kernel, x.dtype)
+        window = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
+        if kernel.shape[2] == 1:  # a channel in each group
+            kernel = ops.reshape(kernel, (*kernel.shape[:2], layer.groups, -1))
+            outputs = ops.depthwise_conv(x, kernel, **window)
+        else:
+            parts = zip(
+                ops.split(x, layer.groups, axis=-1), ops.split(kernel, layer.groups, axis=-1), strict=True
+            )
+            outputs = ops.concatenate([ops.conv(y, part, **window) for y, part in parts], axis=-1)
+        if layer.use_bias:
+            outputs = outputs + ops.cast(layer.bias, x.dtype)
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    @staticmethod
+    def serves(op: Any) -> bool:
+        """Whether the operation of a model is such a layer, and plain."""
+        plain = type(op) is keras.layers.Conv2D and op.groups > 1 and op.data_format == "channels_last"
+        altered = getattr(op, "lora_enabled", False) or getattr(op, "quantization_mode", None)
+        return plain and not altered and op.strides[0] == op.strides[1]
+
+
+@dataclass(frozen=True)
 class Cast:
     """What a nested model does to inputs of another dtype."""
 
@@ -253,6 +284,8 @@ def _flatten(functional: Any, inputs: list[Value], nodes: list[Node]) -> list[Va
             if isinstance(op, keras.layers.Layer) and op._call_has_training_arg:
                 kwargs = {key: value for key, value in kwargs.items() if key != "training"}
                 op = Inference(op)
+            elif GroupedConvolution.serves(op):
+                op = GroupedConvolution(op)
             nodes.append(Node(op, args, kwargs, outputs, source.operation.name))
             values.update(zip((id(x) for x in source.outputs), outputs, strict=True))
     return [values[id(x)] for x in functional.outputs]
