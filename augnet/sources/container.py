@@ -1,0 +1,215 @@
+"""What formats with many images in a file have in common: their files, damage in them, names of columns."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import ClassVar
+
+import numpy as np
+
+from augnet.config import ImagesConfig
+from augnet.errors import ConfigError, ImageError
+from augnet.sources.base import Encoded, ImageRef, Source, sample
+from augnet.sources.files import DataFile, Files
+
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "class",
+    "cls",
+    "category",
+    "target",
+    "y",
+    "image/class/label",
+    "class_name",
+)
+"""What a column or feature of labels is called, in the order in which they are looked for."""
+
+_DAMAGED = "damaged: "
+
+
+class ContainerSource(Source):
+    """Images in files that hold many each: `images.path` is such a file, a folder of them, or a glob.
+
+    A format says which files are its own (`endings`, `magic`), lists the images of one (`_images`), and reads
+    one image back from the place that it wrote behind the `#` of its uri (`_read`). What of a file cannot be
+    listed becomes one image whose `read` fails with the reason, so that nothing goes missing in silence.
+
+    Attributes:
+        endings: of names of files of this format, in lower case.
+        magic: (offset, bytes) that tell the format of a file with another ending.
+        markers: names of files that make a folder one of this format.
+        file: what a file of this format is called in messages.
+    """
+
+    endings: ClassVar[tuple[str, ...]] = ()
+    magic: ClassVar[tuple[tuple[int, bytes], ...]] = ()
+    markers: ClassVar[frozenset[str]] = frozenset()
+    file: ClassVar[str]
+
+    def __init__(self, config: ImagesConfig):
+        self.config = config
+        self.files = Files(config.path)
+
+    @classmethod
+    def recognizes(cls, name: str, start: bytes) -> bool:
+        """Whether a file is of this format.
+
+        Args:
+            name: of the file, in lower case.
+            start: its first 512 bytes, or none to go by the name alone.
+        """
+        return name.endswith(cls.endings) or any(
+            start[offset : offset + len(magic)] == magic for offset, magic in cls.magic
+        )
+
+    def list(self) -> Iterator[ImageRef]:
+        """The images, file by file as their names sort, and in each in the order in which they lie there.
+
+        Raises:
+            ConfigError: on the first step, when there is no image, or a name in the configuration is none of
+                the data's.
+        """
+        refs = self._listed()
+        if self.config.limit is not None:
+            refs = iter(sample(refs, self.config.limit, self.config.sample_seed))
+        yield from refs
+
+    def read(self, ref: ImageRef) -> Encoded:
+        """One image, an encoded file or an array.
+
+        Raises:
+            ImageError: stage "read".
+        """
+        uri, _, place = ref.uri.rpartition("#")
+        if place.startswith(_DAMAGED):
+            raise ImageError("read", place.removeprefix(_DAMAGED))
+        return self._read(uri, place)
+
+    def data_files(self) -> Iterator[DataFile]:
+        """The files of this format; the one that `images.path` names in any case."""
+        is_file = self.files.is_file()
+        return (file for file in self.files.list() if is_file or file.name.lower().endswith(self.endings))
+
+    def first_file(self) -> DataFile:
+        """Raises ConfigError where there is none."""
+        if file := next(self.data_files(), None):
+            return file
+        raise ConfigError(
+            f"images.path: no {self.file} under {self.files.given!r} (looked for {' '.join(self.endings)}); "
+            "give one, a folder of them, or a glob"
+        )
+
+    @abstractmethod
+    def _images(self, file: DataFile) -> Iterator[ImageRef]:
+        """The images of one file. OSError and EOFError may pass."""
+
+    @abstractmethod
+    def _read(self, uri: str, place: str) -> Encoded:
+        """The image at a place of the file `uri`. Raises ImageError."""
+
+    def _listed(self) -> Iterator[ImageRef]:
+        self.first_file()
+        refs = chain.from_iterable(self._survived(file) for file in self.data_files())
+        damaged: list[ImageRef] = []
+        for ref in refs:
+            if not ref.uri.rpartition("#")[2].startswith(_DAMAGED):
+                yield from damaged
+                yield ref
+                yield from refs
+                return
+            damaged.append(ref)
+        if damaged:
+            name, reason = damaged[0].image_id.rpartition("#")[0], damaged[0].uri.rpartition(_DAMAGED)[2]
+            raise ConfigError(f"images.path: {name!r} cannot be read as a {self.file}: {reason}")
+        raise ConfigError(f"images.path: there is no image in the files under {self.files.given!r}")
+
+    def _survived(self, file: DataFile) -> Iterator[ImageRef]:
+        count = 0
+        try:
+            for ref in self._images(file):
+                count += 1
+                yield ref
+        except (OSError, EOFError) as error:
+            yield damage(file, f"{type(error).__name__} after {count} images")
+
+
+def damage(file: DataFile, reason: str) -> ImageRef:
+    """What stands in a listing for the part of a file that cannot be read; the reason names no path."""
+    return ImageRef(f"{file.name}#damaged", f"{file.uri}#{_DAMAGED}{reason}", None)
+
+
+def unique(refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
+    """The images with `#2`, `#3` added to an image_id that came before."""
+    seen: set[str] = set()
+    for ref in refs:
+        name, count = ref.image_id, 1
+        while name in seen:
+            count += 1
+            name = f"{ref.image_id}#{count}"
+        seen.add(name)
+        yield ref if count == 1 else ImageRef(name, ref.uri, ref.label)
+
+
+def choose(
+    key: str, wanted: str | None, names: Collection[str], guesses: Sequence[str], what: str
+) -> str | None:
+    """The column, feature or array that the configuration names, else the first of `guesses` that there is.
+
+    Args:
+        key: of the configuration.
+        wanted: its value; None to guess.
+        names: those that there are.
+        guesses: names that are likely, the likeliest first.
+        what: a name is of, for the message: "column", "feature".
+
+    Raises:
+        ConfigError: there is no such name; the message lists those that there are.
+    """
+    if wanted is None:
+        return next((name for name in guesses if name in names), None)
+    if wanted in names:
+        return wanted
+    listed = ", ".join(map(repr, sorted(names)[:30])) or "none"
+    raise ConfigError(f"{key}: there is no {what} {wanted!r} in the data; there is {listed}")
+
+
+def choose_label(labels: str, names: Collection[str], what: str) -> str | None:
+    """The column or feature of labels that `images.labels` asks for; None for no labels.
+
+    Raises:
+        ConfigError: there is no such name, or folders are asked for.
+    """
+    if labels == "none":
+        return None
+    if labels == "folder":
+        raise ConfigError(
+            f"images.labels: there are no folders here; give auto, none or the name of a {what}"
+        )
+    return choose("images.labels", None if labels == "auto" else labels, names, LABEL_NAMES, what)
+
+
+def label_text(value: object) -> str | None:
+    """A label as text: 3, 3.0, True, b"cat" and one-hot (0, 0, 1) as "3", "3", "1", "cat" and "2"."""
+    match value:
+        case np.ndarray() | list() | tuple():
+            values = np.asarray(value)
+            if values.size == 1:
+                return label_text(values.reshape(-1)[0].item())
+            return str(int(values.argmax())) if values.ndim == 1 and values.dtype.kind in "bif" else None
+        case bytes():
+            return value.decode("utf-8", "backslashreplace") or None
+        case bool() | np.bool_() | int() | np.integer():
+            return str(int(value))
+        case float() | np.floating():
+            return None if np.isnan(value) else str(int(value)) if float(value).is_integer() else str(value)
+        case str():
+            return value.strip() or None
+    return None
+
+
+def folder_label(name: str) -> str | None:
+    """The name of the folder that a path lies in."""
+    return name.replace("\\", "/").rpartition("/")[0].rpartition("/")[2] or None

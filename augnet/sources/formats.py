@@ -1,0 +1,69 @@
+"""The dataset formats, and how `images.format: auto` tells which one a path holds."""
+
+from __future__ import annotations
+
+from augnet.config import ImagesConfig
+from augnet.errors import ConfigError
+from augnet.redact import without_secrets
+from augnet.sources.base import Source
+from augnet.sources.container import ContainerSource
+from augnet.sources.files import Files
+from augnet.sources.folder import SUFFIXES, FolderSource
+from augnet.sources.manifest import ManifestSource
+from augnet.sources.remote import RemoteSource
+
+FORMATS: dict[str, type[ContainerSource]] = {
+    "manifest": ManifestSource,
+}
+"""Formats other than plain image files, by their name in `images.format`."""
+
+_LOOKED_AT = 1000
+"""Names of a folder that are looked at to tell its format."""
+
+
+def open_source(config: ImagesConfig) -> Source:
+    """The dataset that `images` of the configuration describes.
+
+    Raises:
+        ConfigError: when nothing readable is there, or it cannot be told what it is.
+    """
+    is_remote = "://" in config.path and not config.path.startswith("file://")
+    name = _detect(config, is_remote) if config.format == "auto" else config.format
+    if name == "folder":
+        return RemoteSource(config) if is_remote else FolderSource(config)
+    return FORMATS[name](config)
+
+
+def _detect(config: ImagesConfig, is_remote: bool) -> str:
+    """The name of the format, told by markers and endings of names, and by the first bytes of a lone file.
+
+    A folder that holds an image is a folder of images, whatever else is in it. What nothing fits is left to
+    the folder's own error.
+    """
+    name = config.path.lower()
+    if name.endswith(SUFFIXES):
+        return "folder"
+    files = Files(config.path)
+    if files.is_file():
+        start = files.read_range(files.root, 0, 512)
+        for format_name, source in FORMATS.items():
+            if source.recognizes(name, start):
+                return format_name
+        return "folder"
+    names = files.peek(_LOOKED_AT)
+    for format_name, source in FORMATS.items():
+        if source.markers and source.markers & set(names):
+            return format_name
+    if any(name.lower().endswith(SUFFIXES) for name in names):
+        return "folder"
+    found = [
+        format_name
+        for format_name, source in FORMATS.items()
+        if any(source.recognizes(name.lower(), b"") for name in names)
+    ]
+    if len(found) > 1:
+        raise ConfigError(
+            f"images.format: {without_secrets(config.path)!r} holds files of several formats "
+            f"({', '.join(found)}); say which with images.format, or give a glob"
+        )
+    return found[0] if found else "folder"

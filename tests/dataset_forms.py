@@ -1,0 +1,72 @@
+"""The same pictures as a dataset of every form, each written by the format's own usual writer."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("ant", "bee", "cow")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a dataset: its name without ending, its pixels (height, width, 3) uint8, and its class."""
+
+    name: str
+    pixels: np.ndarray
+    number: int
+
+    @property
+    def label(self) -> str:
+        return CLASSES[self.number]
+
+    @property
+    def png(self) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def pictures(count: int = 200, size: tuple[int, int] = (12, 10)) -> list[Picture]:
+    rng = np.random.default_rng(11)
+    return [
+        Picture(f"{index:04d}", rng.integers(0, 256, (*size, 3), np.uint8), index % len(CLASSES))
+        for index in range(count)
+    ]
+
+
+def write_folder(folder: Path, images: list[Picture]) -> Path:
+    for image in images:
+        path = folder / image.label / f"{image.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image.png)
+    return folder
+
+
+def write_manifest(folder: Path, images: list[Picture], ending: str = ".csv") -> Path:
+    """A table of paths and labels by pandas, beside the folder of the pictures."""
+    import pandas
+
+    write_folder(folder / "images", images)
+    table = pandas.DataFrame(
+        {
+            "file_name": [f"images/{image.label}/{image.name}.png" for image in images],
+            "label": [image.label for image in images],
+            "hospital": ["north" if image.number else "south" for image in images],
+        }
+    )
+    path = folder / f"images{ending}"
+    match ending:
+        case ".csv":
+            table.to_csv(path, index=False)
+        case ".tsv":
+            table.to_csv(path, index=False, sep="\t")
+        case ".jsonl":
+            table.to_json(path, orient="records", lines=True)
+        case ".parquet":
+            table.to_parquet(path)
+    return path
