@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,3 +71,21 @@ def write_manifest(folder: Path, images: list[Picture], ending: str = ".csv") ->
         case ".parquet":
             table.to_parquet(path)
     return path
+
+
+def write_webdataset(folder: Path, images: list[Picture], shard: int = 80, ending: str = ".tar") -> Path:
+    """Shards with the class's number in a `.cls` member, by the webdataset package."""
+    import webdataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(images), shard)):
+        with webdataset.TarWriter(str(folder / f"shard-{number:03d}{ending}")) as writer:
+            for image in images[start : start + shard]:
+                writer.write({"__key__": image.name, "png": image.png, "cls": image.number})
+    return folder
+
+
+def write_zip(folder: Path, images: list[Picture]) -> Path:
+    """A folder of pictures, packed by Python's own shutil."""
+    write_folder(folder / "images", images)
+    return Path(shutil.make_archive(str(folder / "pictures"), "zip", folder, "images"))

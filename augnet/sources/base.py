@@ -55,12 +55,9 @@ class Source(ABC):
 
     Attributes:
         reads_at_once: images to read at the same time, at least; decoding takes as many as there are cores.
-        sequential: whether reading forward is much cheaper than reading at random, as in compressed files:
-            each thread then reads its images in the order of the listing.
     """
 
     reads_at_once: int = 2
-    sequential: bool = False
 
     @abstractmethod
     def list(self) -> Iterator[ImageRef]:
@@ -77,6 +74,13 @@ class Source(ABC):
         Raises:
             ImageError: stage "read", when it cannot be had; the reason holds neither path nor time.
         """
+
+    def reads_forward(self, ref: ImageRef) -> bool:
+        """Whether an image is best read by the thread that reads its neighbours, in the order of the listing.
+
+        So it is where reading at random costs much more, as in compressed streams.
+        """
+        return False
 
     def class_names(self) -> tuple[str, ...] | None:
         """The dataset's own names of its classes, in the order of their numbers; None where it has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
@@ -77,6 +78,10 @@ class ContainerSource(Source):
             refs = iter(sample(refs, self.config.limit, self.config.sample_seed))
         yield from refs
 
+    def reads_forward(self, ref: ImageRef) -> bool:
+        """In a gzipped file; see `byte_range`."""
+        return "#z" in ref.uri and ref.uri.rpartition("#")[2].startswith("z")
+
     def read(self, ref: ImageRef) -> Encoded:
         """One image, an encoded file or an array.
 
@@ -87,6 +92,12 @@ class ContainerSource(Source):
         if place.startswith(_DAMAGED):
             raise ImageError("read", place.removeprefix(_DAMAGED))
         return self._read(uri, place)
+
+    def read_bytes(self, uri: str, place: str) -> bytes:
+        """The image at a `byte_range` of a file. Raises ImageError."""
+        start, _, size = place.removeprefix("z").partition("+")
+        limit = self.config.max_bytes
+        return self.files.read_image(uri, int(start), int(size), limit, unpacked=place[0] == "z")
 
     def data_files(self) -> Iterator[DataFile]:
         """The files of this format; the one that `images.path` names in any case."""
@@ -104,7 +115,7 @@ class ContainerSource(Source):
 
     @abstractmethod
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
-        """The images of one file. OSError and EOFError may pass."""
+        """The images of one file. OSError, EOFError and zlib.error may pass."""
 
     @abstractmethod
     def _read(self, uri: str, place: str) -> Encoded:
@@ -132,13 +143,25 @@ class ContainerSource(Source):
             for ref in self._images(file):
                 count += 1
                 yield ref
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             yield damage(file, f"{type(error).__name__} after {count} images")
 
 
 def damage(file: DataFile, reason: str) -> ImageRef:
     """What stands in a listing for the part of a file that cannot be read; the reason names no path."""
     return ImageRef(f"{file.name}#damaged", f"{file.uri}#{_DAMAGED}{reason}", None)
+
+
+def byte_range(start: int, size: int, gzipped: bool = False) -> str:
+    """The place of an image by its bytes: "512+1234", or "z512+1234" of what a gzipped file unpacks to."""
+    return f"{'z' if gzipped else ''}{start}+{size}"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the path of an archive's member is hidden, or is what macOS adds to archives."""
+    return any(
+        (part[:1] == "." and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/")
+    )
 
 
 def unique(refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
@@ -191,6 +214,13 @@ def choose_label(labels: str, names: Collection[str], what: str) -> str | None:
     return choose("images.labels", None if labels == "auto" else labels, names, LABEL_NAMES, what)
 
 
+def check_no_columns(config: ImagesConfig, what: str) -> None:
+    """Raise ConfigError where the configuration names a column, but the format has none."""
+    for key, value in (("images.image", config.image), ("images.labels", config.labels)):
+        if value not in (None, "auto", "folder", "none"):
+            raise ConfigError(f"{key}: {value!r}: {what} has no columns; leave it out")
+
+
 def label_text(value: object) -> str | None:
     """A label as text: 3, 3.0, True, b"cat" and one-hot (0, 0, 1) as "3", "3", "1", "cat" and "2"."""
     match value:
@@ -200,7 +230,7 @@ def label_text(value: object) -> str | None:
                 return label_text(values.reshape(-1)[0].item())
             return str(int(values.argmax())) if values.ndim == 1 and values.dtype.kind in "bif" else None
         case bytes():
-            return value.decode("utf-8", "backslashreplace") or None
+            return value.decode("utf-8", "backslashreplace").strip() or None
         case bool() | np.bool_() | int() | np.integer():
             return str(int(value))
         case float() | np.floating():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import fsspec
 
@@ -114,6 +115,13 @@ class Files:
         stream: BinaryIO = self._fs.open(path, "rb")
         return stream
 
+    def open_unpacked(self, uri: str) -> tuple[BinaryIO, bool]:
+        """The file, unpacked where it is gzipped, and whether it is. Raises OSError."""
+        stream = self.open(uri)
+        gzipped = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        return (cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if gzipped else stream), gzipped
+
     def size(self, uri: str) -> int:
         """Bytes of the file. Raises OSError."""
         return int(self._fs.size(self._place(uri)))
@@ -148,7 +156,7 @@ class Files:
                 data = stream.read(size)
             else:
                 data = self.read_range(uri, start, size)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ImageError("read", read_problem(error)) from error
         if len(data) != size:
             raise ImageError("read", f"the file ends after {len(data)} of the image's {size} bytes")

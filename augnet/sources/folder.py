@@ -20,10 +20,14 @@ from augnet.sources.base import ImageRef, Source, check_folder_labels, sample
 from augnet.sources.paths import path_to_uri, printable, read_regular, uri_to_path
 from augnet.sources.pattern import Pattern, State, split_glob
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy")
 """File name endings of images, matched in either case."""
 
-_LOOKED_FOR = f"(looked for {' '.join(SUFFIXES)}); give a folder, a glob or a single image"
+_GIVE = (
+    "give a folder of images, a glob, one image, or a dataset as a .csv, .jsonl, .parquet, .tar, .zip, "
+    ".tfrecord, .npz or .npy"
+)
+_LOOKED_FOR = f"(looked for {' '.join(SUFFIXES)}); {_GIVE}"
 _Names = list[str]  # inside FolderSource, `list` is its method
 
 
@@ -59,14 +63,12 @@ class FolderSource(Source):
             glob = None if exists else split_glob(path)
             if glob is None:
                 problem = "is neither a folder nor a regular file" if exists else "does not exist"
-                raise ConfigError(
-                    f"images.path: {config.path!r} {problem}; give a folder, a glob or a single image"
-                )
+                raise ConfigError(f"images.path: {config.path!r} {problem}; {_GIVE}")
             root, self._pattern = glob
             if not os.path.isdir(root):
                 raise ConfigError(
                     f"images.path: {config.path!r} starts in {root!r}, which is not a readable folder; "
-                    "give a folder, a glob or a single image"
+                    f"{_GIVE}"
                 )
         self._root = os.path.abspath(root)
         self._real_root = os.path.realpath(root)

@@ -11,11 +11,18 @@ from augnet.sources.files import Files
 from augnet.sources.folder import SUFFIXES, FolderSource
 from augnet.sources.manifest import ManifestSource
 from augnet.sources.remote import RemoteSource
+from augnet.sources.webdataset import WebDatasetSource
+from augnet.sources.zip import ZipSource
 
 FORMATS: dict[str, type[ContainerSource]] = {
     "manifest": ManifestSource,
+    "webdataset": WebDatasetSource,
+    "zip": ZipSource,
 }
 """Formats other than plain image files, by their name in `images.format`."""
+
+IMAGES = tuple(suffix for suffix in SUFFIXES if suffix != ".npy")
+"""Endings that are of an image for sure; an NPY file may hold a whole dataset."""
 
 _LOOKED_AT = 1000
 """Names of a folder that are looked at to tell its format."""
@@ -41,7 +48,7 @@ def _detect(config: ImagesConfig, is_remote: bool) -> str:
     the folder's own error.
     """
     name = config.path.lower()
-    if name.endswith(SUFFIXES):
+    if name.endswith(IMAGES):
         return "folder"
     files = Files(config.path)
     if files.is_file():
@@ -54,7 +61,7 @@ def _detect(config: ImagesConfig, is_remote: bool) -> str:
     for format_name, source in FORMATS.items():
         if source.markers and source.markers & set(names):
             return format_name
-    if any(name.lower().endswith(SUFFIXES) for name in names):
+    if any(name.lower().endswith(IMAGES) for name in names):
         return "folder"
     found = [
         format_name
