@@ -89,3 +89,39 @@ def write_zip(folder: Path, images: list[Picture]) -> Path:
     """A folder of pictures, packed by Python's own shutil."""
     write_folder(folder / "images", images)
     return Path(shutil.make_archive(str(folder / "pictures"), "zip", folder, "images"))
+
+
+def write_parquet(folder: Path, images: list[Picture], **settings: int) -> Path:
+    """A column of bytes and one of class names, by pandas."""
+    import pandas
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pandas.DataFrame({"image": [i.png for i in images], "label": [i.label for i in images]})
+    table.to_parquet(folder / "pictures.parquet", **settings)
+    return folder / "pictures.parquet"
+
+
+def hf_dataset(images: list[Picture]):
+    """A `datasets.Dataset` with an Image and a ClassLabel column; skips the test without the package."""
+    import pytest
+
+    datasets = pytest.importorskip("datasets", reason="the `datasets` package is not installed")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))}
+    )
+    rows = {
+        "image": [{"bytes": image.png, "path": f"{image.name}.png"} for image in images],
+        "label": [image.number for image in images],
+    }
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def write_hf_parquet(folder: Path, images: list[Picture]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    hf_dataset(images).to_parquet(folder / "train-00000-of-00001.parquet")
+    return folder
+
+
+def write_hf(folder: Path, images: list[Picture]) -> Path:
+    hf_dataset(images).save_to_disk(folder)
+    return folder

@@ -136,7 +136,7 @@ def test_a_damaged_gzip_stream_is_seen(tmp_path):
 
 def test_what_is_no_archive_or_holds_no_image(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"something else " * 100)
-    with pytest.raises(ConfigError, match=r"'a\.tar' cannot be read as a tar archive"):
+    with pytest.raises(ConfigError, match=r"'a\.tar' is no tar archive"):
         next(source(tmp_path / "a.tar").list())
     with pytest.raises(ConfigError, match="there is no image in the files under"):
         next(source(tar(tmp_path / "b.tar", [("x.cls", b"1")])).list())

@@ -134,7 +134,7 @@ class ContainerSource(Source):
             damaged.append(ref)
         if damaged:
             name, reason = damaged[0].image_id.rpartition("#")[0], damaged[0].uri.rpartition(_DAMAGED)[2]
-            raise ConfigError(f"images.path: {name!r} cannot be read as a {self.file}: {reason}")
+            raise ConfigError(f"images.path: {name!r} is no {self.file}: {reason}")
         raise ConfigError(f"images.path: there is no image in the files under {self.files.given!r}")
 
     def _survived(self, file: DataFile) -> Iterator[ImageRef]:

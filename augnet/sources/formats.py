@@ -9,13 +9,17 @@ from augnet.sources.base import Source
 from augnet.sources.container import ContainerSource
 from augnet.sources.files import Files
 from augnet.sources.folder import SUFFIXES, FolderSource
+from augnet.sources.hf import HuggingFaceSource
 from augnet.sources.manifest import ManifestSource
+from augnet.sources.parquet import ParquetSource
 from augnet.sources.remote import RemoteSource
 from augnet.sources.webdataset import WebDatasetSource
 from augnet.sources.zip import ZipSource
 
 FORMATS: dict[str, type[ContainerSource]] = {
     "manifest": ManifestSource,
+    "parquet": ParquetSource,
+    "hf": HuggingFaceSource,
     "webdataset": WebDatasetSource,
     "zip": ZipSource,
 }
@@ -38,7 +42,10 @@ def open_source(config: ImagesConfig) -> Source:
     name = _detect(config, is_remote) if config.format == "auto" else config.format
     if name == "folder":
         return RemoteSource(config) if is_remote else FolderSource(config)
-    return FORMATS[name](config)
+    source = FORMATS[name](config)
+    if config.format == "auto" and isinstance(source, ParquetSource) and not source.holds_images():
+        return ManifestSource(config)
+    return source
 
 
 def _detect(config: ImagesConfig, is_remote: bool) -> str:

@@ -49,7 +49,7 @@ class ManifestSource(ContainerSource):
     """
 
     endings = (".csv", ".tsv", ".jsonl", ".ndjson")
-    file = "manifest"
+    file = "manifest"  # Parquet tables too, which `open_source` tells from Parquet files with images in them
 
     def __init__(self, config: ImagesConfig):
         super().__init__(config)
