@@ -53,7 +53,7 @@ class ImagesConfig(Section):
     path: str = Field(
         description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
     )
-    format: Literal["auto", "folder", "manifest", "webdataset", "zip", "parquet", "hf"] = Field(
+    format: Literal["auto", "folder", "manifest", "webdataset", "zip", "parquet", "hf", "tfrecord"] = Field(
         "auto", description="dataset format; auto: told by what is there"
     )
     image: str | None = Field(

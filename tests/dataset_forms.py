@@ -125,3 +125,28 @@ def write_hf_parquet(folder: Path, images: list[Picture]) -> Path:
 def write_hf(folder: Path, images: list[Picture]) -> Path:
     hf_dataset(images).save_to_disk(folder)
     return folder
+
+
+def write_tfrecord(folder: Path, images: list[Picture], gzip: bool = False, shard: int = 90) -> Path:
+    """Examples with an encoded image and a class's number, by TensorFlow's own writer."""
+    import tensorflow as tf
+
+    def feature(kind: str, value: object) -> tf.train.Feature:
+        lists = {"bytes": tf.train.BytesList, "int64": tf.train.Int64List}
+        return tf.train.Feature(**{f"{kind}_list": lists[kind](value=[value])})
+
+    folder.mkdir(parents=True, exist_ok=True)
+    options = tf.io.TFRecordOptions(compression_type="GZIP" if gzip else "")
+    count = -(-len(images) // shard)
+    for number in range(count):
+        path = folder / f"train.tfrecord-{number:05d}-of-{count:05d}"
+        with tf.io.TFRecordWriter(str(path), options) as writer:
+            for image in images[number * shard : (number + 1) * shard]:
+                features = {
+                    "image/encoded": feature("bytes", image.png),
+                    "image/class/label": feature("int64", image.number),
+                    "image/class/text": feature("bytes", image.label.encode()),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=features))
+                writer.write(example.SerializeToString())
+    return folder

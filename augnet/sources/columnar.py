@@ -15,7 +15,7 @@ import pyarrow as pa
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
 from augnet.sources.base import ImageRef
-from augnet.sources.container import ContainerSource, choose, choose_label, damage, label_text
+from augnet.sources.container import ContainerSource, choose, choose_label, damage, first_line, label_text
 from augnet.sources.files import DataFile, refuse_size
 
 IMAGE_NAMES = ("image", "img", "images", "jpg", "jpeg", "png", "picture", "photo", "image_bytes", "bytes")
@@ -76,12 +76,8 @@ class ColumnarSource(ContainerSource):
         Raises:
             ConfigError: there is no such column, or none that holds images.
         """
-        file = self.first_file()
-        try:
-            return find_columns(self.config, self._schema(file.uri), file.name)
-        except (pa.ArrowException, OSError) as error:
-            reason = _first_line(error)
-            raise ConfigError(f"images.path: {file.name!r} is no {self.file}: {reason}") from None
+        name, schema = self.first_readable(lambda file: (file.name, self._schema(file.uri)))
+        return find_columns(self.config, schema, name)
 
     def class_names(self) -> tuple[str, ...] | None:
         return self.columns.class_names
@@ -100,7 +96,7 @@ class ColumnarSource(ContainerSource):
                     yield ImageRef(f"{file.name}#{row}", f"{file.uri}#{row}", label)
                     row += 1
         except pa.ArrowException as error:
-            yield damage(file, f"the file is damaged after {row} rows ({_first_line(error)})")
+            yield damage(file, f"the file is damaged after {row} rows ({first_line(error)})")
 
     def _read(self, uri: str, place: str) -> bytes:
         row, cursor = int(place), self._cursors.cursor
@@ -209,7 +205,3 @@ def _has_bytes(kind: pa.DataType) -> bool:
         and kind.get_field_index("bytes") >= 0
         and _is_binary(kind.field("bytes").type)
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain
-from typing import ClassVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, islice
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
 from augnet.sources.base import Encoded, ImageRef, Source, sample
-from augnet.sources.files import DataFile, Files
+from augnet.sources.files import DataFile, Files, refuse_size
 
 LABEL_NAMES = (
     "label",
@@ -28,6 +29,10 @@ LABEL_NAMES = (
 )
 """What a column or feature of labels is called, in the order in which they are looked for."""
 
+LOOKED_AT = 1000
+"""Names in a folder that are looked at to tell what it holds."""
+
+_T = TypeVar("_T")
 _DAMAGED = "damaged: "
 
 
@@ -95,14 +100,20 @@ class ContainerSource(Source):
 
     def read_bytes(self, uri: str, place: str) -> bytes:
         """The image at a `byte_range` of a file. Raises ImageError."""
-        start, _, size = place.removeprefix("z").partition("+")
-        limit = self.config.max_bytes
-        return self.files.read_image(uri, int(start), int(size), limit, unpacked=place[0] == "z")
+        start, size, gzipped = parse_range(place)
+        refuse_size(size, self.config.max_bytes)
+        return self.files.read_exactly(uri, start, size, unpacked=gzipped)
 
     def data_files(self) -> Iterator[DataFile]:
-        """The files of this format; the one that `images.path` names in any case."""
-        is_file = self.files.is_file()
-        return (file for file in self.files.list() if is_file or file.name.lower().endswith(self.endings))
+        """The files that are called as this format's are; all, where none is."""
+        return (
+            file for file in self.files.list() if self._any_name or self.recognizes(file.name.lower(), b"")
+        )
+
+    @cached_property
+    def _any_name(self) -> bool:
+        names = [] if self.files.is_file() else self.files.peek(LOOKED_AT)
+        return not any(self.recognizes(name.lower(), b"") for name in names)
 
     def first_file(self) -> DataFile:
         """Raises ConfigError where there is none."""
@@ -112,6 +123,20 @@ class ContainerSource(Source):
             f"images.path: no {self.file} under {self.files.given!r} (looked for {' '.join(self.endings)}); "
             "give one, a folder of them, or a glob"
         )
+
+    def first_readable(self, look: Callable[[DataFile], _T]) -> _T:
+        """What `look` finds in the first file that it can read; where it cannot, it raises a built-in error.
+
+        Raises:
+            ConfigError: no file can be read; the message has what is wrong with the first.
+        """
+        problem = None
+        for file in chain([self.first_file()], islice(self.data_files(), 1, LOOKED_AT)):
+            try:
+                return look(file)
+            except (ValueError, NotImplementedError, OSError, EOFError, zlib.error) as error:
+                problem = problem or f"{file.name!r} is no {self.file}: {first_line(error)}"
+        raise ConfigError(f"images.path: {problem}")
 
     @abstractmethod
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
@@ -155,6 +180,17 @@ def damage(file: DataFile, reason: str) -> ImageRef:
 def byte_range(start: int, size: int, gzipped: bool = False) -> str:
     """The place of an image by its bytes: "512+1234", or "z512+1234" of what a gzipped file unpacks to."""
     return f"{'z' if gzipped else ''}{start}+{size}"
+
+
+def parse_range(place: str) -> tuple[int, int, bool]:
+    """Start, size and whether the file is gzipped, of what `byte_range` wrote."""
+    start, _, size = place.removeprefix("z").partition("+")
+    return int(start), int(size), place.startswith("z")
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error's text; its type where it has none."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def is_hidden(name: str) -> bool:

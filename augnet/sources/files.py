@@ -41,7 +41,7 @@ class Files:
         path: `images.path`.
 
     Attributes:
-        root: the file or folder; of a glob, the folder that it starts in.
+        given: the path, without secrets, for messages.
 
     Raises:
         ConfigError: the address is of a kind that nothing installed here can open.
@@ -57,10 +57,10 @@ class Files:
             ) from None
         self._local = "file" in (self._fs.protocol, *self._fs.protocol)
         self._path = self._path.rstrip("/") or "/"
-        self.root, self._glob = self._path, None
+        self._root, self._glob = self._path, None
         if any(sign in self._path for sign in _MAGIC) and not self._fs.exists(self._path):
             fixed = self._path[: min(self._path.find(s) for s in _MAGIC if s in self._path)]
-            self.root, self._glob = fixed.rpartition("/")[0] or "/", self._path
+            self._root, self._glob = fixed.rpartition("/")[0] or "/", self._path
         self._threads = _PerThread()
 
     @property
@@ -90,7 +90,7 @@ class Files:
         except OSError as error:
             reason = without_secrets(str(error)) or type(error).__name__
             raise ConfigError(f"images.path: {self.given!r} cannot be listed: {reason}") from None
-        prefix = len(self.root.rstrip("/")) + 1
+        prefix = len(self._root.rstrip("/")) + 1
         for path in sorted(paths):
             name = path[prefix:]
             if not any(part.startswith(".") for part in name.split("/")):
@@ -101,7 +101,7 @@ class Files:
         if self._glob is not None:
             return [file.name for file in islice(self.list(), count)]
         paths = _walk(self._path) if self._local else _walk_address(self._fs, self._path)
-        prefix = len(self.root.rstrip("/")) + 1
+        prefix = len(self._root.rstrip("/")) + 1
         try:
             return [path[prefix:] for path in islice(paths, count)]
         except (OSError, ValueError):  # a ValueError: a NUL in the path
@@ -135,20 +135,18 @@ class Files:
         data: bytes = self._fs.cat_file(self._place(uri), start=start, end=start + size)
         return data
 
-    def read_image(self, uri: str, start: int, size: int, limit: int, unpacked: bool = False) -> bytes:
-        """Exactly the `size` bytes of an image that lies at `start` in a file.
+    def read_exactly(self, uri: str, start: int, size: int, unpacked: bool = False) -> bytes:
+        """The `size` bytes that begin at `start` of a file.
 
         Args:
             uri: of the file.
             start, size: in bytes.
-            limit: `images.max_bytes`.
             unpacked: the file is gzipped, and `start` counts the bytes that it unpacks to. Cheap where one
                 thread reads images in the order in which they lie in the file.
 
         Raises:
-            ImageError: stage "read".
+            ImageError: stage "read": they cannot be read, or are fewer.
         """
-        refuse_size(size, limit)
         try:
             if unpacked:
                 stream = self.unpacked(uri)
@@ -159,7 +157,7 @@ class Files:
         except (OSError, EOFError, zlib.error) as error:
             raise ImageError("read", read_problem(error)) from error
         if len(data) != size:
-            raise ImageError("read", f"the file ends after {len(data)} of the image's {size} bytes")
+            raise ImageError("read", f"the file ends after {len(data)} of {size} bytes")
         return data
 
     def unpacked(self, uri: str) -> gzip.GzipFile:

@@ -6,19 +6,21 @@ from augnet.config import ImagesConfig
 from augnet.errors import ConfigError
 from augnet.redact import without_secrets
 from augnet.sources.base import Source
-from augnet.sources.container import ContainerSource
-from augnet.sources.files import Files
+from augnet.sources.container import LOOKED_AT, ContainerSource
+from augnet.sources.files import DataFile, Files
 from augnet.sources.folder import SUFFIXES, FolderSource
 from augnet.sources.hf import HuggingFaceSource
 from augnet.sources.manifest import ManifestSource
 from augnet.sources.parquet import ParquetSource
 from augnet.sources.remote import RemoteSource
+from augnet.sources.tfrecord import TFRecordSource
 from augnet.sources.webdataset import WebDatasetSource
 from augnet.sources.zip import ZipSource
 
 FORMATS: dict[str, type[ContainerSource]] = {
     "manifest": ManifestSource,
     "parquet": ParquetSource,
+    "tfrecord": TFRecordSource,
     "hf": HuggingFaceSource,
     "webdataset": WebDatasetSource,
     "zip": ZipSource,
@@ -27,9 +29,6 @@ FORMATS: dict[str, type[ContainerSource]] = {
 
 IMAGES = tuple(suffix for suffix in SUFFIXES if suffix != ".npy")
 """Endings that are of an image for sure; an NPY file may hold a whole dataset."""
-
-_LOOKED_AT = 1000
-"""Names of a folder that are looked at to tell its format."""
 
 
 def open_source(config: ImagesConfig) -> Source:
@@ -59,12 +58,8 @@ def _detect(config: ImagesConfig, is_remote: bool) -> str:
         return "folder"
     files = Files(config.path)
     if files.is_file():
-        start = files.read_range(files.root, 0, 512)
-        for format_name, source in FORMATS.items():
-            if source.recognizes(name, start):
-                return format_name
-        return "folder"
-    names = files.peek(_LOOKED_AT)
+        return _of_file(files, next(files.list())) or "folder"
+    names = files.peek(LOOKED_AT)
     for format_name, source in FORMATS.items():
         if source.markers and source.markers & set(names):
             return format_name
@@ -80,4 +75,16 @@ def _detect(config: ImagesConfig, is_remote: bool) -> str:
             f"images.format: {without_secrets(config.path)!r} holds files of several formats "
             f"({', '.join(found)}); say which with images.format, or give a glob"
         )
+    if not found and names and (file := next(files.list(), None)):
+        return _of_file(files, file) or "folder"
     return found[0] if found else "folder"
+
+
+def _of_file(files: Files, file: DataFile) -> str | None:
+    """The format that a file is called after, or that its first bytes are of."""
+    try:
+        start = files.read_range(file.uri, 0, 512)
+    except OSError:
+        start = b""
+    recognized = (name for name, source in FORMATS.items() if source.recognizes(file.name.lower(), start))
+    return next(recognized, None)

@@ -81,9 +81,7 @@ class WebDatasetSource(ContainerSource):
         Raises:
             ConfigError: the sample lacks what the configuration names.
         """
-        first = next((part for part in self._samples(self.first_file()) if isinstance(part, _Sample)), None)
-        if first is None:
-            return None
+        first = self.first_readable(self._first_sample)
         choose("images.image", self.config.image, first.images, (), "image member")
         if self.config.labels in ("none", "folder"):
             return None
@@ -92,6 +90,13 @@ class WebDatasetSource(ContainerSource):
         return choose(
             "images.labels", None if wanted == "auto" else wanted, names, guesses, "member or JSON key"
         )
+
+    def _first_sample(self, file: DataFile) -> _Sample:
+        for part in self._samples(file):
+            if isinstance(part, _Sample):
+                return part
+            raise ValueError(part.uri.rpartition(": ")[2])
+        raise ValueError("there is no image in it")
 
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
         return unique(self._members(file))
