@@ -53,9 +53,9 @@ class ImagesConfig(Section):
     path: str = Field(
         description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
     )
-    format: Literal["auto", "folder", "manifest", "webdataset", "zip", "parquet", "hf", "tfrecord"] = Field(
-        "auto", description="dataset format; auto: told by what is there"
-    )
+    format: Literal[
+        "auto", "folder", "manifest", "webdataset", "zip", "parquet", "hf", "tfrecord", "arrays"
+    ] = Field("auto", description="dataset format; auto: told by what is there")
     image: str | None = Field(
         None, description="column, feature or array of the images or their paths; default: told by the data"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,9 +86,13 @@ def write_webdataset(folder: Path, images: list[Picture], shard: int = 80, endin
 
 
 def write_zip(folder: Path, images: list[Picture]) -> Path:
-    """A folder of pictures, packed by Python's own shutil."""
+    """A folder of pictures, packed by Python's own zipfile."""
     write_folder(folder / "images", images)
-    return Path(shutil.make_archive(str(folder / "pictures"), "zip", folder, "images"))
+    with zipfile.ZipFile(folder / "pictures.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for image in images:
+            name = f"images/{image.label}/{image.name}.png"
+            archive.write(folder / name, name)
+    return folder / "pictures.zip"
 
 
 def write_parquet(folder: Path, images: list[Picture], **settings: int) -> Path:
@@ -149,4 +153,19 @@ def write_tfrecord(folder: Path, images: list[Picture], gzip: bool = False, shar
                 }
                 example = tf.train.Example(features=tf.train.Features(feature=features))
                 writer.write(example.SerializeToString())
+    return folder
+
+
+def write_npz(folder: Path, images: list[Picture], packed: bool = False) -> Path:
+    """Arrays x and y, by NumPy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save = np.savez_compressed if packed else np.savez
+    save(folder / "pictures.npz", x=np.stack([i.pixels for i in images]), y=[i.number for i in images])
+    return folder / "pictures.npz"
+
+
+def write_npy(folder: Path, images: list[Picture]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "x.npy", np.stack([image.pixels for image in images]))
+    np.save(folder / "y.npy", [image.number for image in images])
     return folder

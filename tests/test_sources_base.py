@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import random
 
+from augnet.sources import base
 from augnet.sources.base import ImageRef, sample
 
 REFS = [ImageRef(f"{i:04d}.png", f"/data/{i:04d}.png", None) for i in range(400)]
@@ -53,3 +55,7 @@ def test_every_image_is_about_equally_likely():
 def test_sample_is_the_same_on_every_machine():
     ids = [ref.image_id for ref in sample(REFS, 3, seed=0)]
     assert ids == ["0119.png", "0320.png", "0347.png"]
+
+
+def test_the_example_of_a_new_source_runs():
+    assert doctest.testmod(base).attempted > 3 and doctest.testmod(base).failed == 0

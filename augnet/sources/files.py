@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import threading
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, cast
@@ -149,23 +150,31 @@ class Files:
         """
         try:
             if unpacked:
-                stream = self.unpacked(uri)
-                stream.seek(start)
-                data = stream.read(size)
-            else:
-                data = self.read_range(uri, start, size)
-        except (OSError, EOFError, zlib.error) as error:
+                return self.read_forward(uri, lambda: self.open_unpacked(uri)[0], start, size)
+            return _whole(self.read_range(uri, start, size), size)
+        except OSError as error:
             raise ImageError("read", read_problem(error)) from error
-        if len(data) != size:
-            raise ImageError("read", f"the file ends after {len(data)} of {size} bytes")
-        return data
 
-    def unpacked(self, uri: str) -> gzip.GzipFile:
-        """What a gzipped file unpacks to; the calling thread's own stream, left where it last read."""
-        if self._threads.uri != uri:
-            self._threads.uri = uri
-            self._threads.stream = gzip.GzipFile(fileobj=self.open(uri))
-        return self._threads.stream
+    def read_forward(self, key: str, opened: Callable[[], BinaryIO], start: int, size: int) -> bytes:
+        """The same, of a stream in which going back means unpacking it anew.
+
+        Args:
+            key: names the stream; each thread keeps the one that it read last, where it left it.
+            opened: makes it.
+            start, size: in bytes.
+
+        Raises:
+            ImageError: stage "read".
+        """
+        try:
+            if self._threads.key != key:
+                self._threads.key = ""
+                self._threads.stream = opened()
+                self._threads.key = key
+            self._threads.stream.seek(start)
+            return _whole(self._threads.stream.read(size), size)
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise ImageError("read", read_problem(error)) from error
 
     def _place(self, uri: str) -> str:
         return uri_to_path(uri) if self._local else uri
@@ -175,10 +184,10 @@ class Files:
 
 
 class _PerThread(threading.local):
-    """The gzipped file that a thread reads, and how far it has come; never sent to another process."""
+    """The packed stream that a thread reads, and how far it has come; never sent to another process."""
 
-    uri: str = ""
-    stream: gzip.GzipFile
+    key: str = ""
+    stream: BinaryIO
 
     def __reduce__(self) -> tuple[type[_PerThread], tuple[()]]:
         return _PerThread, ()
@@ -219,6 +228,12 @@ def read_address(fs: fsspec.AbstractFileSystem, uri: str, max_bytes: int) -> byt
         raise ImageError("read", f"the file cannot be read: {type(error).__name__}") from error
     if not data:
         raise ImageError("read", "the file is empty")
+    return data
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) != size:
+        raise ImageError("read", f"the file ends after {len(data)} of {size} bytes")
     return data
 
 

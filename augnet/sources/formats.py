@@ -5,6 +5,7 @@ from __future__ import annotations
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError
 from augnet.redact import without_secrets
+from augnet.sources.arrays import ArraysSource
 from augnet.sources.base import Source
 from augnet.sources.container import LOOKED_AT, ContainerSource
 from augnet.sources.files import DataFile, Files
@@ -19,6 +20,7 @@ from augnet.sources.zip import ZipSource
 
 FORMATS: dict[str, type[ContainerSource]] = {
     "manifest": ManifestSource,
+    "arrays": ArraysSource,
     "parquet": ParquetSource,
     "tfrecord": TFRecordSource,
     "hf": HuggingFaceSource,
@@ -75,6 +77,8 @@ def _detect(config: ImagesConfig, is_remote: bool) -> str:
             f"images.format: {without_secrets(config.path)!r} holds files of several formats "
             f"({', '.join(found)}); say which with images.format, or give a glob"
         )
+    if not found and any(name.lower().endswith(SUFFIXES) for name in names):
+        return "folder"
     if not found and names and (file := next(files.list(), None)):
         return _of_file(files, file) or "folder"
     return found[0] if found else "folder"

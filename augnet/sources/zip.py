@@ -18,7 +18,7 @@ from augnet.sources.container import (
     is_hidden,
     unique,
 )
-from augnet.sources.files import DataFile, read_problem, refuse_size
+from augnet.sources.files import DataFile, Files, read_problem, refuse_size
 from augnet.sources.folder import SUFFIXES
 from augnet.sources.paths import printable
 
@@ -66,19 +66,32 @@ class ZipSource(ContainerSource):
         refuse_size(size, self.config.max_bytes)
         refuse_size(packed, self.config.max_bytes)
         try:
-            signature, *_, name, extra = _HEADER.unpack(self.files.read_range(uri, header, _HEADER.size))
-            if signature != b"PK\x03\x04":
-                raise ImageError("read", "the archive has no member where its directory says")
-            data = self.files.read_range(uri, header + _HEADER.size + name + extra, packed)
+            data = self.files.read_range(uri, member_start(self.files, uri, header), packed)
             if method == zipfile.ZIP_DEFLATED:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
-        except (OSError, zlib.error, struct.error) as error:
+        except ValueError as error:
+            raise ImageError("read", str(error)) from error
+        except (OSError, zlib.error) as error:
             raise ImageError("read", read_problem(error)) from error
         if len(data) != size or zlib.crc32(data) != checksum:
             raise ImageError(
                 "read", "the member is damaged: its size or checksum is not what the archive says"
             )
         return data
+
+
+def member_start(files: Files, uri: str, header: int) -> int:
+    """The byte of a ZIP archive at which the packed bytes of the member with a header at byte `header` begin.
+
+    Raises:
+        ValueError: there is no member.
+        OSError: the file cannot be read.
+    """
+    data = files.read_range(uri, header, _HEADER.size)
+    if len(data) < _HEADER.size or not data.startswith(b"PK\x03\x04"):
+        raise ValueError("the archive has no member where its directory says")
+    *_, name, extra = _HEADER.unpack(data)
+    return header + _HEADER.size + int(name) + int(extra)
 
 
 def _place(file: DataFile, member: zipfile.ZipInfo) -> str:
