@@ -106,7 +106,7 @@ def decode(data: bytes | np.ndarray, color: Color | Bands, max_pixels: int) -> D
     if data.startswith(NPY_MAGIC):
         return _of_array(load_npy(data), color, max_pixels)
     if isinstance(color, int):
-        return _of_array(load_tiff(data, max_pixels), color, max_pixels)
+        return _of_array(load_tiff(data, color, max_pixels), color, max_pixels)
     _hush_pillow()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
