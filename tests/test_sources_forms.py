@@ -3,6 +3,8 @@
 import typing
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import small_cnn
 from dataset_forms import (
@@ -112,3 +114,39 @@ def test_a_format_that_is_named_is_the_one_that_is_found(tmp_path, form):
     found = open_source(ImagesConfig(path=str(path)))
     named = open_source(ImagesConfig(path=str(path), format=form.partition(".")[0]))
     assert type(found) is type(named) and list(found.list()) == list(named.list())
+
+
+@pytest.fixture
+def command(tmp_path):
+    small_cnn().save(tmp_path / "cnn.keras")
+    return ["audit", "--model", f"{tmp_path}/cnn.keras", "--output", f"{tmp_path}/out", "--log-level=warning"]
+
+
+def test_a_label_without_an_output_fails_no_image(tmp_path, command):
+    table = write_manifest(tmp_path, in_class_order(9))
+    assert main([*command, "--images", str(table), "--images.classes=[ant, bee, dog]"]) == 0
+    audit = augnet.open_audit(str(tmp_path / "out"))
+    assert audit.counts["audited"] == 9 and audit.summary["judged"] == 6
+    assert audit.statistics["label"].to_pylist() == ["ant"] * 3 + ["bee"] * 3 + ["cow"] * 3
+    assert "no output for 1 label, which count as unlabelled: 'cow' (3 images)" in audit.run["label_rule"]
+
+
+def test_images_of_a_container_that_fail_are_listed_with_stage_and_reason(tmp_path, command):
+    images = pictures(8)
+    table = [{"image": image.png, "label": image.label} for image in images]
+    table[2]["image"], table[5]["image"] = b"no picture", None
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "a.parquet")
+    assert main([*command, "--images", str(tmp_path / "a.parquet"), "--failures.max_fraction=0.5"]) == 0
+    failures = augnet.open_audit(str(tmp_path / "out")).failures.to_pylist()
+    assert [(failure["image_id"], failure["stage"]) for failure in failures] == [
+        ("a.parquet#2", "decode"),
+        ("a.parquet#5", "read"),
+    ]
+    assert failures[1]["error"] == "the row holds no image"
+
+
+def test_a_wrong_column_is_a_bad_argument(tmp_path, command, capsys):
+    path = write_parquet(tmp_path, pictures(3))
+    assert main([*command, "--images", str(path), "--images.labels=species"]) == 2
+    assert "there is no column 'species' in the data; there is 'label'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
