@@ -54,7 +54,7 @@ class ImagesConfig(Section):
         description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
     )
     format: Literal[
-        "auto", "folder", "manifest", "webdataset", "zip", "parquet", "hf", "tfrecord", "arrays"
+        "auto", "folder", "manifest", "webdataset", "zip", "tfrecord", "tfds", "parquet", "hf", "arrays"
     ] = Field("auto", description="dataset format; auto: told by what is there")
     image: str | None = Field(
         None, description="column, feature or array of the images or their paths; default: told by the data"

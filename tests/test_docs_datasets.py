@@ -37,6 +37,7 @@ def data(tmp_path_factory):
     write_zip(folder, images)
     (folder / "classes.txt").write_text("\n".join(CLASSES))
     fixture = Path(__file__).parent / "data" / "hf"
+    (folder / "insects").symlink_to(Path(__file__).parent / "data" / "tfds" / "insects")
     (folder / "parquet").symlink_to(fixture / "exported")
     (folder / "saved").symlink_to(fixture / "saved")
     return folder

@@ -1,17 +1,22 @@
 """TFRecord files of tf.train.Example, whole, gzipped, damaged and hostile."""
 
+import shutil
 import struct
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
 import tensorflow as tf
-from dataset_forms import pictures, write_tfrecord
+from dataset_forms import CLASSES, pictures, write_tfrecord
 from test_sources_webdataset import outcomes, source
 
 from augnet.errors import ConfigError
+from augnet.sources import decode
 from augnet.sources.tfrecord import _masked_crc
+
+INSECTS = Path(__file__).parent / "data" / "tfds" / "insects"
 
 
 def example(**features):
@@ -159,3 +164,19 @@ def test_a_first_file_that_is_damaged_does_not_end_the_listing(tmp_path):
     found = outcomes(source(data))
     assert found[f"{first.name}#damaged"] == "a record's header is damaged, after 0 records"
     assert sum(problem is None for problem in found.values()) == 2
+
+
+def test_a_folder_of_tensorflow_datasets_asks_for_a_split(tmp_path):
+    for path in (INSECTS, INSECTS / "1.0.0"):
+        with pytest.raises(
+            ConfigError, match=r"holds the splits test, train; .* such as '.*-test\.tfrecord\*'"
+        ):
+            source(path)
+    shutil.copytree(INSECTS, tmp_path / "insects")
+    next((tmp_path / "insects" / "1.0.0").glob("*-test*")).unlink()
+    for path in (tmp_path / "insects", INSECTS / "1.0.0" / "*-train.tfrecord*"):
+        found = source(path)
+        refs = list(found.list())
+        assert found.class_names() == CLASSES and len(refs) == 6
+        decoded = {decode(found.read(ref), "rgb", 1000).pixels.tobytes(): ref.label for ref in refs}
+        assert decoded == {image.pixels.tobytes(): str(image.number) for image in pictures(6)}

@@ -47,12 +47,14 @@ class ContainerSource(Source):
         endings: of names of files of this format, in lower case.
         magic: (offset, bytes) that tell the format of a file with another ending.
         markers: names of files that make a folder one of this format.
+        needs_marker: whether only these do, since names of files are another format's too.
         file: what a file of this format is called in messages.
     """
 
     endings: ClassVar[tuple[str, ...]] = ()
     magic: ClassVar[tuple[tuple[int, bytes], ...]] = ()
     markers: ClassVar[frozenset[str]] = frozenset()
+    needs_marker: ClassVar[bool] = False
     file: ClassVar[str]
 
     def __init__(self, config: ImagesConfig):

@@ -38,6 +38,7 @@ IMAGE_NAMES = ("image/encoded", "image", "image_raw", "encoded", "jpeg", "png", 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 _SKIP_BYTES = 2**20
+_NAMES_BYTES = 2**24
 
 
 class TFRecordSource(ContainerSource):
@@ -76,6 +77,19 @@ class TFRecordSource(ContainerSource):
         return image, choose_label(
             self.config.labels, [name for name in features if name != image], "feature"
         )
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Of the file label.labels.txt that TensorFlow Datasets writes beside its records."""
+        _, label = self._features
+        if label is None or "/" in label:
+            return None
+        try:
+            text = self.files.read_range(
+                f"{self.first_file().uri.rpartition('/')[0]}/{label}.labels.txt", 0, _NAMES_BYTES
+            )
+            return tuple(text.decode("utf-8").splitlines()) or None
+        except (OSError, ValueError):
+            return None
 
     def _first_features(self, file: DataFile) -> dict[str, tf.train.Feature]:
         """By name, of a file's first record. Raises ValueError where it has none."""
