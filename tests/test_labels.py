@@ -3,8 +3,8 @@
 import fsspec
 import pytest
 
-from augnet.audits.labels import class_names, name_labels, name_outputs
-from augnet.config import ImagesConfig
+from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
+from augnet.config import ImagesConfig, load_config
 from augnet.errors import ConfigError
 from augnet.sources import ImageRef, open_source
 
@@ -77,23 +77,32 @@ def test_numbers_become_the_names_of_classes():
     assert list(name_labels(refs, None)) == refs
 
 
+def config(classes):
+    return load_config(
+        flags={"model.path": "m", "images.path": "i", "output": "o", "images.classes": classes}
+    )
+
+
 @pytest.mark.parametrize("text", ["cat\ndog\n", "\ufeffcat\r\ndog", '["cat", "dog"]'])
-def test_classes_are_read_from_a_file(images, tmp_path, text):
+def test_classes_are_read_from_a_file(tmp_path, text):
     (tmp_path / "classes.txt").write_text(text, encoding="utf-8")
-    config = ImagesConfig(path=str(images), classes=str(tmp_path / "classes.txt"))
-    assert class_names(config, open_source(config)) == (("cat", "dog"), "images.classes")
+    assert read_classes(config(str(tmp_path / "classes.txt"))).images.classes == ("cat", "dog")
 
 
-def test_classes_are_read_from_an_address(images):
+def test_classes_are_read_from_an_address():
     fsspec.filesystem("memory").pipe("/test_labels/classes.txt", b"cat\ndog\n")
-    config = ImagesConfig(path=str(images), classes="memory://test_labels/classes.txt")
-    assert class_names(config, open_source(config)) == (("cat", "dog"), "images.classes")
+    assert read_classes(config("memory://test_labels/classes.txt")).images.classes == ("cat", "dog")
+
+
+def test_a_list_of_classes_stays_and_wins_over_the_datasets_own(images):
+    settings = config(["cat", "dog"])
+    assert read_classes(settings) == settings
+    assert class_names(settings.images, open_source(ImagesConfig(path=str(images)))) == named("cat", "dog")
 
 
 @pytest.mark.parametrize("text", ["", "cat\ncat\n", "[1, 2]", "[", None])
-def test_a_file_that_holds_no_classes(images, tmp_path, text):
+def test_a_file_that_holds_no_classes(tmp_path, text):
     if text is not None:
         (tmp_path / "classes.txt").write_text(text)
-    config = ImagesConfig(path=str(images), classes=str(tmp_path / "classes.txt"))
     with pytest.raises(ConfigError, match=r"images\.classes: .*classes\.txt'"):
-        class_names(config, open_source(config))
+        read_classes(config(str(tmp_path / "classes.txt")))

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from augnet.config import ImagesConfig
+import fsspec
+
+from augnet.config import Config, ImagesConfig
 from augnet.errors import ConfigError
 from augnet.redact import without_secrets
 from augnet.sources import ImageRef, Source
@@ -15,18 +17,25 @@ _LISTED = 5
 """Labels without an output that are named; more are only counted."""
 
 
+def read_classes(config: Config) -> Config:
+    """The configuration with the names themselves where `images.classes` names a file that holds them.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if not isinstance(config.images.classes, str):
+        return config
+    images = config.images.model_copy(update={"classes": _read_names(config.images.classes)})
+    return config.model_copy(update={"images": images})
+
+
 def class_names(config: ImagesConfig, source: Source) -> tuple[tuple[str, ...], str] | None:
     """The names of the classes in the order of their numbers, and who gave them; None where nobody did.
 
-    `images.classes` wins over the dataset's own metadata.
-
-    Raises:
-        ConfigError: the file that `images.classes` names cannot be read.
+    `images.classes`, which `read_classes` has read, wins over the dataset's own metadata.
     """
     if isinstance(config.classes, tuple):
         return config.classes, "images.classes"
-    if config.classes is not None:
-        return _read_classes(config.classes), "images.classes"
     names = source.class_names()
     return None if names is None else (names, "the dataset's own class names")
 
@@ -112,13 +121,12 @@ def _left_out(labels: Mapping[str, int], mapping: Mapping[str, int]) -> str:
     )
 
 
-def _read_classes(path: str) -> tuple[str, ...]:
+def _read_names(path: str) -> tuple[str, ...]:
     """The names in a file: one on each line, or a JSON list."""
-    import fsspec
-
     given = without_secrets(path)
     try:
-        with fsspec.open(path, "rb") as stream:
+        files, place = fsspec.core.url_to_fs(path)
+        with files.open(place, "rb") as stream:
             text = stream.read(2**24).decode("utf-8-sig")
     except (OSError, ImportError, ValueError) as error:
         raise ConfigError(

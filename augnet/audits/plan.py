@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import augnet
-from augnet.audits.labels import class_names, name_labels, name_outputs
+from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.run import MAPPED_LABELS, Run
 from augnet.audits.sizing import refuse_oversize, unit_images
 from augnet.audits.worker import open_preprocess
@@ -82,6 +82,7 @@ def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
     Raises:
         ConfigError: config, model and images do not fit together.
     """
+    config = read_classes(config)
     model = load_model(config.model)
     spec = inspect_model(
         model,
