@@ -85,7 +85,7 @@ def test_one_hot_and_float_labels(tmp_path):
         (np.zeros((4, 8, 8), np.int64), "holds int64; save it as uint8"),
         (np.zeros((8, 8), np.uint8), r"of shape \(8, 8\)"),
         (np.asfortranarray(np.zeros((4, 8, 8), np.uint8)), "Fortran order"),
-        (np.array([{}, {}]), "Python objects"),
+        (np.array([{}, {}]), "it is not readable: it holds Python objects"),
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, array, words):
@@ -137,3 +137,19 @@ def test_a_folder_of_single_npy_images_is_a_folder(tmp_path):
         np.save(tmp_path / image.label / f"{image.name}.npy", image.pixels)
     found = source(tmp_path)
     assert [ref.image_id for ref in found.list()] == ["ant/0000.npy", "bee/0001.npy", "cow/0002.npy"]
+
+
+def test_labels_that_are_damaged_or_of_another_length(tmp_path):
+    folder = write_npy(tmp_path, pictures(5))
+    np.save(folder / "y.npy", np.arange(4))
+    with pytest.raises(ConfigError, match=r"not readable \(labels of shape \(4,\) for 5 images\)"):
+        next(source(folder).list())
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((9000, 8, 8), np.uint8), y=np.arange(9000) ** 3)
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        start = archive.getinfo("y.npy").header_offset
+    data[start + 20_000 : start + 20_100] = bytes(100)
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(ConfigError, match="not readable"):
+        next(source(tmp_path / "a.npz").list())
+    assert len(list(source(tmp_path / "a.npz", labels="none").list())) == 9000

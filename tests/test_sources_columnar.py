@@ -169,3 +169,12 @@ def test_offsets_that_lead_out_of_an_arrow_file_are_seen(tmp_path):
     found = source(tmp_path / "a.arrow")
     with pytest.raises(ImageError, match="damaged"):
         found.read(next(found.list()))
+
+
+def test_a_class_number_of_minus_one_is_no_label(tmp_path):
+    rows = pq.read_table(DATA / "exported").to_pylist()
+    schema = pq.read_schema(DATA / "exported" / "train-00000-of-00001.parquet")
+    pq.write_table(
+        pa.Table.from_pylist([row | {"label": -1} for row in rows], schema), tmp_path / "a.parquet"
+    )
+    assert [ref.label for ref in source(tmp_path / "a.parquet").list()] == [None] * 6

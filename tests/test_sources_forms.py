@@ -1,5 +1,6 @@
 """The same 200 pictures in every form are the same dataset: pixels, count, labels, and whole audits."""
 
+import pickle
 import typing
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_the_same_pixels_count_and_labels(tmp_path, form):
     for ref, image in zip(refs, images, strict=True):
         np.testing.assert_array_equal(preprocess(source.read(ref)).image, image.pixels / np.float32(255))
     assert list(name_labels(open_source(config).list(), names)) == refs  # stable under re-listing
+    sent = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(preprocess(sent.read(refs[9])).image, images[9].pixels / np.float32(255))
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +89,16 @@ def audit_of(tmp_path_factory):
                 "--output",
                 str(output),
             ]
-            assert main([*command, "--images.classes=[ant, bee, cow]", "--log-level=warning"]) == 0
+            command += ["--images.classes=[ant, bee, cow]", "--store.shard_bytes=100_000"]  # 13 units
+            assert main([*command, "--log-level=warning"]) == 0
         return augnet.open_audit(str(output))
 
     return audit
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form in FORMATS])
+@pytest.mark.parametrize(
+    "form", [form for form in FORMS if form in (*FORMATS, "webdataset.gz", "arrays.packed")]
+)
 def test_a_whole_audit_gives_the_same_statistics(audit_of, form):
     expected, found = audit_of("folder"), audit_of(form)
     assert found.counts == expected.counts and found.counts["audited"] == 200

@@ -98,6 +98,12 @@ def test_a_table_with_half_a_character_and_a_nul_in_it(tmp_path):
             manifest.read(ref)
 
 
+def test_an_address_is_named_without_its_password_and_query(tmp_path):
+    path = table(tmp_path, "path\nhttps://me:secret@host/a.png?token=secret\n")
+    ref = next(source(path).list())
+    assert ref.image_id == "https://host/a.png" and "token=secret" in ref.uri
+
+
 def test_absolute_paths_and_files_too_large(tmp_path):
     write_folder(tmp_path / "images", pictures(1))
     path = table(tmp_path, f"path\n{tmp_path}/images/ant/0000.png\n")

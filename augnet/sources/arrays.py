@@ -29,7 +29,7 @@ from augnet.sources.zip import member_start
 
 _HEADER_BYTES = 16_384  # NumPy itself reads no longer header
 _TYPES = ("uint8", "uint16", "float16", "float32", "float64")
-_LABEL_BYTES = 2**30
+_LABEL_BYTES = 2**28
 _MEMBERS = 1000
 _READ_ERRORS = (ValueError, NotImplementedError, RuntimeError, OSError, EOFError)
 
@@ -111,17 +111,15 @@ class ArraysSource(ContainerSource):
         name, label_name = self._names
         try:
             array = self._array(file.uri)
-            labels = (
-                None if self.config.labels == "none" else self._labels(file, name, label_name, array.shape[0])
-            )
-        except _READ_ERRORS as error:
+            has_labels = self.config.labels != "none"
+            labels = self._labels(file, name, label_name, array.shape[0]) if has_labels else None
+        except (ImageError, *_READ_ERRORS) as error:
             yield damage(file, f"not readable ({error})")
             return
         for index in range(array.shape[0]):
             label = None if labels is None else label_text(labels[index])
-            place = (
-                f"z{index}" if array.packed else f"{index}"
-            )  # what is packed is read forward, as if gzipped
+            # What is packed is read forward, as if gzipped.
+            place = f"z{index}" if array.packed else f"{index}"
             yield ImageRef(f"{file.name}#{index}", f"{file.uri}#{place}", label)
 
     def _read(self, uri: str, place: str) -> np.ndarray:
@@ -182,7 +180,7 @@ class ArraysSource(ContainerSource):
                 for member in archive.infolist()[:_MEMBERS]:
                     if member.filename.endswith(".npy"):
                         with archive.open(member) as data:
-                            array = _described(data.read(_HEADER_BYTES), member.file_size)
+                            array = _described(data.read(_HEADER_BYTES), member.file_size, member.filename)
                         if member.compress_type == zipfile.ZIP_STORED:
                             begin = member_start(self.files, uri, member.header_offset)
                             array = replace(array, start=begin + array.start)
@@ -196,13 +194,16 @@ class ArraysSource(ContainerSource):
         return arrays
 
 
-def _described(header: bytes, size: int) -> _Array:
+def _described(header: bytes, size: int, name: str = "it") -> _Array:
     """The array that a header describes. Raises ValueError where it is not wholly in `size` bytes."""
-    shape, fortran, dtype, start = npy_header(header)
+    try:
+        shape, fortran, dtype, start = npy_header(header)
+    except ValueError as error:
+        raise ValueError(f"{name} is not readable: {error}") from None
     if fortran and len(shape) > 1:
-        raise ValueError("it is in Fortran order; save numpy.ascontiguousarray of it")
+        raise ValueError(f"{name} is in Fortran order; save numpy.ascontiguousarray of it")
     if start + math.prod(shape) * dtype.itemsize > size:
-        raise ValueError(f"it ends before its {math.prod(shape)} values")
+        raise ValueError(f"{name} ends before its {math.prod(shape)} values")
     return _Array(shape, dtype, start)
 
 

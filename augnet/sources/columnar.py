@@ -91,8 +91,8 @@ class ColumnarSource(ContainerSource):
             for labels in self._labels(file.uri, self.columns.label):
                 for value in labels:
                     label = label_text(value)
-                    if names is not None and isinstance(value, int) and 0 <= value < len(names):
-                        label = names[value]
+                    if names is not None and isinstance(value, int):  # -1 is Hugging Face's "no label"
+                        label = names[value] if 0 <= value < len(names) else None
                     yield ImageRef(f"{file.name}#{row}", f"{file.uri}#{row}", label)
                     row += 1
         except pa.ArrowException as error:

@@ -87,7 +87,7 @@ class ContainerSource(Source):
 
     def reads_forward(self, ref: ImageRef) -> bool:
         """In a gzipped file; see `byte_range`."""
-        return "#z" in ref.uri and ref.uri.rpartition("#")[2].startswith("z")
+        return ref.uri.rpartition("#")[2].startswith("z")
 
     def read(self, ref: ImageRef) -> Encoded:
         """One image, an encoded file or an array.

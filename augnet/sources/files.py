@@ -13,6 +13,7 @@ from itertools import islice
 from typing import BinaryIO, cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from augnet.errors import ConfigError, ImageError
 from augnet.redact import without_secrets
@@ -43,6 +44,7 @@ class Files:
 
     Attributes:
         given: the path, without secrets, for messages.
+        is_local: whether it is on this machine.
 
     Raises:
         ConfigError: the address is of a kind that nothing installed here can open.
@@ -56,17 +58,13 @@ class Files:
             raise ConfigError(
                 f"images.path: {self.given!r} cannot be opened ({error}); gs:// needs gcsfs, s3:// needs s3fs"
             ) from None
-        self._local = "file" in (self._fs.protocol, *self._fs.protocol)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
         self._path = self._path.rstrip("/") or "/"
         self._root, self._glob = self._path, None
         if any(sign in self._path for sign in _MAGIC) and not self._fs.exists(self._path):
             fixed = self._path[: min(self._path.find(s) for s in _MAGIC if s in self._path)]
             self._root, self._glob = fixed.rpartition("/")[0] or "/", self._path
         self._threads = _PerThread()
-
-    @property
-    def is_local(self) -> bool:
-        return self._local
 
     def is_file(self) -> bool:
         """Whether `images.path` is one regular file."""
@@ -84,7 +82,7 @@ class Files:
                 return
             if self._glob is not None:
                 paths = [path for path in self._fs.glob(self._glob) if self._fs.isfile(path)]
-            elif self._local:
+            elif self.is_local:
                 paths = [*_walk(self._path)]  # fsspec would follow links to folders, in circles too
             else:
                 paths = self._fs.find(self._path)
@@ -101,7 +99,7 @@ class Files:
         """Names of the first files that are found below a folder, or match a glob; without listing all."""
         if self._glob is not None:
             return [file.name for file in islice(self.list(), count)]
-        paths = _walk(self._path) if self._local else _walk_address(self._fs, self._path)
+        paths = _walk(self._path) if self.is_local else _walk_address(self._fs, self._path)
         prefix = len(self._root.rstrip("/")) + 1
         try:
             return [path[prefix:] for path in islice(paths, count)]
@@ -111,7 +109,7 @@ class Files:
     def open(self, uri: str) -> BinaryIO:
         """The file, for reading from its start. Raises OSError."""
         path = self._place(uri)
-        if self._local and not os.path.isfile(path):  # opening a FIFO would wait for a writer
+        if self.is_local and not os.path.isfile(path):  # opening a FIFO would wait for a writer
             raise FileNotFoundError(path)
         stream: BinaryIO = self._fs.open(path, "rb")
         return stream
@@ -129,7 +127,7 @@ class Files:
 
     def read_range(self, uri: str, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`; fewer where the file ends. Raises OSError."""
-        if self._local:
+        if self.is_local:
             with self.open(uri) as stream:
                 stream.seek(start)
                 return stream.read(size)
@@ -177,10 +175,10 @@ class Files:
             raise ImageError("read", read_problem(error)) from error
 
     def _place(self, uri: str) -> str:
-        return uri_to_path(uri) if self._local else uri
+        return uri_to_path(uri) if self.is_local else uri
 
     def _uri(self, path: str) -> str:
-        return path_to_uri(path) if self._local else str(self._fs.unstrip_protocol(path))
+        return path_to_uri(path) if self.is_local else str(self._fs.unstrip_protocol(path))
 
 
 class _PerThread(threading.local):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
+from augnet.redact import without_secrets
 from augnet.sources.base import ImageRef
 from augnet.sources.container import (
     ContainerSource,
@@ -41,7 +42,8 @@ _Row = dict[str, object]
 class ManifestSource(ContainerSource):
     """The images that a table lists, in its order.
 
-    Paths are relative to the table's own folder, absolute, or addresses. `image_id` is the path as listed.
+    Paths are relative to the table's own folder, absolute, or addresses. `image_id` is the path as listed,
+    without an address' password and query.
 
     Args:
         config: the `images` section. `image` names the column of paths; by default one of PATH_NAMES, else
@@ -68,7 +70,7 @@ class ManifestSource(ContainerSource):
         if row is None:
             raise ConfigError(f"images.path: the manifest {table.name!r} has no rows")
         likely = [name for guess in PATH_NAMES for name in row if name.lower() == guess]
-        likely += [name for name, value in row.items() if str(value).lower().endswith((*SUFFIXES, ".npy"))]
+        likely += [name for name, value in row.items() if str(value).lower().endswith(SUFFIXES)]
         path = choose("images.image", self.config.image, row, likely, "column")
         if path is None:
             raise ConfigError(
@@ -78,6 +80,9 @@ class ManifestSource(ContainerSource):
         if self.config.labels == "folder":
             return path, None
         return path, choose_label(self.config.labels, [name for name in row if name != path], "column")
+
+    def reads_forward(self, ref: ImageRef) -> bool:
+        return False
 
     def read(self, ref: ImageRef) -> bytes:
         """The bytes of one image file.
@@ -94,11 +99,7 @@ class ManifestSource(ContainerSource):
             if "://" in uri and not uri.startswith("file://"):
                 return read_address(fsspec.core.url_to_fs(uri)[0], uri, self.config.max_bytes)
             return read_regular(uri_to_path(uri), self.config.max_bytes)
-        except (
-            OSError,
-            ImportError,
-            ValueError,
-        ) as error:  # a ValueError: a NUL in the path, no such protocol
+        except (OSError, ImportError, ValueError) as error:  # a ValueError: a NUL in the path, no such scheme
             raise ImageError("read", read_problem(error)) from error
 
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
@@ -117,7 +118,7 @@ class ManifestSource(ContainerSource):
                 label = folder_label(path)
             else:
                 label = None if label_column is None else label_text(row.get(label_column))
-            yield ImageRef(printable(path), self._whereabouts(file, path), label)
+            yield ImageRef(printable(without_secrets(path)), self._whereabouts(file, path), label)
 
     def _whereabouts(self, file: DataFile, path: str) -> str:
         scheme, is_address, _ = path.partition("://")
@@ -189,7 +190,7 @@ def _json_rows(file: DataFile, stream: BinaryIO) -> Iterator[_Row]:
 
 def _parquet_rows(file: DataFile, stream: BinaryIO) -> Iterator[_Row]:
     try:
-        with pq.ParquetFile(stream, buffer_size=2**20) as table:
+        with pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20) as table:
             for batch in table.iter_batches(_BATCH_ROWS, use_threads=False):
                 yield from batch.to_pylist()
     except pa.ArrowException as error:
