@@ -26,6 +26,7 @@ setup(
         "augnet.engine.measures",
         "augnet.engine.rewrites",
         "augnet.engine.rules",
+        "augnet.engine.verification",
         "augnet.findings",
         "augnet.models",
         "augnet.report",

@@ -6,31 +6,54 @@ Every key is one in YAML, a command-line flag (`--section.key=value`) and a line
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from augnet.errors import ConfigError
+from augnet.selection import ALL, RowSelection
 
-OUTPUT_WORDS = re.compile(r"all|predicted|label|top:[1-9][0-9]*")
 Positive = Annotated[int, Field(gt=0)]
 Memory = Annotated[ByteSize, Field(gt=0)]
-Outputs = str | tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _check_outputs(value: Outputs, words: re.Pattern[str], example: str) -> Outputs:
-    if isinstance(value, str) and not words.fullmatch(value):
-        raise ValueError(f"is {example} or a list of output numbers such as [0, 3, 7]")
-    if not isinstance(value, str) and (not value or len(set(value)) < len(value)):
-        raise ValueError("lists each output number once, and at least one")
-    return value
+def _read_rows(value: Any) -> RowSelection:
+    return value if isinstance(value, RowSelection) else RowSelection.parse(value)
+
+
+def _read_stored_rows(value: Any) -> RowSelection | None:
+    if value == "none":
+        return None
+    try:
+        return _read_rows(value)
+    except ValueError as error:
+        raise ValueError(f"is none, or {error}") from None
+
+
+def _written_rows(rows: RowSelection | None) -> str | list[int]:
+    """As in YAML."""
+    if rows is None:
+        return "none"
+    return list(rows.outputs) if rows.kind == "listed" else str(rows)
+
+
+Rows = Annotated[RowSelection, PlainValidator(_read_rows), PlainSerializer(_written_rows)]
+StoredRows = Annotated[RowSelection | None, PlainValidator(_read_stored_rows), PlainSerializer(_written_rows)]
 
 
 class ModelConfig(Section):
@@ -106,7 +129,7 @@ class PreprocessConfig(Section):
 
 
 class JacobianConfig(Section):
-    outputs: Outputs = Field("all", description="rows: all | predicted | label | top:N | [0, 3, 7]")
+    outputs: Rows = Field(ALL, description="rows: all | predicted | label | top:N | [0, 3, 7]")
     reduce: Annotated[str, Field(pattern=r"^(mean|sum|at:\[\d+, ?\d+\])$")] | None = Field(
         None, description="outputs with height and width as one number per channel: mean | sum | at:[y,x]"
     )
@@ -123,15 +146,10 @@ class JacobianConfig(Section):
         "auto", description="what the engine may use, such as 8GiB; auto: half of what is free"
     )
 
-    @field_validator("outputs")
-    @classmethod
-    def _outputs(cls, value: Outputs) -> Outputs:
-        return _check_outputs(value, OUTPUT_WORDS, "all, predicted, label, top:N")
-
 
 class StoreConfig(Section):
-    jacobians: Outputs = Field(
-        "all", description="rows to keep of those computed: all | none | predicted | label | top:N | [0, 3]"
+    jacobians: StoredRows = Field(
+        ALL, description="rows to keep of those computed: all | none | predicted | label | top:N | [0, 3]"
     )
     format: Literal["parquet", "npz"] = Field("parquet", description="file format of the Jacobian shards")
     dtype: Literal["float32", "float16"] = Field("float32", description="type of the stored values")
@@ -143,12 +161,6 @@ class StoreConfig(Section):
     max_bytes: Positive = Field(
         100 * 1000**3, description="a run whose Jacobians would pass this size is refused before it starts"
     )
-
-    @field_validator("jacobians")
-    @classmethod
-    def _jacobians(cls, value: Outputs) -> Outputs:
-        words = re.compile(OUTPUT_WORDS.pattern + "|none")
-        return _check_outputs(value, words, "all, none, predicted, label, top:N")
 
 
 class StatisticsConfig(Section):
@@ -186,23 +198,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _stored_rows_are_computed(self) -> Config:
         rows, kept = self.jacobian.outputs, self.store.jacobians
-        if not rows_contain(rows, kept):
+        if kept not in (None, ALL) and not rows.contains(kept):  # here "all" means all that are computed
             raise ValueError(
-                f"store.jacobians: {kept!r} keeps rows that jacobian.outputs: {rows!r} does not compute; "
+                f"store.jacobians: {kept} keeps rows that jacobian.outputs: {rows} does not compute; "
                 "widen jacobian.outputs or narrow store.jacobians"
             )
         return self
-
-
-def rows_contain(rows: Outputs, kept: Outputs) -> bool:
-    """Whether every row that `kept` asks for is among `rows`, for any image. `all` means all of `rows`."""
-    if kept in ("all", "none") or rows == "all" or rows == kept:
-        return True
-    if isinstance(rows, str) and rows.startswith("top:"):
-        return kept == "predicted" or (
-            isinstance(kept, str) and kept.startswith("top:") and int(kept[4:]) <= int(rows[4:])
-        )
-    return not isinstance(rows, str) and not isinstance(kept, str) and set(kept) <= set(rows)
 
 
 def load_config(path: str | None = None, flags: dict[str, Any] | None = None) -> Config:

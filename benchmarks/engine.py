@@ -28,8 +28,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from augnet.engine import Engine
-from augnet.engine.backends.host_memory import free_bytes
+from augnet.engine import Engine, EngineOptions, inspect_model
+from augnet.engine.backends.host import free_bytes
 from benchmarks.engine_panel import PANEL, build
 from benchmarks.results import write_section
 
@@ -141,7 +141,8 @@ def bench(name: str, rounds: int, jax_python: str | None, quick: bool) -> dict:
         way.first = time.perf_counter() - start
     start = time.perf_counter()
     # Maps of a thousand outputs are kept over blocks, as the planner does.
-    engine = Engine(model, stored="none", map_pool=16 if model.output_shape[-1] > 100 else 1)
+    map_pool = 16 if model.output_shape[-1] > 100 else 1
+    engine = Engine(inspect_model(model), EngineOptions(stored=None, map_pool=map_pool))
     program = engine.jacobian_program()
     images = (
         np.random.default_rng(0).uniform(size=(engine.batch_size, *engine.spec.input_shape)).astype("float32")
@@ -246,7 +247,7 @@ def table(result: dict) -> tuple[str, str]:
     wall = np.median(peers[peer].wall) / np.median(ours.wall)
     cpu = min(np.median(way.cpu) for way in peers.values()) / np.median(ours.cpu)
     forward = min(np.median(best[name].wall) for name in ("model(x)", "our forward pass"))
-    passes = result["passes"] or result["engine"].spec.row_count
+    passes = result["passes"] or result["engine"].layout.row_count
     plain = np.median(ours.wall) / np.median(best["model(x)"].wall)
     efficiency = (1 + passes) * forward / np.median(ours.wall)
     line = (

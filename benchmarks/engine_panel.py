@@ -83,6 +83,10 @@ PANEL: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
     "ViT 96x96": (vit, (4, 16)),
     "U-Net 64x64, pooled": (unet, (8, 32)),
     "MLP 16 to 256": (mlp, (32, 128, 512)),
+    "DenseNet121": (application("DenseNet121"), (1, 2)),
+    "Xception": (application("Xception"), (1, 2)),
+    "MobileNetV3Small": (application("MobileNetV3Small"), (1, 8)),
+    "ConvNeXtTiny": (application("ConvNeXtTiny"), (1,)),
 }
 """Name -> model, and the batches that the peers are tried at."""
 

@@ -8,12 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 from PIL import Image
 
 from augnet.audits.run import Run
-from augnet.audits.worker import open_engine
+from augnet.audits.worker import model_of, open_engine
 from augnet.config import Config, load_config
 from augnet.sources import open_source
 from augnet.storage.files import OutputFolder
@@ -48,7 +47,7 @@ def main() -> None:
             model.save(folder / "model.keras")
             for stored in policies:
                 _audit_seconds(folder, 32, stored)  # what the engine chooses by timing, it chooses here
-                rounds = [_round(folder, model, counts, stored) for _ in range(ROUNDS)]
+                rounds = [_round(folder, counts, stored) for _ in range(ROUNDS)]
                 bare, rate, fixed = (statistics.median(column) for column in zip(*rounds, strict=True))
                 lines.append(
                     f"| {name} | {counts[0]}, {counts[1]} | {stored} | {bare:.1f} | {rate:.1f} "
@@ -57,12 +56,10 @@ def main() -> None:
     write_section("Pipeline overhead", lines)
 
 
-def _round(
-    folder: Path, model: keras.Model, counts: tuple[int, int], stored: str
-) -> tuple[float, float, float]:
+def _round(folder: Path, counts: tuple[int, int], stored: str) -> tuple[float, float, float]:
     """Images per second of the bare loop and of an audit, and the seconds that an audit takes beside."""
     small, large = (_audit_seconds(folder, count, stored) for count in counts)
-    bare = _bare_rate(folder, model, counts[0], stored)
+    bare = _bare_rate(folder, counts[0], stored)
     rate = (counts[1] - counts[0]) / (large - small)
     return bare, rate, small - counts[0] / rate
 
@@ -87,10 +84,11 @@ def _audit_seconds(folder: Path, count: int, stored: str) -> float:
     return time.perf_counter() - began
 
 
-def _bare_rate(folder: Path, model: keras.Model, count: int, stored: str) -> float:
+def _bare_rate(folder: Path, count: int, stored: str) -> float:
     """Images per second of the engine alone, in the batches and by the choices of the audit before."""
     config, output = _config(folder, count, stored), OutputFolder(str(folder / "audit"))
-    engine, preprocess = open_engine(Run.read(output), model, output)
+    run = Run.read(output)
+    engine, preprocess = open_engine(run, model_of(run), output)
     source = open_source(config.images)
     images = np.stack([preprocess(source.read(ref)).image for ref in source.list()])
     batches = [images[i : i + engine.batch_size] for i in range(0, len(images), engine.batch_size)]

@@ -112,7 +112,7 @@ def plan_synthetic(scratch: str, images: int = PLANNED_IMAGES) -> dict[str, Any]
     }
     start_bytes, began = peak_bytes(), time.perf_counter()
     with replaced(planning, open_source=lambda config: Listing()):
-        run = planning.plan(load_config(flags=flags))
+        run = planning.plan(load_config(flags=flags)).run
     return {
         "images": run.images,
         "units": run.units,
@@ -247,14 +247,15 @@ def measure_engine(scratch: str) -> dict[str, Any]:
     import keras
     import numpy as np
 
-    from augnet.engine import Engine
+    from augnet.engine import Engine, EngineOptions, RowSelection, inspect_model
 
     keras.utils.set_random_seed(0)
     model = keras.applications.ResNet50(weights=None)
     rng = np.random.default_rng(0)
-    rows = {}
+    inspected, rows = inspect_model(model), {}
     for outputs in ("predicted", "top:5", "all"):
-        engine = Engine(model, outputs=outputs, stored="none")
+        options = EngineOptions(outputs=RowSelection.parse(outputs), stored=None)
+        engine = Engine(inspected, options)
         images = rng.uniform(0, 1, (engine.batch_size, 224, 224, 3)).astype(np.float32)
         engine.measure(images)  # chooses by timing, and compiles
         began, used, batches = time.perf_counter(), time.process_time(), 0

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.runners.runner import PipelineResult
 
+from augnet.audits.engine_setup import engine_errors_by_key
 from augnet.audits.plan import plan
 from augnet.audits.records import WorkUnit
 from augnet.audits.run import Run
 from augnet.audits.unit import COUNTED
+from augnet.audits.worker import handing_on
 from augnet.config import Config
+from augnet.engine.graph.precision import refuse_missing
 from augnet.errors import AuditError
 from pipeline.packaging import send_package
 from pipeline.progress import show_progress
 from pipeline.remote import refuse_unseen_paths
-from pipeline.runners import audit_problem, is_in_process, make_options, make_runner
+from pipeline.runners import audit_problem, is_in_process, make_options, make_runner, works_in_threads
 from transforms.audit import NAMESPACE, AuditUnits, Finalize
 
 log = logging.getLogger(__name__)
@@ -33,9 +37,17 @@ def run_audit(config: Config, beam_flags: list[str], fresh: bool = False) -> Run
     options = make_options(beam_flags, config.beam)
     refuse_unseen_paths(config, options)
     send_package(options)
-    run = plan(config, fresh)
+    if is_in_process(options):  # elsewhere, workers may have what this machine lacks
+        with engine_errors_by_key():
+            refuse_missing(config.jacobian.precision)
+    planned = plan(config, fresh)
+    run = planned.run
     try:
-        with show_progress(run), beam.Pipeline(runner=make_runner(options), options=options) as pipeline:
+        with (
+            handing_on(run, planned.model) if works_in_threads(options) else nullcontext(),
+            show_progress(run),
+            beam.Pipeline(runner=make_runner(options), options=options) as pipeline,
+        ):
             build(pipeline, run)
         log_work(pipeline.result)
     except RuntimeError as error:  # what runners make of a worker's exception

@@ -32,6 +32,16 @@ Flags override the config file. The same command again goes on where it was inte
 does not know are Beam's (--runner=FlinkRunner --flink_master=host:8081).
 """
 
+VERIFY_HELP = """\
+Compares the engine's Jacobians of sampled images with those of judges that share nothing with it but the
+Keras model. Three questions are asked: are its rows those of the model in float64 (one of its rows and its
+rules has to be judged), do they give the slope of the outputs (one of central differences and the adjoint
+identity), and is an image alone what it is among others. A judge leaves out images and directions with a
+kink; where that leaves none, more images are drawn, and then it says "not checked".
+
+Exit status 0 means that every question was answered by a judge, and that none found a fault.
+"""
+
 EXIT_STATUS = """\
 exit status:
   0  done
@@ -124,15 +134,24 @@ def _check(options: argparse.Namespace, beam_flags: list[str]) -> int:
 
 def _verify(options: argparse.Namespace, beam_flags: list[str]) -> int:
     config = _config(options, beam_flags)
+    if options.sample < 1:
+        raise ConfigError(f"--sample: {options.sample} is not a number of images; give 1 or more")
     import_quietly()
     from augnet.audits.verify import verify_sample
+    from augnet.engine.verification.checks import unanswered
+    from pipeline.progress import show_steps
     from pipeline.tables import check_rows, show
 
-    checks = verify_sample(config, options.sample)
+    with show_steps() as progress:
+        checks = verify_sample(config, options.sample, progress)
     show(f"{config.model.path}: the engine against independent judges", check_rows(checks))
-    failed = [check.name for check in checks if not check.passed]
+    failed = [check.name for check in checks if check.failed]
     if failed:
         raise AuditError(f"the engine does not agree: {', '.join(failed)}")
+    if unknown := unanswered(checks):
+        raise AuditError(
+            f"not checked: {', '.join(unknown)}; no judge could judge an image, so give more or others"
+        )
     return 0
 
 
@@ -195,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         "verify",
         _verify,
         "check the engine against float64 and finite differences on sampled images",
+        VERIFY_HELP,
     )
     verify.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
     verify.add_argument("--sample", type=int, default=8, metavar="N", help="images (default: %(default)s)")

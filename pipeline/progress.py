@@ -1,11 +1,11 @@
-"""Progress of a running audit: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 15.0
+BAR = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
 
 
 @contextmanager
@@ -37,6 +38,35 @@ def show_progress(run: Run) -> Iterator[None]:
     finally:
         stop.set()
         watcher.join()
+
+
+@contextmanager
+def show_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Show what the block tells the function that it is given: a step, the images done, and of how many.
+
+    Elsewhere than on a terminal there is a line for every new step, and one for the images every few seconds.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Steps().tell
+        return
+    with Progress(*BAR, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda step, done, total: progress.update(task, description=step, completed=done, total=total)
+
+
+class _Steps:
+    """Plain lines."""
+
+    def __init__(self) -> None:
+        self._step, self._said = "", 0.0
+
+    def tell(self, step: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if step == self._step and now - self._said < LINE_SECONDS:
+            return
+        self._step, self._said = step, now
+        log.info("%s: %d of %d images", step, done, total)
 
 
 class _Counter:
@@ -58,8 +88,7 @@ class _Counter:
 
 
 def _bar(counter: _Counter, stop: threading.Event, console: Console) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with Progress(*BAR, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("auditing", total=counter.total)
         while not stop.wait(REFRESH_SECONDS):
             done = counter.done()

@@ -64,6 +64,13 @@ def is_in_process(options: PipelineOptions) -> bool:
     return options.view_as(StandardOptions).runner in IN_PROCESS
 
 
+def works_in_threads(options: PipelineOptions) -> bool:
+    """Whether the workers are threads of this process; to be asked before make_runner changes the options."""
+    return is_in_process(options) and (
+        options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+    )
+
+
 def make_runner(options: PipelineOptions) -> PipelineRunner:
     """The runner that the options name.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +12,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from augnet.audits.forecast import Forecast
     from augnet.audits.status import Status
-    from augnet.engine.verify import Check
+    from augnet.engine import Choice
+    from augnet.engine.verification.checks import Check
 
 
 def show(title: str, rows: Mapping[str, str]) -> None:
@@ -54,24 +55,29 @@ def status_rows(status: Status) -> dict[str, str]:
 
 def check_rows(checks: Sequence[Check]) -> dict[str, str]:
     """What `augnet verify` shows."""
-    return {
-        check.name: f"{'passed' if check.passed else 'FAILED'}: largest error {check.error:.1e} of "
-        f"{check.tolerance:.0e} allowed, over {check.images - check.kinks}"
-        + (f"; {check.kinks} at a kink left out" if check.kinks else "")
-        for check in checks
-    }
+    return {check.name: _check_row(check) for check in checks}
+
+
+def _check_row(check: Check) -> str:
+    if not check.judged:
+        reason = check.reason or f"a kink, or rounding, at every one of {check.images}"
+        return f"not checked: {reason}"
+    state = "passed" if check.passed else "FAILED"
+    kinks = f"; {check.kinks} at a kink left out" if check.kinks else ""
+    bound = f"largest error {check.error:.1e} of {check.tolerance:.0e} allowed"
+    return f"{state}: {bound}, over {check.judged}{kinks}"
 
 
 def forecast_rows(found: Forecast) -> dict[str, str]:
     """What `augnet plan` shows."""
     from augnet.audits.sizing import readable_bytes  # with it comes TensorFlow
 
-    memory = found.choice["report"].get("memory_bytes")
+    memory = found.choice.report.get("memory_bytes")
     run, failing = found.run, f"{found.failing} of the first {found.sampled} images would fail"
     return {
         "images": f"{run.images}",
         "units": f"{run.units} of up to {-(-run.images // run.units)} images",
-        "rows": f"computed: {run.config.jacobian.outputs}; stored: {run.config.store.jacobians}",
+        "rows": f"computed: {run.config.jacobian.outputs}; stored: {run.config.store.jacobians or 'none'}",
         "disk": f"up to {readable_bytes(found.stored_bytes)} of Jacobians, before compression",
         "scale": str(run.preprocess["reason"]),
         "labels": f"{len(run.labels)}; {run.label_rule}",
@@ -83,20 +89,20 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
     }
 
 
-def engine_rows(choice: Mapping[str, Any], precision: str) -> dict[str, str]:
+def engine_rows(choice: Choice, precision: str) -> dict[str, str]:
     """What the engine chose, and the error measured of it."""
-    report = choice["report"]
-    parts = ["rewritten model" if choice["program"] == "rewritten" else "model as it is"]
-    if choice["program"] == "rewritten":
-        parts.append(
-            f"{report['passes']} backward passes per image, {choice['rows_per_pass']} rows at a time"
-        )
+    report = choice.report
+    parts = ["derivative rules" if choice.program == "rules" else "a tape over the model"]
+    if choice.program == "rules":
+        if "passes" in report:  # only where programs were timed
+            parts.append(f"{report['passes']} backward passes per image")
+        parts.append(f"up to {choice.rows_per_pass} rows at a time")
         if "gain" in report:
-            parts.append(f"{report['gain']:.3g} times as fast as the model as it is")
-    if choice["xla"]:
+            parts.append(f"{report['gain']:.3g} times as fast as a tape")
+    if choice.xla:
         parts.append("XLA")
-    if "rewritten" in report:
-        parts.append(f"the rewritten one {report['rewritten']}")
+    if "rules" in report:
+        parts.append(f"the rules {report['rules']}")
     error = f"{report['error']:.1e} from the model in {report['error_against']}" if "error" in report else ""
     return {"engine": "; ".join(parts), "accuracy": "; ".join(filter(None, (precision, error)))}
 

@@ -8,9 +8,9 @@ from keras import layers
 
 from augnet import AugNet
 from augnet.engine.graph.graph import trace
+from augnet.engine.kernels import ChosenKernels
 from augnet.engine.rewrites.coloring import _separate
-from augnet.engine.rows import identity, rewritten
-from augnet.engine.tuning import FixedPaths
+from augnet.engine.rows import identity, rewrite
 
 
 def convolutions():
@@ -70,7 +70,7 @@ def program(request):
     keras.utils.set_random_seed(1)
     model = MODELS[request.param]()
     shape = model.input_shape[1:]
-    return rewritten(trace(model), shape, "float32", int(np.prod(model.output_shape[1:]))), shape
+    return rewrite(trace(model), shape, "float32", int(np.prod(model.output_shape[1:]))), shape
 
 
 @pytest.mark.parametrize("program", MODELS, indirect=True)
@@ -78,8 +78,8 @@ def test_coloured_rows_are_those_of_a_pass_each(program):
     own, shape = program
     assert own.coloring.count < own.output_count
     x = tf.constant(np.random.default_rng(0).normal(size=(2, *shape)), tf.float32)
-    made = own.all_rows(x, 7, FixedPaths()).numpy()
-    _, truth = own.rows(x, identity, 7, FixedPaths())
+    made = own.all_rows(x, 7, ChosenKernels()).numpy()
+    _, truth = own.rows(x, identity, 7, ChosenKernels())
     assert np.abs(truth).max() > 0
     np.testing.assert_allclose(made, truth.numpy(), atol=1e-6 * np.abs(truth).max())
 
@@ -97,14 +97,14 @@ def test_no_colours_where_an_output_reads_the_whole_image():
     image = keras.Input((8, 8, 2))
     squeezed = layers.GlobalAveragePooling2D(keepdims=True)(image)
     model = keras.Model(image, layers.Conv2D(2, 3, padding="same")(image * squeezed))
-    assert rewritten(trace(model), (8, 8, 2), "float32", 128).coloring is None
+    assert rewrite(trace(model), (8, 8, 2), "float32", 128).coloring is None
 
 
 def test_no_colours_where_an_inner_value_is_narrower():
     model = sequential(
         [layers.Conv2D(1, 3, strides=3), layers.UpSampling2D(3), layers.Conv2D(5, 3)], (9, 9, 2)
     )
-    own = rewritten(trace(model), (9, 9, 2), "float32", 7 * 7 * 5)
+    own = rewrite(trace(model), (9, 9, 2), "float32", 7 * 7 * 5)
     assert own.coloring is None
     assert own.cut.width == 9
 

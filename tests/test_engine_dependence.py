@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZE
+from engine_helpers import engine_of
 from test_pipeline_audit import audit
 
 from augnet.audits.run import Run
-from augnet.engine import Engine, inspect_model
+from augnet.engine import inspect_model
 from augnet.engine.graph.graph import trace
 from augnet.engine.inspection import model_spec as spec
 from augnet.engine.inspection.dependence import has_steps
@@ -42,14 +43,14 @@ STEPS = {
 def test_outputs_behind_a_step_are_named(name, caplog):
     spec._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
-        found = inspect_model(two_heads(STEPS[name]))
+        found = inspect_model(two_heads(STEPS[name])).spec
     assert found.no_gradient == (0, 1, 2) and found.unconnected == ()
     assert "outputs 0, 1, 2 depend on the image only through steps" in caplog.text
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
 def test_they_are_known_in_every_precision(precision):
-    engine = Engine(two_heads(STEPS["round"]), precision=precision)
+    engine = engine_of(two_heads(STEPS["round"]), precision=precision)
     assert engine.spec.no_gradient == (0, 1, 2)
     rows = engine.measure(np.random.default_rng(1).uniform(size=(2, 4, 4, 1))).rows
     assert not rows[:, :3].any() and rows[:, 3:].any(axis=(2, 3, 4)).all()
@@ -59,13 +60,13 @@ def test_an_output_with_another_way_to_the_image_is_not_named():
     image = keras.Input((4, 4, 1))
     flat = layers.Flatten()(image)
     both = layers.Concatenate()([ops.round(9.0 * flat), flat])
-    assert inspect_model(keras.Model(image, layers.Dense(3)(both))).no_gradient == ()
+    assert inspect_model(keras.Model(image, layers.Dense(3)(both))).spec.no_gradient == ()
     for gated in (
         layers.Multiply()([ops.cast(flat > 0.5, "float32"), flat]),
         ops.where(flat > 0.5, flat, 0.0 * flat),
         ops.where(ops.logical_not(flat > 0.5), flat, 0.0 * flat),
     ):
-        assert inspect_model(keras.Model(image, gated)).no_gradient == ()
+        assert inspect_model(keras.Model(image, gated)).spec.no_gradient == ()
 
 
 def test_a_model_with_nothing_but_steps_is_refused():
@@ -86,7 +87,7 @@ def test_a_relu_that_is_dead_on_noise_is_not_a_missing_connection(bias):
     model = keras.Model(image, layers.Concatenate()([layers.Dense(1)(flat), dead, clipped, cut]))
     outputs = model(np.random.default_rng(0).uniform(size=(8, 4, 4, 1))).numpy()
     assert (np.ptp(outputs[:, 1:], axis=0) == 0).all()
-    found = inspect_model(model)
+    found = inspect_model(model).spec
     assert found.unconnected == (4,) and found.no_gradient == ()
 
 
@@ -97,7 +98,7 @@ def test_saturated_outputs_are_not_taken_for_steps():
     model = keras.Model(image, steep)
     x = tf.random.stateless_uniform((4, 4, 4, 1), (0, 1))
     assert set(np.unique(model(x))) == {0.0, 1.0}
-    assert inspect_model(model).no_gradient == ()
+    assert inspect_model(model).spec.no_gradient == ()
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "EfficientNetB0", "ConvNeXtTiny", "DenseNet121"])
@@ -105,7 +106,7 @@ def test_real_models_have_no_steps(name):
     model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=10)
     image = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype("float32")
     assert not has_steps(trace(model), image)
-    found = inspect_model(model)
+    found = inspect_model(model).spec
     assert found.no_gradient == () and found.unconnected == ()
 
 
@@ -117,4 +118,4 @@ def test_an_audit_flags_the_images_that_such_an_output_is_predicted_for(tmp_path
     judged = [("no_gradient" in row["flags"], int(np.argmax(row["outputs"])) < 3) for row in table]
     assert all(flagged == expected for flagged, expected in judged)
     assert found.summary["flags"]["no_gradient"] == sum(expected for _, expected in judged) > 0
-    assert Run.read(found.folder).model["no_gradient"] == [0, 1, 2]
+    assert Run.read(found.folder).model.no_gradient == (0, 1, 2)

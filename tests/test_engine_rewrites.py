@@ -7,25 +7,24 @@ import tensorflow as tf
 from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.inspection.model_spec import prepare
-from augnet.engine.rows import Plain, rewritten
-from augnet.engine.tuning import FixedPaths
+from augnet.engine import inspect_model
+from augnet.engine.backends import backend
+from augnet.engine.kernels import ChosenKernels
+from augnet.engine.rows import TapeRows, rewrite
 
 layers = keras.layers
 
 
-class Every(FixedPaths):
-    """Chooses the way with the given number, and remembers what there was to choose."""
+class Every:
+    """Chooses the kernel with the given number, and remembers how many there were to choose from."""
 
     def __init__(self, number):
-        super().__init__()
         self.number = number
         self.most = 1
 
-    def choose(self, key, ways, shape, dtype):
-        self.most = max(self.most, len(ways))
-        return list(ways.values())[self.number % len(ways)]
+    def choose(self, key, candidates, shape, dtype):
+        self.most = max(self.most, len(candidates))
+        return list(candidates.values())[self.number % len(candidates)]
 
 
 def model_of(*steps, size=(13, 12, 3), outputs=4):
@@ -170,20 +169,20 @@ def test_a_rewritten_model_has_the_same_jacobian(name):
     for variable in model.weights:
         low = 0.2 if len(variable.shape) == 1 else -0.5  # variances are positive
         variable.assign(np.random.default_rng(len(variable.shape)).uniform(low, 0.7, variable.shape))
-    prepared = prepare(model, precision="float64")
-    count = prepared.spec.output_count
-    x = tf.constant(np.random.default_rng(2).normal(size=(2, *prepared.model_input)))
+    inspected = inspect_model(model, precision="float64")
+    count = inspected.spec.output_count
+    x = tf.constant(np.random.default_rng(2).normal(size=(2, *inspected.input_shape)))
 
     def cotangents(outputs):
         return backend.constant(np.broadcast_to(np.eye(count)[:, None], (count, 2, count)), outputs.dtype)
 
-    truth, plain = Plain(prepared.function).rows(x, cotangents, 1, FixedPaths())
-    program = rewritten(prepared.graph, prepared.model_input, "float64", count)
+    truth, plain = TapeRows(inspected.function).rows(x, cotangents, 1, ChosenKernels())
+    program = rewrite(inspected.graph, inspected.input_shape, "float64", count)
     number, most = 0, 1
     while number < most:
-        paths = Every(number)
-        outputs, rows = program.rows(x, cotangents, 3 if number % 2 else count, paths)
-        most, number = paths.most, number + 1
+        kernels = Every(number)
+        outputs, rows = program.rows(x, cotangents, 3 if number % 2 else count, kernels)
+        most, number = kernels.most, number + 1
         # Keras may round a constant of a layer to float32.
         assert np.abs(outputs - truth).max() < 1e-6 * np.abs(truth).max()
         assert np.abs(rows - plain).max() < 1e-6 * np.abs(plain).max()
@@ -215,7 +214,7 @@ def test_the_narrowest_cut_is_found():
     ],
 )
 def test_every_operation_has_a_rule(name):
-    assert rewritten_of(MODELS[name]()).ruled
+    assert rewritten_of(MODELS[name]()).complete
 
 
 def test_norms_and_dropout_leave_no_operation():
@@ -240,5 +239,5 @@ def test_convolutions_are_done_at_fewer_pixels():
 
 
 def rewritten_of(model):
-    prepared = prepare(model)
-    return rewritten(prepared.graph, prepared.model_input, "float32", prepared.spec.output_count)
+    inspected = inspect_model(model)
+    return rewrite(inspected.graph, inspected.input_shape, "float32", inspected.spec.output_count)

@@ -19,7 +19,7 @@ import augnet
 import pipeline.audit
 from augnet.audits.integrity import check
 from augnet.audits.unit import Auditor
-from augnet.engine.backends import tensorflow as backend_tensorflow
+from augnet.engine.backends import backend
 from augnet.errors import AuditError
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
@@ -126,20 +126,34 @@ def test_an_image_that_vanishes_after_the_plan_is_a_failure_and_a_changed_one_co
     np.testing.assert_array_equal(found.jacobian("bee/0001.png"), found.jacobian("cow/0002.png"))
 
 
-def test_a_model_file_that_changes_during_the_audit_ends_it_with_a_message(
-    tmp_path, images, cnn_path, monkeypatch, capsys
-):
+@pytest.fixture
+def retrained(cnn_path, monkeypatch):
+    """Another model takes the place of the planned one as soon as the audit is planned."""
     planned = pipeline.audit.plan
 
     def plan_and_retrain(*arguments):
-        run = planned(*arguments)
+        made = planned(*arguments)
         linear_model().save(cnn_path)
-        return run
+        return made
 
     monkeypatch.setattr(pipeline.audit, "plan", plan_and_retrain)
-    audit(cnn_path, images, tmp_path / "out", status=1)
+
+
+def test_a_model_file_that_changes_before_a_worker_loads_it_ends_the_audit_with_a_message(
+    tmp_path, images, cnn_path, retrained, capsys
+):
+    processes = ("--direct_running_mode=multi_processing", "--direct_num_workers=1")
+    audit(cnn_path, images, tmp_path / "out", *processes, status=1)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "changed after the audit began" in said[0]
+
+
+def test_a_model_file_that_changes_does_not_matter_to_who_has_planned_with_it(
+    tmp_path, images, cnn_path, retrained
+):
+    found = audit(cnn_path, images, tmp_path / "out")
+    assert found.run["model"]["activation"] == "softmax"
+    assert found.statistics["probability"].null_count == 0  # the linear model has none
 
 
 def test_infinite_and_undefined_jacobians_are_flagged_and_counted(tmp_path, images):
@@ -161,7 +175,7 @@ def test_infinite_and_undefined_jacobians_are_flagged_and_counted(tmp_path, imag
 @pytest.mark.parametrize("calls", [{1}, {2, 3}])
 def test_a_device_out_of_memory_goes_on_with_smaller_batches(tmp_path, images, cnn_path, monkeypatch, calls):
     whole = audit(cnn_path, images, tmp_path / "whole", "--jacobian.batch_size=16")
-    run, made = backend_tensorflow.run, []
+    run, made = backend.run, []
 
     def run_out_of_memory(*arguments, **keywords):
         made.append(arguments)
@@ -169,7 +183,7 @@ def test_a_device_out_of_memory_goes_on_with_smaller_batches(tmp_path, images, c
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
         return run(*arguments, **keywords)
 
-    monkeypatch.setattr(backend_tensorflow, "run", run_out_of_memory)
+    monkeypatch.setattr(backend, "run", run_out_of_memory)
     found = audit(cnn_path, images, tmp_path / "out", "--jacobian.batch_size=16")
     assert found.counts["audited"] == 40 and len(made) > 3
     for image_id in found.statistics["image_id"].to_pylist():
@@ -182,7 +196,7 @@ def test_a_device_without_memory_for_one_image_ends_with_a_message(
     def run_out_of_memory(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(backend_tensorflow, "run", run_out_of_memory)
+    monkeypatch.setattr(backend, "run", run_out_of_memory)
     audit(cnn_path, images, tmp_path / "out", status=1)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "one image does not fit in memory" in said[0]

@@ -289,7 +289,7 @@ def test_run_json_records_what_the_engine_chose(tmp_path, images, cnn_path, prec
     run = Run.read(found.folder)
     choice = json.loads((tmp_path / "out" / "engine-cpu.json").read_text())
     recorded = run.engines["cpu"]
-    assert recorded["program"] == "rewritten" and recorded["report"] == choice["report"]
+    assert recorded["program"] == "rules" and recorded["report"] == choice["report"]
     assert {key: choice[key] for key in recorded} == recorded and "batch_size" in recorded
     assert least <= recorded["report"]["error"] < most
     before = digests(tmp_path / "out")

@@ -15,7 +15,7 @@ from augnet.statistics.aggregate import PAIRED_OUTPUTS
 from augnet.statistics.gallery import THUMBNAIL_PIXELS, Gallery, heat, thumbnail
 from augnet.statistics.image import FLAGS
 from augnet.statistics.moments import block_mean
-from augnet.statistics.places import SHOWN_IMAGES, Places, window_sums
+from augnet.statistics.share_grid import SHOWN_IMAGES, ShareGrids, window_sums
 
 SHAPE = Shape(outputs=3, labels=2, height=5, width=7, channels=2, map_pool=2, gallery=3)
 
@@ -141,7 +141,7 @@ def test_the_whole_is_what_numpy_gives(selected):
         assert aggregate.row_l2.count[output] == len(found)
         assert aggregate.row_l2.mean[output] == pytest.approx(np.mean(found))
         assert aggregate.row_l2.m2[output] == pytest.approx(np.var(found) * len(found))
-        assert aggregate.row_l2.max[output] == pytest.approx(max(found))
+        assert aggregate.row_l2.max_abs[output] == pytest.approx(max(found))
     for pair, found in cosines.items():
         assert aggregate.pairs.count[pair] == len(found)
         assert aggregate.pairs.cosine[pair] == pytest.approx(sum(found))
@@ -157,30 +157,30 @@ def test_the_whole_is_what_numpy_gives(selected):
     assert (aggregate.images, aggregate.resized, aggregate.recolored) == (30, 30, 2)
 
 
-def test_places_are_shares_image_by_image():
+def test_grids_hold_shares_image_by_image():
     images = Images(n=30)
     aggregate = images.aggregate(range(0, 11), range(11, 30))
-    places, predicted = aggregate.places, images.outputs.argmax(axis=1)
+    grids, predicted = aggregate.share_grids, images.outputs.argmax(axis=1)
     a = np.sqrt((images.rows[np.arange(30), predicted].astype(np.float64) ** 2).sum(axis=-1))
     shares = a / a.sum(axis=(1, 2), keepdims=True)
     for output in range(3):
         chosen = predicted == output
-        place = places.of[output]
-        assert place.count == chosen.sum()
-        np.testing.assert_allclose(place.cells, shares[chosen].sum(axis=0), rtol=1e-6)
+        grid = grids.by_output[output]
+        assert grid.count == chosen.sum()
+        np.testing.assert_allclose(grid.cells, shares[chosen].sum(axis=0), rtol=1e-6)
         window = shares[chosen, 1:2, 2:4].sum(axis=(1, 2))  # a quarter of 5 rows and 7 columns
-        assert place.squares[1, 2] == pytest.approx((window**2).sum())
+        assert grid.squares[1, 2] == pytest.approx((window**2).sum())
         best = np.argsort(-window)[:SHOWN_IMAGES]
-        found = [name for name in place.top_image[1, 2] if name]
+        found = [name for name in grid.top_image[1, 2] if name]
         assert found == [images.ids[k] for k in np.flatnonzero(chosen)[best]]
-        np.testing.assert_allclose(place.top_share[1, 2][: len(best)], window[best], rtol=1e-6)
+        np.testing.assert_allclose(grid.top_share[1, 2][: len(best)], window[best], rtol=1e-6)
 
 
 def test_windows_are_a_quarter_of_the_grid():
     assert window_sums(np.ones((2, 16, 8))).shape == (2, 13, 7)
     assert (window_sums(np.ones((1, 16, 8))) == 8).all()
     assert window_sums(np.ones((1, 1, 2))).shape == (1, 1, 2)
-    assert [edges.tolist() for edges in Places(40, 3).edges] == [
+    assert [edges.tolist() for edges in ShareGrids(40, 3).edges] == [
         [k * 40 // 16 for k in range(17)],
         [0, 1, 2, 3],
     ]
@@ -190,10 +190,14 @@ def test_copies_of_an_image_are_shown_in_the_order_of_their_names():
     magnitude = np.random.default_rng(0).random((1, 8, 8)).repeat(10, axis=0)
     ids, expected = [f"{k}.png" for k in range(10)], [f"{k}.png" for k in range(SHOWN_IMAGES)]
     for order in (range(10), range(9, -1, -1), (3, 9, 1, 0, 8, 2, 7, 4, 6, 5)):
-        places = Places(8, 8)
+        grids = ShareGrids(8, 8)
         for k in order:
-            places.add(magnitude[k : k + 1], np.array([1]), [ids[k]])
-        assert places.of[1].top_image[0, 0].tolist() == places.of[1].top_image[6, 3].tolist() == expected
+            grids.add(magnitude[k : k + 1], np.array([1]), [ids[k]])
+        assert (
+            grids.by_output[1].top_image[0, 0].tolist()
+            == grids.by_output[1].top_image[6, 3].tolist()
+            == expected
+        )
 
 
 def test_an_image_that_is_not_finite_counts_but_enters_nothing():
@@ -208,9 +212,9 @@ def test_an_image_that_is_not_finite_counts_but_enters_nothing():
         np.testing.assert_allclose(getattr(spoiled.moments, name)[0], getattr(clean.moments, name)[0])
     np.testing.assert_allclose(spoiled.pairs.cosine, clean.pairs.cosine)
     np.testing.assert_allclose(spoiled.row_l2.mean, clean.row_l2.mean)
-    assert sum(place.count for place in spoiled.places.of.values()) == 7
-    for output, place in clean.places.of.items():
-        np.testing.assert_allclose(spoiled.places.of[output].cells, place.cells)
+    assert sum(grid.count for grid in spoiled.share_grids.by_output.values()) == 7
+    for output, grid in clean.share_grids.by_output.items():
+        np.testing.assert_allclose(spoiled.share_grids.by_output[output].cells, grid.cells)
 
 
 def test_moments_that_an_engine_spoiled_are_left_out():

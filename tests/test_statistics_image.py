@@ -9,8 +9,9 @@ from statistics_helpers import batch_of, random_batch
 
 from augnet.statistics import image_statistics, task_of, uniform_border_fraction
 from augnet.storage import schema
+from augnet.storage.catalog import SCALARS
 
-FROM_ROWS = [name for name in schema.SCALARS if name != "probability"]
+FROM_ROWS = [name for name in SCALARS if name != "probability"]
 
 
 def measure(batch, labels=None, task="multiclass", border=0.1, **kwargs):
@@ -195,7 +196,7 @@ def test_the_order_of_the_selected_rows_does_not_matter(rng):
     shuffled = np.stack([rng.permutation(4) for _ in range(6)])
     one = measure(batch_of(rows, outputs), labels)
     other = measure(batch_of(rows, outputs, selected=shuffled), labels)
-    for name in (*schema.SCALARS, "rival", "predicted"):
+    for name in (*SCALARS, "rival", "predicted"):
         np.testing.assert_allclose(values(other, name), values(one, name), err_msg=name)
     by_output = np.take_along_axis(np.array(one["row_l2"].to_pylist()), shuffled, axis=1)
     np.testing.assert_allclose(other["row_l2"].to_pylist(), by_output)
@@ -330,7 +331,7 @@ def test_outputs_that_are_not_finite(rng):
     assert columns["flags"].to_pylist() == [["nan"], ["inf"], []]
     assert [value is None for value in columns["predicted"].to_pylist()] == [True, False, False]
     assert [value is None for value in columns["correct"].to_pylist()] == [True, False, False]
-    for name in schema.SCALARS:
+    for name in SCALARS:
         assert columns[name].to_pylist()[:2] == [None, None], name
 
 
@@ -378,7 +379,7 @@ def test_there_are_no_more_singular_values_than_inputs(rng):
 def test_a_thousand_outputs(rng):
     batch = random_batch(rng, n=1, outputs=1000, shape=(2, 2, 1))
     columns = measure(batch, [999])
-    assert all(columns[name].null_count == 0 for name in schema.SCALARS)
+    assert all(columns[name].null_count == 0 for name in SCALARS)
     np.testing.assert_allclose(values(columns, "frobenius") ** 2, np.einsum("nrr->n", batch.gram))
 
 

@@ -14,6 +14,7 @@ from augnet.errors import AuditError
 from augnet.statistics import Aggregate, Shape, summarize, uniform_border_fraction
 from augnet.statistics.describe import QUANTILES, Slicer, auroc, describe
 from augnet.storage import schema
+from augnet.storage.catalog import SCALARS
 
 LABELS = ("bird", "cat")
 
@@ -67,8 +68,8 @@ def result(audit):
 
 
 def test_statistics_are_numpys(audit, result):
-    assert set(result.summary["statistics"]) == set(schema.SCALARS)
-    for name, figures in result.summary["statistics"].items():
+    assert set(result.figures["statistics"]) == set(SCALARS)
+    for name, figures in result.figures["statistics"].items():
         values = audit.values(name)
         values = values[~np.isnan(values)]
         expected = {
@@ -87,10 +88,10 @@ def test_auroc_is_that_of_scikit_learn(audit, result):
     wrong = [None if value is None else not value for value in audit.table["correct"].to_pylist()]
     judged = np.array([value is not None for value in wrong])
     target = np.array([bool(value) for value in wrong])
-    for name in schema.SCALARS:
+    for name in SCALARS:
         known = judged & ~np.isnan(audit.values(name))
         expected = roc_auc_score(target[known], audit.values(name)[known]) if known.any() else None
-        assert result.summary["statistics"][name]["auroc_wrong"] == pytest.approx(expected), name
+        assert result.figures["statistics"][name]["auroc_wrong"] == pytest.approx(expected), name
 
 
 @settings(deadline=None)
@@ -125,7 +126,7 @@ def test_slices_are_the_figures_of_their_images(audit, result):
     for column, values in (("label", LABELS), ("predicted", (0, 1, 2)), ("correct", (False, True))):
         for value in values:
             chosen = np.array([entry == value for entry in audit.table[column].to_pylist()])
-            for name in schema.SCALARS:
+            for name in SCALARS:
                 inside = audit.values(name)[chosen]
                 inside = inside[~np.isnan(inside)]
                 row = found[column, str(value).lower(), name]
@@ -136,7 +137,7 @@ def test_slices_are_the_figures_of_their_images(audit, result):
                 expected += 1
     assert len(found) == expected
     assert result.slices.schema == schema.SLICES
-    assert [row["value"] for row in result.slices.to_pylist()][:: len(schema.SCALARS)][:5] == [
+    assert [row["value"] for row in result.slices.to_pylist()][:: len(SCALARS)][:5] == [
         *LABELS,
         "0",
         "1",
@@ -156,7 +157,7 @@ def test_slices_of_numbers_are_in_the_order_of_the_numbers():
 
 def test_extremes_are_the_images_at_the_ends(audit, result):
     ids, files = audit.table["image_id"].to_pylist(), audit.table["jacobian_file"].to_pylist()
-    for name, ends in result.summary["extremes"].items():
+    for name, ends in result.figures["extremes"].items():
         values = audit.values(name)
         order = [int(k) for k in np.argsort(values, kind="stable") if not np.isnan(values[k])]
         for end, rows in (
@@ -173,28 +174,28 @@ def test_of_equal_images_the_first_are_listed():
     audit.table = audit.table.set_column(
         audit.table.schema.names.index("gini"), schema.STATISTICS.field("gini"), same
     )
-    ends = audit.summarize(listed=4).summary["extremes"]["gini"]
+    ends = audit.summarize(listed=4).figures["extremes"]["gini"]
     assert [entry["image_id"] for entry in ends["lowest"]] == [audit.images.ids[k] for k in (29, 0, 1, 2)]
     assert [entry["image_id"] for entry in ends["highest"]] == [audit.images.ids[k] for k in (0, 1, 2, 3)]
 
 
 def test_the_summary_is_json_and_adds_up(audit, result):
-    summary = json.loads(json.dumps(result.summary, allow_nan=False))
+    figures = json.loads(json.dumps(result.figures, allow_nan=False))
     correct = audit.table["correct"].to_pylist()
-    assert summary["images"] == 90
-    assert summary["judged"] == sum(value is not None for value in correct)
-    assert summary["wrong"] == correct.count(False)
-    assert summary["accuracy"] == pytest.approx(correct.count(True) / summary["judged"])
-    assert summary["labels"] == {name: audit.table["label"].to_pylist().count(name) for name in LABELS}
-    assert summary["flags"] == {"nan": 0, "inf": 0, "zero_gradient": 0, "unconnected": 0, "no_gradient": 0}
-    assert summary["uniform_border_fraction"] == uniform_border_fraction(5, 7, 0.1)
+    assert figures["images"] == 90
+    assert figures["judged"] == sum(value is not None for value in correct)
+    assert figures["wrong"] == correct.count(False)
+    assert figures["accuracy"] == pytest.approx(correct.count(True) / figures["judged"])
+    assert figures["labels"] == {name: audit.table["label"].to_pylist().count(name) for name in LABELS}
+    assert figures["flags"] == {"nan": 0, "inf": 0, "zero_gradient": 0, "unconnected": 0, "no_gradient": 0}
+    assert figures["uniform_border_fraction"] == uniform_border_fraction(5, 7, 0.1)
 
 
 def test_outputs_and_pairs(audit, result):
     rows = audit.images.rows.astype(np.float64)
     norms = np.linalg.norm(rows.reshape(90, 3, -1), axis=2)
     outputs = result.outputs.to_pylist()
-    assert result.outputs.schema == schema.OUTPUTS
+    assert result.outputs.schema == schema.OUTPUT_FIGURES
     for r, row in enumerate(outputs):
         expected = {
             "output": r,
@@ -205,12 +206,8 @@ def test_outputs_and_pairs(audit, result):
             "mean_abs": np.abs(rows[:, r]).mean(),
             "rms": np.sqrt((rows[:, r] ** 2).mean()),
             "max_abs": np.abs(rows[:, r]).max(),
-            "hotspot_height": 1,
-            "hotspot_width": 2,
-            "shortcut": False,
         }
         assert {name: row[name] for name in expected} == pytest.approx(expected)
-        assert 0 <= row["hotspot_y"] < 5 and 0 <= row["hotspot_x"] < 6
     pairs = result.output_pairs.to_pylist()
     assert result.output_pairs.schema == schema.OUTPUT_PAIRS
     assert [(row["output"], row["other"]) for row in pairs] == [
@@ -260,17 +257,17 @@ def test_an_output_without_rows_has_no_figures():
     assert row == dict.fromkeys(row) | {"output": 2, "count": 0}
     assert np.isnan(result.maps["mean"][1:]).all() and np.isfinite(result.maps["mean"][0]).all()
     assert result.output_pairs.num_rows == 0
-    json.dumps(result.summary, allow_nan=False)
+    json.dumps(result.figures, allow_nan=False)
 
 
 def test_no_images_and_no_labels():
     audit = Audit(n=0)
     audit.aggregate = Aggregate.empty(SHAPE)
     result = audit.summarize()
-    assert result.summary["accuracy"] is None
-    assert result.summary["statistics"]["gini"]["mean"] is None
+    assert result.figures["accuracy"] is None
+    assert result.figures["statistics"]["gini"]["mean"] is None
     assert result.slices.num_rows == 0
-    json.dumps(result.summary, allow_nan=False)
+    json.dumps(result.figures, allow_nan=False)
 
 
 def test_parts_of_different_runs_are_refused(audit):

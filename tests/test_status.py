@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 
 from audit_processes import audit_command, digests
 from conftest import write_images
@@ -9,6 +10,7 @@ from conftest import write_images
 from augnet.audits.forecast import forecast
 from augnet.audits.status import status
 from augnet.config import load_config
+from augnet.engine import Choice
 from augnet.storage import names
 from pipeline.main import main
 from pipeline.tables import engine_rows
@@ -58,18 +60,23 @@ def test_plan_foresees_an_audit_and_writes_nothing(tmp_path, cnn_path, capsys):
     assert "images    50" in shown and "units     7 of up to 8 images" in shown
     assert "54.0 kB of Jacobians" not in shown and "216.0 kB of Jacobians" in shown
     assert "about" in shown and "1 of the first 50 images would fail" in shown and "refused" not in shown
-    assert "engine    rewritten model; 3 backward passes per image, 3 rows at a time" in shown
+    assert "engine    derivative rules; up to 3 rows at a time" in shown
     assert re.search(r"accuracy  float32; \d\.\de-\d\d from the model in float32", shown)
 
 
 def test_plan_shows_the_gain_of_a_model_that_is_timed():
     report = {"passes": 8, "gain": 12.3456, "error": 2.5e-3, "error_against": "float64"}
-    choice = {"program": "rewritten", "rows_per_pass": 4, "batch_size": 2, "xla": True, "report": report}
+    choice = Choice("rules", rows_per_pass=4, batch_size=2, xla=True, report=report)
     shown = engine_rows(choice, "bfloat16")
-    assert shown["engine"].endswith("12.3 times as fast as the model as it is; XLA")
+    parts = ["derivative rules", "8 backward passes per image", "up to 4 rows at a time"]
+    assert shown["engine"] == "; ".join([*parts, "12.3 times as fast as a tape", "XLA"])
     assert shown["accuracy"] == "bfloat16; 2.5e-03 from the model in float64"
-    plain = {"program": "plain", "rows_per_pass": 1, "batch_size": 2, "xla": False, "report": {}}
-    assert engine_rows(plain, "float32") == {"engine": "model as it is", "accuracy": "float32"}
+    tape = Choice("tape", rows_per_pass=1, batch_size=2)
+    assert engine_rows(tape, "float32") == {"engine": "a tape over the model", "accuracy": "float32"}
+    unsure = replace(tape, report={"rules": "disagree with the tape"})
+    assert (
+        engine_rows(unsure, "float32")["engine"] == "a tape over the model; the rules disagree with the tape"
+    )
 
 
 def test_plan_says_what_would_be_refused_and_why(tmp_path, images, cnn_path, capsys):

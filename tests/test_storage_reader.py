@@ -34,6 +34,19 @@ def test_worst_means_small_margins_and_large_norms(audit):
         audit.worst("frobnius")
 
 
+def test_either_end_can_be_asked_for_and_must_be_where_neither_is_worse(audit):
+    gini = audit.statistics["gini"].to_numpy()
+    np.testing.assert_array_equal(audit.worst("gini", 4, "lowest")["gini"], np.sort(gini)[:4])
+    margins = audit.statistics["margin_l2"].to_numpy()
+    np.testing.assert_array_equal(
+        audit.worst("margin_l2", 4, end="highest")["margin_l2"], np.sort(margins)[::-1][:4]
+    )
+    with pytest.raises(ValueError, match=r"gini: neither end is alarming.*end='lowest'"):
+        audit.worst("gini")
+    with pytest.raises(ValueError, match=r"'top'.*end='highest'"):
+        audit.worst("margin_l2", end="top")
+
+
 def test_stored_jacobians_agree_with_the_statistics(audit):
     for row in audit.statistics.to_pylist():
         jacobian = audit.jacobian(row["image_id"])

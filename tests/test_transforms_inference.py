@@ -129,8 +129,10 @@ def test_rows_travel_only_where_they_are_asked_for(audit, images, cnn_path, choi
 
 
 def test_the_model_is_loaded_once_per_process(cnn_path, choice, monkeypatch):
-    loaded, load = [], inference.load_model
-    monkeypatch.setattr(inference, "load_model", lambda config: loaded.append(config.path) or load(config))
+    loaded, load = [], inference.open_model
+    monkeypatch.setattr(
+        inference, "open_model", lambda config: loaded.append(config.model.path) or load(config)
+    )
     run(
         [np.zeros((*SIZE, 3), np.float32)] * 7,
         JacobianModelHandler(str(cnn_path), batch_size=2, choice=choice),

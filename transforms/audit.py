@@ -11,11 +11,14 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
-from augnet.audits.finalize import finalize
+from augnet.audits.finalize import fold, seal
 from augnet.audits.records import WorkUnit
 from augnet.audits.unit import COUNTED, Auditor
 from augnet.errors import AuditError, ConfigError
+from augnet.findings.decide import decide
+from augnet.report.page import render
 from augnet.storage.files import UnitRecord
+from augnet.storage.reader import Audit
 from transforms.driver import end_with_driver
 
 NAMESPACE = "augnet"
@@ -68,7 +71,7 @@ class AuditUnit(beam.DoFn):
 
 
 class Finalize(beam.PTransform):
-    """UnitRecords -> the manifest: folds the units' files once all of them are there."""
+    """UnitRecords -> the manifest: finishes the audit once the files of all units are there."""
 
     def __init__(self, output: str):
         super().__init__()
@@ -78,13 +81,21 @@ class Finalize(beam.PTransform):
         return (
             records
             | "WaitForAll" >> beam.combiners.Count.Globally()  # int
-            | "Fold" >> beam.Map(_fold, output=self.output)  # manifest
+            | "Fold" >> beam.Map(_finalize, output=self.output)  # manifest
         )
 
 
-def _fold(_: int, output: str) -> dict[str, Any]:
+def _finalize(_: int, output: str) -> dict[str, Any]:
     with problems_named():
         return finalize(output)
+
+
+def finalize(output: str) -> dict[str, Any]:
+    """The finished audit's manifest: fold its units, decide what they mean, render the report, seal it."""
+    folded = fold(output)
+    decide(folded)
+    render(Audit(folded.folder))
+    return seal(folded)
 
 
 @contextmanager
@@ -92,7 +103,7 @@ def problems_named() -> Iterator[None]:
     """Makes an AuditError, whose message reaches the user through any runner, of what a user can cause."""
     try:
         yield
-    except ConfigError as error:  # the model was fine when the audit was planned
-        raise AuditError(f"{error} (it was there when the audit began)") from error
+    except ConfigError as error:  # all was well where the audit was planned
+        raise AuditError(f"{error} (found by a worker, after the audit was planned)") from error
     except OSError as error:
         raise AuditError(f"{type(error).__name__}: {error}; the same command goes on from there") from error

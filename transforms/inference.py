@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
-from augnet.audits.worker import engine_settings, open_preprocess
+from augnet.audits.engine_setup import engine_errors_by_key, engine_options, open_model, open_preprocess
+from augnet.audits.measure import measure_images
 from augnet.config import Config, load_config
-from augnet.engine import Engine, JacobianBatch
+from augnet.engine import Choice, Engine
 from augnet.errors import ConfigError, ImageError
-from augnet.models.loading import load_model
 from augnet.sources import Preprocess
-from augnet.statistics.image import image_statistics, task_of
+from augnet.statistics.image import task_of
 from transforms.audit import NAMESPACE
 
 SECTIONS = ("model", "preprocess", "jacobian", "store", "statistics")
@@ -71,8 +70,8 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
         batch_size: images per batch.
         labelled: whether the elements' outputs are classes, which tells a classifier that returns logits
             from a regression. A model that ends in a softmax or sigmoid says so itself.
-        choice: what `Engine.choice()` gave, or an audit's engine-<device>.json: all workers then compute
-            alike, to the last bit. None: each worker process times for itself, for some seconds.
+        choice: what `Engine.choice()` gave, or the JSON of an audit's engine-<device>.json: all workers then
+            compute alike, to the last bit. None: each worker process times for itself, for some seconds.
 
     Raises:
         ConfigError: a setting that is not known or not valid.
@@ -85,7 +84,7 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
         *,
         batch_size: int = 32,
         labelled: bool = False,
-        choice: dict[str, Any] | None = None,
+        choice: Choice | Mapping[str, Any] | None = None,
     ):
         super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
         settings = dict(settings or {})
@@ -95,21 +94,21 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
         nowhere = {"images.path": "", "output": ""}  # images come as elements, results go on as elements
         flags = nowhere | {"store.jacobians": "none"} | settings | {"model.path": model_path}
         self._config: Config = load_config(flags=flags)
-        self._batch_size, self._labelled, self._choice = batch_size, labelled, choice
+        self._batch_size, self._labelled = batch_size, labelled
+        self._choice = Choice.from_json(choice) if isinstance(choice, Mapping) else choice
 
     def load_model(self) -> Measuring:
         """The model, its preprocessing and its compiled program; Beam calls it once per worker process.
 
         Raises:
             ModelError: no model is there, or it has no Jacobian.
+            ConfigError: the settings do not fit the model or the device.
         """
-        config = self._config
-        model: keras.Model = load_model(config.model)
-        engine = self._engine(model, None)
-        spec = engine.spec
-        preprocess = open_preprocess(config, spec)
-        if config.jacobian.input_space == "pixel":
-            engine = self._engine(model, preprocess.input_scale)
+        inspected = open_model(self._config)
+        preprocess = open_preprocess(self._config, inspected.spec)
+        options = engine_options(self._config, preprocess)
+        with engine_errors_by_key():
+            engine = Engine(inspected, options, choice=self._choice)
         engine.batch_size = min(engine.batch_size, self._batch_size)
         return Measuring(engine, preprocess)
 
@@ -160,26 +159,14 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
             model = self._config.model.model_copy(update={"path": model_path})
             self._config = self._config.model_copy(update={"model": model})
 
-    def _engine(self, model: keras.Model, input_scale: Any) -> Engine:
-        settings = engine_settings(self._config)
-        return Engine(model, **settings, input_scale=input_scale, choice=self._choice)
-
     def _measure(self, images: np.ndarray, outputs: np.ndarray, engine: Engine) -> list[dict[str, Any]]:
         """The statistics, and the rows where they are wanted, of images (n, height, width, channel)."""
-        made: JacobianBatch = engine.measure(images, target_outputs=outputs)
-        spec = engine.spec
-        columns = image_statistics(
-            made,
-            task=task_of(spec.activation, spec.output_count, self._labelled),
-            label_outputs=outputs,
-            border=self._config.statistics.border,
-            logits=spec.space == "logits" or spec.activation is None,
-            unconnected=spec.unconnected,
-            no_gradient=spec.no_gradient,
-        )
+        task = task_of(engine.spec.activation, engine.spec.output_count, self._labelled)
+        border = self._config.statistics.border
+        measured, columns = measure_images(engine, images, task=task, border=border, targets=outputs)
         results: list[dict[str, Any]] = pa.table(columns).to_pylist()
-        if made.rows is not None:
-            for result, stored, rows in zip(results, made.stored, made.rows, strict=True):
+        if measured.rows is not None:
+            for result, stored, rows in zip(results, measured.stored, measured.rows, strict=True):
                 result |= {"stored": stored.tolist(), "jacobian": rows}
         return results
 

@@ -1,9 +1,9 @@
-"""The end of an audit: fold the units into the summary, maps, gallery, report and manifest."""
+"""The end of an audit: its units folded into tables, maps and a gallery; and, last of all, its manifest."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,36 @@ import numpy as np
 from augnet.audits.records import WorkUnit, commonest, unit_record
 from augnet.audits.run import Run
 from augnet.errors import AuditError
-from augnet.report.page import render
 from augnet.statistics.aggregate import Aggregate
-from augnet.statistics.summary import summarize
+from augnet.statistics.summary import Summary, summarize
 from augnet.storage import names
 from augnet.storage.files import FileEntry, OutputFolder, UnitRecord
 from augnet.storage.reader import Audit, open_audit
 from augnet.storage.shards import write_table
 
 
-def finalize(output: str) -> dict[str, Any]:
-    """Fold every unit of the plan, in order, and write the manifest last.
+@dataclass(frozen=True)
+class FoldedAudit:
+    """All units of an audit as one.
 
-    Returns:
-        The manifest.
+    Attributes:
+        folder: of the audit.
+        run: its description.
+        records: of the units, in their order.
+        aggregate: of all images.
+        summary: the figures. Those of the outputs and those for summary.json are not written yet: what is
+            found in them goes into the same files.
+    """
+
+    folder: OutputFolder
+    run: Run
+    records: tuple[UnitRecord, ...]
+    aggregate: Aggregate
+    summary: Summary
+
+
+def fold(output: str) -> FoldedAudit:
+    """Fold every unit of the plan, in order, and write slices, pairs of outputs, maps and gallery.
 
     Raises:
         AuditError: a unit is missing.
@@ -32,29 +48,31 @@ def finalize(output: str) -> dict[str, Any]:
     folder = OutputFolder(output)
     run = Run.read(folder)
     records = _records(folder, run)
-    aggregate = _fold(folder, run)
-    audit = Audit(folder)
+    aggregate = _merged(folder, run)
     summary = summarize(
-        audit.column,
+        Audit(folder).column,
         aggregate,
         label_names=run.mapped_labels,
         border=run.config.statistics.border,
     )
-    folder.write_json(names.SUMMARY, summary.summary)
-    tables = {
-        names.OUTPUTS: summary.outputs,
-        names.SLICES: summary.slices,
-        names.OUTPUT_PAIRS: summary.output_pairs,
-    }
-    for name, table in tables.items():
+    for name, table in {names.SLICES: summary.slices, names.OUTPUT_PAIRS: summary.output_pairs}.items():
         with folder.writing(name) as path:
             write_table(path, table)
     for name, arrays in {names.MAPS: summary.maps, names.GALLERY: aggregate.gallery.arrays()}.items():
         with folder.writing(name) as path, path.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
-    render(audit)
+    return FoldedAudit(folder, run, records, aggregate, summary)
+
+
+def seal(folded: FoldedAudit) -> dict[str, Any]:
+    """Write the manifest of an audit whose every other result is written.
+
+    Returns:
+        The manifest.
+    """
+    folder, run = folded.folder, folded.run
     folder.sweep()  # what workers left that were killed on the way
-    manifest = _manifest(folder, run, records)
+    manifest = _manifest(folder, run, folded.records)
     folder.write_sealed(names.MANIFEST, manifest)
     finished = run.times | {"finished": time.time()}
     replace(run, engines=_engines(folder), times=finished).write(folder)
@@ -71,7 +89,7 @@ def _engines(folder: OutputFolder) -> dict[str, dict[str, Any]]:
     }
 
 
-def _records(folder: OutputFolder, run: Run) -> list[UnitRecord]:
+def _records(folder: OutputFolder, run: Run) -> tuple[UnitRecord, ...]:
     """The record of every unit, in order."""
     found = [unit_record(folder, WorkUnit(unit, run.units), run.fingerprint) for unit in range(run.units)]
     missing = [unit for unit, record in enumerate(found) if record is None]
@@ -80,24 +98,23 @@ def _records(folder: OutputFolder, run: Run) -> list[UnitRecord]:
             f"{folder}: {len(missing)} of {run.units} units are missing (the first is {missing[0]}); "
             "run the same command again to audit them"
         )
-    return [record for record in found if record]
+    return tuple(record for record in found if record)
 
 
-def _fold(folder: OutputFolder, run: Run) -> Aggregate:
+def _merged(folder: OutputFolder, run: Run) -> Aggregate:
     """The units' aggregates, merged in unit order, so that rounding is the same every time."""
-    total: Aggregate | None = None
-    for unit in range(run.units):
+
+    def aggregate(unit: int) -> Aggregate:
         with folder.open(names.shard("aggregates", unit, run.units)) as stream:
-            part = Aggregate.load(stream)
-        if total is None:
-            total = part
-        else:
-            total.merge(part)
-    assert total is not None, "a plan has at least one unit"
+            return Aggregate.load(stream)
+
+    total = aggregate(0)  # a plan has at least one unit
+    for unit in range(1, run.units):
+        total.merge(aggregate(unit))
     return total
 
 
-def _manifest(folder: OutputFolder, run: Run, records: list[UnitRecord]) -> dict[str, Any]:
+def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -> dict[str, Any]:
     """Counts and checksums. run.json is left out: its times are no result, and it holds its own checksum."""
     counts = {
         key: sum(getattr(record, key) for record in records) for key in ("planned", "audited", "failed")
@@ -114,8 +131,8 @@ def _manifest(folder: OutputFolder, run: Run, records: list[UnitRecord]) -> dict
         names.GALLERY,
     )
     listed = (*top, *folder.names("records"), *folder.names(names.REPORT_FOLDER), *folder.engine_names())
-    made = [folder.entry(name) for name in listed]
-    files: list[FileEntry] = [entry for record in records for entry in record.files] + made
+    files: list[FileEntry] = [entry for record in records for entry in record.files]
+    files += [folder.entry(name) for name in listed]
     return {
         "fingerprint": run.fingerprint,
         "counts": counts,

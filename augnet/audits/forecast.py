@@ -17,8 +17,8 @@ from augnet.audits.run import Run
 from augnet.audits.sizing import refuse_oversize, stored_bytes
 from augnet.audits.worker import open_engine
 from augnet.config import Config
+from augnet.engine import Choice
 from augnet.errors import AugnetError, ImageError
-from augnet.models.loading import load_model
 from augnet.sources import ImageRef, open_source
 from augnet.storage.files import OutputFolder, private_file
 
@@ -31,7 +31,7 @@ class Forecast:
         run: as the audit would describe itself.
         stored_bytes: of the Jacobians, before compression.
         batch_size: images per batch.
-        choice: what the engine chose, see engine.tuning.Choice.
+        choice: what the engine chose.
         seconds: of reading, decoding and computing all images in one process, by one timed batch; None where
             none of the first batch's images can be read.
         sampled, failing: images tried for that batch, and those of them that would be failures.
@@ -41,7 +41,7 @@ class Forecast:
     run: Run
     stored_bytes: int
     batch_size: int
-    choice: dict[str, Any]
+    choice: Choice
     seconds: float | None
     sampled: int
     failing: int
@@ -55,17 +55,17 @@ def forecast(config: Config) -> Forecast:
         ConfigError: config, model and images do not fit together, so that there is nothing to foresee.
     """
     with private_file(tempfile.gettempdir()) as table, tempfile.TemporaryDirectory() as scratch:
-        run, spec = prepare(config, table)
-        refusals = []
+        planned = prepare(config, table)
+        run, refusals = planned.run, []
         for rule in (
-            lambda: refuse_oversize(config, spec, run.images),
+            lambda: refuse_oversize(config, run.model, run.images),
             lambda: earlier_run(OutputFolder(config.output), run),
         ):
             try:
                 rule()
             except AugnetError as error:
                 refusals.append(str(error))
-        engine, preprocess = open_engine(run, load_model(config.model), OutputFolder(scratch))
+        engine, preprocess = open_engine(run, planned.model, OutputFolder(scratch))
         refs = _first_refs(table, engine.batch_size)
         source, images = open_source(config.images), []
         began = time.perf_counter()
@@ -80,7 +80,7 @@ def forecast(config: Config) -> Forecast:
             seconds = (spent + time.perf_counter() - began) / len(refs) * run.images
     return Forecast(
         run=run,
-        stored_bytes=run.images * stored_bytes(config, spec),
+        stored_bytes=run.images * stored_bytes(config, run.model),
         batch_size=engine.batch_size,
         choice=engine.choice(),
         seconds=seconds,

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import augnet
+from augnet.audits.engine_setup import open_model, open_preprocess
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.run import MAPPED_LABELS, Run
 from augnet.audits.sizing import refuse_oversize, unit_images
-from augnet.audits.worker import open_preprocess
 from augnet.config import Config, config_json
-from augnet.engine import ModelSpec, inspect_model
-from augnet.engine.selection import check_outputs
+from augnet.engine import InspectedModel
 from augnet.errors import AuditError
-from augnet.models.loading import fingerprint, load_model
+from augnet.models.loading import fingerprint
 from augnet.sources import ImageRef, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
@@ -43,7 +42,20 @@ DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
 """Libraries whose version may change a result's bytes."""
 
 
-def plan(config: Config, fresh: bool = False) -> Run:
+@dataclass(frozen=True)
+class PlannedAudit:
+    """What is known of an audit before it begins.
+
+    Attributes:
+        run: its description.
+        model: inspected, for whoever goes on in this process.
+    """
+
+    run: Run
+    model: InspectedModel
+
+
+def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     """Prepare an audit and write its plan.parquet and run.json.
 
     A folder that holds the same audit, begun or finished, is taken up as it is.
@@ -58,8 +70,9 @@ def plan(config: Config, fresh: bool = False) -> Run:
     """
     folder = OutputFolder(config.output)
     with private_file(tempfile.gettempdir()) as table:
-        run, spec = prepare(config, table)
-        refuse_oversize(config, spec, run.images)
+        planned = prepare(config, table)
+        run = planned.run
+        refuse_oversize(config, run.model, run.images)
         if fresh:
             folder.remove_audit()
         earlier = earlier_run(folder, run)
@@ -71,29 +84,24 @@ def plan(config: Config, fresh: bool = False) -> Run:
     log.info("scale: %s. %s", run.preprocess["scale"], run.preprocess["reason"])
     log.info("labels: %s", run.label_rule)
     if earlier:
-        return replace(earlier, config=config)  # what is no part of its identity may be new
+        earlier = replace(earlier, config=config)  # what is no part of its identity may be new
+        return replace(planned, run=earlier)
     run.write(folder)
-    return run
+    return planned
 
 
-def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
+def prepare(config: Config, table: Path) -> PlannedAudit:
     """Decide everything about an audit and write nothing but its plan, to `table`.
 
     Raises:
         ConfigError: config, model and images do not fit together.
     """
     config = read_classes(config)
-    model = load_model(config.model)
-    spec = inspect_model(
-        model,
-        output=config.model.output,
-        space=config.model.space,
-        input_size=config.preprocess.size,
-        reduce=config.jacobian.reduce,
-        precision=config.jacobian.precision,
-    )
-    check_outputs("jacobian.outputs", config.jacobian.outputs, spec.output_count)
-    check_outputs("store.jacobians", config.store.jacobians, spec.output_count)
+    model = open_model(config)
+    spec = model.spec
+    config.jacobian.outputs.refuse_unknown("jacobian.outputs", spec.output_count)
+    if config.store.jacobians is not None:
+        config.store.jacobians.refuse_unknown("store.jacobians", spec.output_count)
     preprocess = open_preprocess(config, spec)
     source = open_source(config.images)
     classes = class_names(config.images, source)
@@ -104,7 +112,7 @@ def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
     versions = {"python": platform.python_version(), "augnet": augnet.__version__}
     versions |= {name: importlib.metadata.version(name) for name in (*DECIDING, "apache-beam")}
     identity = {
-        "model": fingerprint(model),
+        "model": fingerprint(model.model),
         "config": {key: part for key, part in config_json(config).items() if key not in NOT_IDENTITY},
         "images": listing.sha256,
         "versions": {name: versions[name] for name in ("augnet", *DECIDING)},
@@ -113,7 +121,7 @@ def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
         config=config,
         fingerprint=hashlib.sha256(json_bytes(identity)).hexdigest(),
         identity=identity,
-        model=asdict(spec),
+        model=spec,
         preprocess=preprocess.describe(),
         images=listing.images,
         units=listing.units,
@@ -124,7 +132,7 @@ def prepare(config: Config, table: Path) -> tuple[Run, ModelSpec]:
         versions=versions,
         times={"started": time.time()},
     )
-    return run, spec
+    return PlannedAudit(run, model)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from augnet.config import Config, config_json
+from augnet.engine import ModelSpec
 from augnet.errors import AuditError
 from augnet.redact import without_secrets
 from augnet.storage import names
@@ -20,10 +21,10 @@ class Run:
     """All that a worker must know of an audit; `run.json` holds it.
 
     Attributes:
-        config: as resolved, with what the model decided filled in.
+        config: as given, with the defaults of all other keys.
         fingerprint: sha256 of `identity`; two audits with the same one give the same files.
         identity: model, config, plan and code, each of which decides about the result.
-        model: the model as the engine sees it.
+        model: what there is to know of the model without computing.
         preprocess: the resolved size, colour and scale, and why the scale was chosen.
         images, units: how many.
         labels: every label, sorted.
@@ -39,7 +40,7 @@ class Run:
     config: Config
     fingerprint: str
     identity: dict[str, Any]
-    model: dict[str, Any]
+    model: ModelSpec
     preprocess: dict[str, Any]
     images: int
     units: int
@@ -63,7 +64,8 @@ class Run:
         tree = folder.read_sealed(names.RUN)
         try:
             config = Config.model_validate(tree.pop("config"))
-            return cls(**{**tree, "labels": tuple(tree["labels"])}, config=config)
+            model, labels = ModelSpec.from_json(tree.pop("model")), tuple(tree.pop("labels"))
+            return cls(**tree, config=config, model=model, labels=labels)
         except (KeyError, TypeError, ValueError):
             raise AuditError(
                 f"{folder}: {names.RUN} is of another version of augnet; --fresh makes the audit anew"

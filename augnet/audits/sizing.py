@@ -6,12 +6,11 @@ import math
 import os
 import shutil
 
-import numpy as np
-
+from augnet.audits.engine_setup import engine_options
 from augnet.config import Config
-from augnet.engine.inspection.model_spec import ModelSpec
-from augnet.engine.selection import row_count, stored_shape
+from augnet.engine import ModelSpec, RowLayout
 from augnet.errors import ConfigError
+from augnet.selection import RowSelection
 from augnet.storage.files import OutputFolder
 
 UNIT_IMAGES = 512
@@ -21,17 +20,16 @@ UNIT_COMPUTED_BYTES = 64 * 1024**3
 
 def unit_images(config: Config, spec: ModelSpec) -> int:
     """Images per unit: a power of two, so that batches fill, within the bounds above; at least one."""
-    computed = row_count(config.jacobian.outputs, spec.output_count) * math.prod(spec.input_shape) * 4
-    stored = max(1, stored_bytes(config, spec))
+    layout = RowLayout.of(spec, engine_options(config))
+    computed = layout.row_count * math.prod(spec.input_shape) * 4
+    stored = max(1, layout.bytes_per_image)
     most = min(UNIT_IMAGES, UNIT_COMPUTED_BYTES // computed, config.store.shard_bytes // stored)
     return 1 << max(0, most.bit_length() - 1)
 
 
 def stored_bytes(config: Config, spec: ModelSpec) -> int:
     """Bytes of one image's stored Jacobian, before compression."""
-    rows, store = row_count(config.jacobian.outputs, spec.output_count), config.store
-    shape = stored_shape(store.jacobians, rows, spec.input_shape, store.pool, store.channels)
-    return math.prod(shape) * np.dtype(store.dtype).itemsize
+    return RowLayout.of(spec, engine_options(config)).bytes_per_image
 
 
 def refuse_oversize(config: Config, spec: ModelSpec, images: int) -> None:
@@ -50,12 +48,12 @@ def refuse_oversize(config: Config, spec: ModelSpec, images: int) -> None:
                     ("dtype", "float16"),
                     ("channels", "l2"),
                     ("pool", 4),
-                    ("jacobians", "predicted"),
+                    ("jacobians", RowSelection("predicted")),
                 )
                 if images * stored_bytes(_with_store(config, key, value), spec) <= limit
             ] or ["store.jacobians: none"]
             raise ConfigError(
-                f"store.jacobians: {config.store.jacobians!r} would write {readable_bytes(expected)} "
+                f"store.jacobians: {config.store.jacobians} would write {readable_bytes(expected)} "
                 f"for {images} images, more than {name}; any of these would fit: {', '.join(fitting)}"
             )
 

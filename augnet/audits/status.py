@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,7 +94,7 @@ def _modified(folder: OutputFolder, run: Run, unit: int) -> float:
     return folder.modified(names.shard("records", unit, run.units))
 
 
-def _failures(folder: OutputFolder, run: Run, unit: int) -> Any:
+def _failures(folder: OutputFolder, run: Run, unit: int) -> pa.Table:
     try:
         with folder.open(names.shard("failures", unit, run.units)) as stream:
             return pq.read_table(stream)

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from augnet.audits.measure import measure_images
 from augnet.audits.records import WorkUnit, unit_record
 from augnet.audits.run import Run
-from augnet.audits.worker import open_engine
+from augnet.audits.worker import model_of, open_engine
 from augnet.engine import Engine, JacobianBatch
-from augnet.errors import AuditError, ImageError
-from augnet.models.loading import fingerprint, load_model
+from augnet.errors import ImageError
 from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source, open_source
 from augnet.statistics.aggregate import Aggregate, Shape
-from augnet.statistics.image import image_statistics, task_of
+from augnet.statistics.image import task_of
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, UnitRecord
 from augnet.storage.unit import UnitFiles
@@ -81,18 +81,15 @@ class Auditor:
 
     @classmethod
     def open(cls, output: str) -> Auditor:
-        """The auditor of the run that the folder `output` describes; loads the model.
+        """The auditor of the run that the folder `output` describes.
 
         Raises:
             AuditError: the model is no longer the one that was planned with.
+            ConfigError: this machine's device does not have the precision that is asked for.
         """
         folder = OutputFolder(output)
         run = Run.read(folder)
-        model = load_model(run.config.model)
-        if fingerprint(model) != run.identity["model"]:
-            path = run.config.model.path
-            raise AuditError(f"model.path: {path!r} changed after the audit began; restore it or use --fresh")
-        engine, preprocess = open_engine(run, model, folder)
+        engine, preprocess = open_engine(run, model_of(run), folder)
         return cls(run, folder, engine, preprocess, open_source(run.config.images))
 
     def audit(self, unit: WorkUnit, count: Count = lambda name, amount: None) -> UnitRecord:
@@ -117,7 +114,7 @@ class Auditor:
         aggregate = Aggregate.empty(self._shape)
         failures: list[dict[str, Any]] = []
         audited = 0
-        with files.storing_jacobians(self.run.config.store, self.engine.spec.stored_shape[1:]):
+        with files.storing_jacobians(self.run.config.store, self.engine.layout.stored_shape[1:]):
             for images in self._batches(unit, refs, failures):
                 count("decode_microseconds", sum(image.microseconds for image in images))
                 slots = self.engine.batch_size
@@ -206,15 +203,13 @@ class Auditor:
         pixels = np.stack([part.image for part in prepared])
         label_ids = np.array([self._label_ids.get(ref.label, -1) for ref in refs], np.int32)
         targets = np.array([self._label_outputs.get(ref.label, -1) for ref in refs], np.int32)
-        batch = self.engine.measure(pixels, label_ids, targets)
-        columns: dict[str, Any] = image_statistics(
-            batch,
+        batch, columns = measure_images(
+            self.engine,
+            pixels,
             task=self._task,
-            label_outputs=targets,
             border=self.run.config.statistics.border,
-            logits=self.engine.spec.space == "logits" or self.engine.spec.activation is None,
-            unconnected=self.engine.spec.unconnected,
-            no_gradient=self.engine.spec.no_gradient,
+            label_ids=label_ids,
+            targets=targets,
         )
         for key in ("image_id", "uri", "label"):
             columns[key] = [getattr(ref, key) for ref in refs]

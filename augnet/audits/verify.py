@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,33 +14,83 @@ import pyarrow.parquet as pq
 from augnet.audits.plan import prepare
 from augnet.audits.worker import open_engine
 from augnet.config import Config
-from augnet.engine.verify import Check, verify
+from augnet.engine.verification.checks import Check, joined
+from augnet.engine.verify import Progress, verify
 from augnet.errors import AuditError, ImageError
-from augnet.models.loading import load_model
-from augnet.sources import ImageRef, open_source
+from augnet.selection import RowSelection
+from augnet.sources import ImageRef, Preprocess, open_source
 from augnet.storage.files import OutputFolder, private_file
 
+MOST_LOTS = 8
+"""As many times the images asked for are drawn, at most, until every judge has something to judge."""
 
-def verify_sample(config: Config, count: int) -> list[Check]:
+
+def verify_sample(config: Config, count: int, progress: Progress | None = None) -> list[Check]:
     """Compare the engine with float64, finite differences and forward mode; writes nothing that stays.
 
+    While a judge finds a kink at every image, as many images again are drawn, up to MOST_LOTS times.
+
     Args:
-        config: of the audit.
-        count: images to draw at random; those that cannot be read are left out.
+        config: of the audit. Rows of the label's output are checked as rows of the predicted one.
+        count: images to draw at random, at least 1; those that cannot be read are left out.
+        progress: called with what is being done, the images done, and of how many.
 
     Raises:
         ConfigError: config, model and images do not fit together.
         AuditError: none of the drawn images can be read.
     """
-    sampled = config.model_copy(update={"images": config.images.model_copy(update={"limit": count})})
+    tell = progress or (lambda *_: None)
+    tell("loading the model", 0, count)
+    config = _drawing(config, MOST_LOTS * count)
     with private_file(tempfile.gettempdir()) as table, tempfile.TemporaryDirectory() as scratch:
-        run, _ = prepare(sampled, table)
-        engine, preprocess = open_engine(run, load_model(config.model), OutputFolder(scratch))
-        plan = pq.read_table(table, columns=["image_id", "uri", "label"]).to_pylist()
-    source, images = open_source(config.images), []
-    for row in plan:
+        planned = prepare(config, table)
+        model = planned.model
+        tell("choosing how to compute", 0, count)
+        engine, preprocess = open_engine(planned.run, model, OutputFolder(scratch))
+        refs = _refs(table, config.images.sample_seed)
+    checks: list[Check] = []
+    for lot in _lots(_readable(config, refs, preprocess), count):
+        found = verify(
+            engine,
+            model.model,
+            lot,
+            output=config.model.output,
+            space=config.model.space,
+            reduce=config.jacobian.reduce,
+            progress=progress,
+        )
+        checks = joined(checks, found) if checks else found
+        if not any(check.can_gain for check in checks):
+            break
+    if not checks:
+        raise AuditError(f"none of {len(refs)} images drawn from {config.images.path!r} can be read")
+    return checks
+
+
+def _drawing(config: Config, count: int) -> Config:
+    """The configuration for a sample of at most this many images, whose rows need no label."""
+    limit = min(count, config.images.limit or count)
+    update: dict[str, object] = {"images": config.images.model_copy(update={"limit": limit})}
+    if config.jacobian.outputs.kind == "label":
+        update["jacobian"] = config.jacobian.model_copy(update={"outputs": RowSelection("predicted")})
+        update["store"] = config.store.model_copy(update={"jacobians": RowSelection("predicted")})
+    return config.model_copy(update=update)
+
+
+def _refs(table: Path, seed: int) -> list[ImageRef]:
+    """The plan's images in random order, so that a part of them is a sample too."""
+    rows = pq.read_table(table, columns=["image_id", "uri", "label"]).to_pylist()
+    return [ImageRef(**rows[i]) for i in np.random.default_rng(seed).permutation(len(rows))]
+
+
+def _readable(config: Config, refs: list[ImageRef], preprocess: Preprocess) -> Iterator[np.ndarray]:
+    source = open_source(config.images)
+    for ref in refs:
         with suppress(ImageError):
-            images.append(preprocess(source.read(ImageRef(**row))).image)
-    if not images:
-        raise AuditError(f"none of {len(plan)} images drawn from {config.images.path!r} can be read")
-    return verify(engine, np.stack(images))
+            yield preprocess(source.read(ref)).image
+
+
+def _lots(images: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Images (height, width, channel) in batches (n, height, width, channel) of at most `count`."""
+    while lot := list(islice(images, count)):
+        yield np.stack(lot)

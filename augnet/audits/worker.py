@@ -5,91 +5,95 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import keras
-
+from augnet.audits.engine_setup import (
+    engine_errors_by_key,
+    engine_options,
+    inspect_as_configured,
+    open_preprocess,
+)
 from augnet.audits.run import Run
-from augnet.config import Config, config_json
-from augnet.engine import Engine, ModelSpec
+from augnet.config import config_json
+from augnet.engine import Choice, Engine, InspectedModel
+from augnet.engine.backends import backend
+from augnet.errors import AuditError
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import Preprocess
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, json_bytes
 
 log = logging.getLogger(__name__)
 
+MANY_IMAGES = 1024
+"""Below this, the number of images may bound a batch and the time for choosing, so a choice is for it alone;
+above it, for numbers of the same power of two."""
 
-def open_engine(run: Run, model: keras.Model, folder: OutputFolder) -> tuple[Engine, Preprocess]:
-    """The engine that computes what the run asks for, and the preprocessing that feeds it.
-
-    What the engine chooses by timing is chosen once: the first worker of an audit writes it into the audit's
-    folder, where every other worker and every resumed run reads it. It is kept in the user's cache too, so
-    that the next audit of the same model on this machine chooses alike, and gives the same bytes.
-    """
-    config, spec = run.config, ModelSpec(**run.model)
-    preprocess = open_preprocess(config, spec)
-
-    def engine(choice: dict[str, Any] | None) -> Engine:
-        return Engine(
-            model,
-            **engine_settings(config),
-            input_scale=preprocess.input_scale if config.jacobian.input_space == "pixel" else None,
-            label_count=len(run.mapped_labels),
-            map_pool=run.map_pool,
-            choice=choice,
-        )
-
-    name = names.engine(spec.device)
-    if not folder.exists(name):
-        folder.write_json_once(name, _kept_choice(run, lambda: engine(None).choice()))
-    return engine(folder.read_json(name)), preprocess
+_handed_on: dict[str, InspectedModel] = {}
+"""By the fingerprint of the run: the model of whoever planned the audit in this process."""
 
 
-def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
-    """How image files become inputs of this model.
+@contextmanager
+def handing_on(run: Run, model: InspectedModel) -> Iterator[None]:
+    """While it is entered, the first worker of the run in this process takes this model and loads none."""
+    _handed_on[run.fingerprint] = model
+    try:
+        yield
+    finally:
+        _handed_on.pop(run.fingerprint, None)
+
+
+def model_of(run: Run) -> InspectedModel:
+    """The model of a run: handed on by its planner, else loaded.
 
     Raises:
-        ConfigError: the model's input and the configuration do not fit together.
+        AuditError: the model is no longer the one that was planned with.
     """
-    return Preprocess(
-        config.preprocess,
-        *spec.input_shape,
-        model_rescales=spec.rescale_reason,
-        max_pixels=config.images.max_pixels,
+    handed_on = _handed_on.pop(run.fingerprint, None)
+    if handed_on is not None:
+        return handed_on
+    model = load_model(run.config.model)
+    if fingerprint(model) != run.identity["model"]:
+        path = run.config.model.path
+        raise AuditError(f"model.path: {path!r} changed after the audit began; restore it or use --fresh")
+    return inspect_as_configured(model, run.config)
+
+
+def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[Engine, Preprocess]:
+    """The engine that computes what the run asks for, and the preprocessing that feeds it.
+
+    What the engine chooses by timing is chosen once for each kind of device: the first worker writes it into
+    the audit's folder, where every other worker and every resumed run reads it. It is kept in the user's
+    cache too, so that the next audit of the same model on this machine chooses alike, and gives the same
+    bytes; but not where the machine was busy while programs were timed.
+
+    Raises:
+        ConfigError: the device does not have the precision that is asked for.
+    """
+    preprocess = open_preprocess(run.config, model.spec)
+    options = engine_options(
+        run.config,
+        preprocess,
+        label_count=len(run.mapped_labels),
+        map_pool=run.map_pool,
+        images=run.images,
     )
-
-
-def engine_settings(config: Config) -> dict[str, Any]:
-    """The arguments of Engine that the configuration alone decides."""
-    return {
-        "output": config.model.output,
-        "space": config.model.space,
-        "outputs": config.jacobian.outputs,
-        "stored": config.store.jacobians,
-        "store_dtype": config.store.dtype,
-        "store_channels": config.store.channels,
-        "store_pool": config.store.pool,
-        "precision": config.jacobian.precision,
-        "batch_size": config.jacobian.batch_size,
-        "memory_bytes": None if config.jacobian.memory == "auto" else int(config.jacobian.memory),
-        "input_size": config.preprocess.size,
-        "reduce": config.jacobian.reduce,
-    }
-
-
-def _kept_choice(run: Run, choose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The choice in the user's cache, or a new one, which is kept there where the cache can be written."""
     cache, key = OutputFolder(str(cache_folder())), f"{_choice_key(run)}.json"
-    if not cache.exists(key):
-        choice = choose()
-        try:
-            cache.write_json_once(key, choice)
-        except OSError as error:
-            log.info("engine: its choices are not kept for later audits (%s)", error)
-            return choice
-    return cache.read_json(key)
+    name, engine = names.engine(backend.device_kind()), None
+    with engine_errors_by_key():
+        if not folder.exists(name):
+            choice = _kept_choice(cache, key)
+            if choice is None:
+                engine = Engine(model, options)
+                choice = _kept(engine.choice(), cache, key)
+            folder.write_json_once(name, choice.to_json())
+        choice = Choice.from_json(folder.read_json(name))  # another worker's, where that was faster
+        if engine is None or engine.choice() != choice:
+            engine = Engine(model, options, choice=choice)
+    return engine, preprocess
 
 
 def cache_folder() -> Path:
@@ -98,15 +102,41 @@ def cache_folder() -> Path:
     return Path(base) / "augnet" / "engine"
 
 
+def _kept_choice(cache: OutputFolder, key: str) -> Choice | None:
+    """The choice of an earlier audit; None where there is none that can be read."""
+    if not cache.exists(key):
+        return None
+    try:
+        return Choice.from_json(cache.read_json(key))
+    except (AuditError, TypeError) as error:
+        log.info("engine: the choice kept in %s cannot be read (%s)", cache.path(key), error)
+        cache.remove(key)
+        return None
+
+
+def _kept(choice: Choice, cache: OutputFolder, key: str) -> Choice:
+    """The choice, kept for later audits where it is good for them, or what another audit kept meanwhile."""
+    if choice.busy:
+        log.info("engine: its choices are not kept for later audits, as the machine was busy")
+        return choice
+    try:
+        cache.write_json_once(key, choice.to_json())
+    except OSError as error:
+        log.info("engine: its choices are not kept for later audits (%s)", error)
+    return _kept_choice(cache, key) or choice
+
+
 def _choice_key(run: Run) -> str:
     """Digest of all that a choice depends on: model, rows, what is kept of them, libraries, device, cores."""
     config = config_json(run.config)
     parts = {
         "model": run.identity["model"],
         **{section: config[section] for section in ("jacobian", "store")},
-        "spec": run.model,
+        "spec": asdict(run.model),
         "maps": [len(run.mapped_labels), run.map_pool],
+        "images": run.images if run.images < MANY_IMAGES else 1 << (run.images.bit_length() - 1),
         "versions": run.versions,
+        "device": backend.device_kind(),
         "cores": os.cpu_count(),
     }
     return hashlib.sha256(json_bytes(parts)).hexdigest()

@@ -2,194 +2,128 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from augnet.config import Outputs
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.batch import JacobianBatch
-from augnet.engine.graph.graph import Graph
-from augnet.engine.graph.precision import in_precision
-from augnet.engine.inspection.model_spec import prepare, probe_images
-from augnet.engine.measures import on_device as measures
-from augnet.engine.measures.moments import densify, merged
-from augnet.engine.rows import Plain, Rewritten, rewritten
-from augnet.engine.selection import check_outputs, position, row_count, select, stored_shape
-from augnet.engine.tuning import (
-    BATCH_ELEMENTS,
-    DISAGREES,
-    SMALL_WORK,
-    Choice,
-    FixedPaths,
-    Problem,
-    choose,
-    default_memory,
-)
-from augnet.errors import AuditError
+from augnet.engine.batching import BatchedProgram
+from augnet.engine.graph.precision import refuse_missing
+from augnet.engine.inspection.model_spec import InspectedModel
+from augnet.engine.kernels import ChosenKernels
+from augnet.engine.measures.batch_measures import BatchMeasures
+from augnet.engine.measures.moments import merge_moments
+from augnet.engine.options import EngineOptions, RowLayout
+from augnet.engine.row_program import RowProgram
+from augnet.engine.tuning import TUNING_SECONDS, Choice
 
-log = logging.getLogger(__name__)
-
-AUTO_BATCH = (64, 256)
-"""Images of an automatic batch at most: of any model, and of one so small that a call costs more than it
-computes (SMALL_WORK)."""
-ROWS_BYTES = 512 * 1024**2
-"""Rows of one batch: they are copied to the host together, where a shard waits for them."""
 ROUNDING = {"bfloat16": 2.0**-8, "tf32": 2.0**-11}
 """Of one product, relative; where it is so coarse that only float64 tells it from a fault."""
-TUNING_SECONDS = 6.0
-"""About how long programs are timed before the first batch."""
+
+Tensor = Any
+"""A tensor of the backend; its shape is said where it is used."""
 
 
 class Engine:
     """Jacobian rows of a model's outputs at its input, measured batch by batch.
 
-    What is computed how is chosen by a short timing at the first call, see tuning.py; then the program is
-    compiled for a fixed batch shape; a smaller batch is padded by repeating its last image,
-    and the padding enters no result. One lock holds the device, so threads may share an engine.
+    What is computed how is chosen at the first call, by timing where the run is long enough, see tuning.py;
+    then the program is compiled for a fixed batch; a smaller batch is padded, and the padding enters no
+    result. One lock holds the device, so threads may share an engine.
 
     Args:
-        model: a built keras.Model of one image input.
-        output: which of several outputs, by position or name.
-        space: "logits" takes a final softmax or sigmoid off; "model" leaves it.
-        outputs: rows to compute: all | predicted | label | top:N, or a tuple of outputs.
-        stored: rows to hand back, of those computed: the same words, or none.
-        store_dtype, store_channels, store_pool: reduction of the rows handed back (keep | l2 | sum).
-        precision: "float32", "float64", "bfloat16" or "tf32" (float32 with TensorFloat-32 products). Rows are
-            float32 except in float64. TensorFlow's switch for TensorFloat-32 is one for the process; while
-            the engine works it is as this precision wants it, so engines at work at the same time share one.
-        batch_size: images per call of the device, at most, or "auto".
-        input_size: (height, width) of a model that leaves them open.
-        input_scale: d model input / d pixel per channel; rows are multiplied by it.
-        label_count: labels whose maps are gathered beside the outputs'.
-        map_pool: maps are gathered over blocks of map_pool x map_pool pixels.
-        memory_bytes: what a batch may take; default half of what is free. Programs that are seen to take more
-            when they are timed are not used, and the batch is halved where all do.
-        reduce: for outputs with height and width, one number per channel: mean | sum | at:[y,x].
-        choice: what choice() of an engine of the same model and settings gave; then nothing is timed.
-        tuning_seconds: about how long the first call may try programs; 0: no timing.
+        model: see inspect_model.
+        options: what is computed of it. TensorFlow's switch for TensorFloat-32 is one for the process; while
+        an
+            engine works it is as its precision wants it, so engines that work at the same time share one.
+            Programs that are seen to take more than options.memory_bytes when they are timed are not used,
+            and the batch is halved where all do.
+        choice: what choice() of an engine of the same model and options gave; then nothing is timed.
+        tuning_seconds: for which programs may be timed to find the fastest, and longer where the run is long;
+            0: the likeliest is taken.
 
     Raises:
-        ModelError: a model without a Jacobian, or of a kind that is not supported.
         ConfigError: outputs that the model does not have, or a precision that the device does not have.
 
     Attributes:
         spec: what the model is, see ModelSpec.
-        batch_size: images per call of measure, at most.
+        options: as given.
+        layout: the rows of one image, see RowLayout.
         device: "cpu" or "gpu".
-        precision: as given.
-        bytes_per_image: of the rows handed back.
+        precision: of the options.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: InspectedModel,
+        options: EngineOptions = EngineOptions(),  # noqa: B008 (it is frozen)
         *,
-        output: int | str | None = None,
-        space: str = "logits",
-        outputs: Outputs = "all",
-        stored: Outputs = "all",
-        store_dtype: str = "float32",
-        store_channels: str = "keep",
-        store_pool: int = 1,
-        precision: str = "float32",
-        batch_size: int | str = "auto",
-        input_size: tuple[int, int] | None = None,
-        input_scale: Any = None,
-        label_count: int = 0,
-        map_pool: int = 1,
-        memory_bytes: int | None = None,
-        reduce: str | None = None,
-        choice: dict[str, Any] | None = None,
+        choice: Choice | None = None,
         tuning_seconds: float = TUNING_SECONDS,
     ):
-        self._prepared = prepare(
-            model, output=output, space=space, precision=precision, input_size=input_size, reduce=reduce
-        )
-        spec, self.precision = self._prepared.spec, precision
-        check_outputs("jacobian.outputs", outputs, spec.output_count)
-        check_outputs("store.jacobians", stored, spec.output_count)
-        channels = spec.input_shape[2]
-        rows = row_count(outputs, spec.output_count)
-        kept = stored_shape(stored, rows, spec.input_shape, store_pool, store_channels)
-        self.spec = replace(spec, row_count=rows, stored_shape=kept)
-        self.device = spec.device
-        self.bytes_per_image = math.prod(kept) * np.dtype(store_dtype).itemsize
-        self._outputs, self._stored = outputs, stored
-        self._store = (store_channels, store_pool, store_dtype)
-        self._scale = (
-            None if input_scale is None else np.broadcast_to(np.asarray(input_scale, float), (channels,))
-        )
-        self._label_count, self._map_pool = label_count, min(map_pool, max(spec.input_shape[:2]))
-        self._memory = memory_bytes or default_memory()
-        self._lock = threading.Lock()
-        self._program: Callable[..., Any] | None = None
-        self._bare_program: Callable[..., Any] | None = None
-        self._tuning_seconds = tuning_seconds
-        self._plain = Plain(self._prepared.function)
-        self._rewritten: Rewritten | None = None
-        if self._prepared.graph is not None:
-            self._rewritten = rewritten(
-                self._prepared.graph, self._prepared.model_input, self._prepared.dtype, rows
+        if options.precision != model.precision:
+            raise ValueError(
+                f"Engine: options.precision is {options.precision!r}, but the model was inspected for "
+                f"{model.precision!r}; give both the same"
             )
-        self._choice = None if choice is None else Choice(**choice)
-        if self._choice is not None:
-            self.batch_size = self._choice.batch_size
-        else:
-            self.batch_size = self._first_batch_size() if batch_size == "auto" else int(batch_size)
+        refuse_missing(options.precision)
+        self.spec, self.options, self.precision = model.spec, options, options.precision
+        self.layout = RowLayout.of(model.spec, options)
+        self.device = backend.device_kind()
+        self._model, self._tuning_seconds = model, tuning_seconds
+        self._measures = BatchMeasures(model.spec, options, self.layout)
+        self._program = RowProgram(
+            model.function,
+            model.graph,
+            model.input_shape,
+            model.dtype,
+            model.spec.output_count,
+            self.layout.row_count,
+            memory_bytes=options.memory_bytes,
+            raw_pixels=model.spec.model_rescales,
+            rounding=ROUNDING.get(options.precision, 0.0),
+        )
+        self._lock = threading.Lock()
+        self._choice = choice
+        batch_size = options.batch_size or self._program.likely_batch_size()
+        batch_size = min(batch_size, options.images or batch_size)
+        size = batch_size if choice is None else choice.batch_size
+        dtypes = [model.dtype, "int32", "int32"]
+        self._measuring = BatchedProgram(self._compile_measures, dtypes, size)
+        self._bare = BatchedProgram(self._compile_rows, [model.dtype], size)
 
-    def choice(self) -> dict[str, Any]:
-        """What was chosen, as JSON values: given to another engine, it makes that one do the same."""
+    @property
+    def batch_size(self) -> int:
+        """Images per call of the device, at most."""
+        return self._measuring.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._measuring.batch_size = self._bare.batch_size = size
+
+    def choice(self) -> Choice:
+        """What was chosen: given to another engine, it makes that one do the same."""
         with self._lock, self.arithmetic():
-            return asdict(self._chosen())
+            return self._chosen()
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """While it is entered, TensorFlow's float32 products are what this engine's precision says."""
         return backend.tensor_float_32(self.precision == "tf32")
 
     def _chosen(self) -> Choice:
-        """The choice; made by timing when it is first needed."""
+        """The choice; made when it is first needed."""
         if self._choice is None:
-            prepared, spec = self._prepared, self.spec
-            images = probe_images(prepared.model_input, spec.model_rescales, prepared.dtype)
-            problem = Problem(
-                plain=self._plain,
-                rewritten=self._rewritten,
-                oracle=self._float64_programs if prepared.dtype != "float64" else None,
-                images=images,
-                output_count=spec.output_count,
-                row_count=spec.row_count,
-                batch_size=self.batch_size,
-                widest=self._rewritten.widest if self._rewritten else 0,
-                work=self._rewritten.work if self._rewritten else 0,
-                memory_bytes=self._memory,
-                rounding=ROUNDING.get(self.precision, 0.0),
-            )
-            self._choice = choose(problem, self._tuning_seconds)
-            self.batch_size = self._choice.batch_size
-            if self._choice.report.get("rewritten") == DISAGREES:
-                log.warning("engine: the rewritten model %s; going the plain way", DISAGREES)
+            images = self.options.images
+            seconds = self._tuning_seconds
+            self._choice = self._program.choose(self.batch_size, seconds=seconds, images=images)
+            self.batch_size = min(self.batch_size, self._choice.batch_size)
         return self._choice
-
-    def _float64_programs(self) -> tuple[Plain, Rewritten]:
-        """The plain and the rewritten program in float64."""
-        graph = self._prepared.graph
-        assert graph is not None and self._rewritten is not None
-        wide = in_precision(graph, "float64")
-        own = self._rewritten  # rules compute in whatever precision they are given
-        if not own.ruled or self.precision == "bfloat16":
-            own = rewritten(wide, self._prepared.model_input, "float64", self.spec.row_count)
-        return Plain(self._flat(wide)), own
-
-    def _flat(self, graph: Graph) -> Callable[[Any], Any]:
-        return lambda x: ops.reshape(graph(x), (x.shape[0], self.spec.output_count))
 
     def measure(
         self,
@@ -208,113 +142,27 @@ class Engine:
         Raises:
             AuditError: not even one image fits in memory.
         """
-        count = len(images)
-        if images.shape[1:] != self.spec.input_shape or not count:
+        if images.shape[1:] != self.spec.input_shape or not len(images):
             raise ValueError(
                 f"images: {images.shape} is not (n, {', '.join(map(str, self.spec.input_shape))})"
             )
-        labels = np.full(count, -1, np.int32) if label_ids is None else np.asarray(label_ids, np.int32)
-        targets = (
-            np.full(count, -1, np.int32) if target_outputs is None else np.asarray(target_outputs, np.int32)
-        )
+        nobody = np.full(len(images), -1, np.int32)
+        labels = nobody if label_ids is None else np.asarray(label_ids, np.int32)
+        targets = nobody if target_outputs is None else np.asarray(target_outputs, np.int32)
         with self._lock, self.arithmetic():
             self._chosen()
-            done, parts = 0, []
-            while done < count:
-                piece = slice(done, min(count, done + self.batch_size))
-                try:
-                    parts.append(self._measure(images[piece], labels[piece], targets[piece]))
-                except backend.OutOfMemory as error:
-                    self._halve(error)
-                    continue
-                done = piece.stop
-        return _joined(parts)
+            batches = self._measuring([images, labels, targets])
+            return _joined(
+                [self._measures.on_host(backend.to_host(found), count) for found, count in batches]
+            )
 
-    def _halve(self, error: Exception) -> None:
-        if self.batch_size == 1:
-            raise AuditError(
-                f"engine: one image does not fit in memory on the {self.device} ({str(error)[:200]}); "
-                "choose fewer rows (jacobian.outputs), a smaller size, or a device with more memory"
-            ) from error
-        self.batch_size = math.ceil(self.batch_size / 2)
-        self._program = self._bare_program = None
-        log.warning("engine: out of memory, going on with %d images per batch", self.batch_size)
+    def jacobian(self, images: np.ndarray) -> np.ndarray:
+        """Rows (n, R, height, width, channel) of images (n, ...); not for outputs="label"."""
+        with self._lock, self.arithmetic():
+            self._chosen()
+            return np.concatenate([backend.to_host(rows)[:count] for rows, count in self._bare([images])])
 
-    def _first_batch_size(self) -> int:
-        """As many images as fill the device, and as the rows, their copies and the moments leave room for."""
-        height, width, channels = self.spec.input_shape
-        row_bytes = height * width * channels * np.dtype(self._prepared.dtype).itemsize
-        rows_bytes = self.spec.row_count * row_bytes
-        most = min(self._memory // (8 * rows_bytes), ROWS_BYTES // rows_bytes)
-        own = self._rewritten
-        if own is None:
-            most = min(most, AUTO_BATCH[0])
-        else:
-            most = min(most, BATCH_ELEMENTS // own.widest, int(np.clip(SMALL_WORK // own.work, *AUTO_BATCH)))
-        return 2 ** int(math.log2(max(1, most)))
-
-    def _measure(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> JacobianBatch:
-        count, batch = len(images), self.batch_size
-        if self._program is None:
-            self._program = self._compile()
-
-        def padded(values: np.ndarray, fill: Any = None) -> np.ndarray:
-            if count == batch:
-                return values
-            last = values[-1:] if fill is None else np.full_like(values[-1:], fill)
-            return np.concatenate([values, np.repeat(last, batch - count, axis=0)])
-
-        weight = padded(np.ones(count, np.float32), 0.0)
-        arrays = [padded(images), padded(labels, -1), padded(targets), weight]
-        made = backend.run(self._program, arrays, [self._prepared.dtype, "int32", "int32", "float32"])
-        return self._unpack(made, count)
-
-    @property
-    def _heavy(self) -> bool:
-        return self._rewritten is not None and self._rewritten.heavy
-
-    def _compile(self) -> Callable[..., Any]:
-        batch = self.batch_size
-        signature = [
-            ((batch, *self.spec.input_shape), self._prepared.dtype),
-            ((batch,), "int32"),
-            ((batch,), "int32"),
-            ((batch,), "float32"),
-        ]
-        return backend.compiled(self._traced, signature, light=self._heavy)
-
-    def _traced(self, images: Any, labels: Any, targets: Any, weight: Any) -> dict[str, Any]:
-        """The whole program, for tensors: forward pass, rows, and everything measured of them."""
-        batch = self.batch_size
-        scores, rows, selected = self._rows(images, targets)
-        if self._scale is not None:
-            rows = rows * ops.convert_to_tensor(self._scale, dtype=rows.dtype)
-        if self._outputs == "label":
-            rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, math.nan, rows)
-        return self._measured(images, scores, selected, rows, labels, targets, weight)
-
-    def _rows(self, images: Any, targets: Any) -> tuple[Any, Any, Any]:
-        """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row."""
-        spec, chosen = self.spec, self._chosen()
-        x = images if len(self._prepared.model_input) == 3 else ops.squeeze(images, axis=-1)
-        picked: list[Any] = []
-
-        def cotangents(outputs: Any) -> Any:
-            picked.append(select(self._outputs, outputs, targets))
-            return ops.one_hot(ops.transpose(picked[0]), spec.output_count, dtype=outputs.dtype)
-
-        program: Plain | Rewritten = self._plain
-        if chosen.program == "rewritten" and self._rewritten is not None:
-            program = self._rewritten
-
-        def compute(x: Any) -> Any:
-            scores, rows = program.rows(x, cotangents, chosen.rows_per_pass, FixedPaths(chosen.paths))
-            return scores, rows, picked[0]
-
-        scores, rows, selected = (backend.fused(compute) if chosen.xla else compute)(x)
-        return scores, ops.reshape(rows, (images.shape[0], spec.row_count, *spec.input_shape)), selected
-
-    def jacobian_program(self) -> Callable[[Any], Any]:
+    def jacobian_program(self) -> backend.Program:
         """Images (batch_size, height, width, channel) as a tensor -> rows (batch_size, R, height, width,
         channel).
 
@@ -323,182 +171,87 @@ class Engine:
         """
         with self._lock, self.arithmetic():
             self._chosen()
-        shape: tuple[int, ...] = (self.batch_size, *self.spec.input_shape)
-        signature = [(shape, self._prepared.dtype)]
-        return backend.compiled(lambda images: self._rows(images, None)[1], signature, light=self._heavy)
-
-    def jacobian(self, images: np.ndarray) -> np.ndarray:
-        """Rows (n, R, height, width, channel) of n <= batch_size images; not for outputs="label"."""
-        if self._bare_program is None:
-            self._bare_program = self.jacobian_program()
-        padded = np.concatenate([images, np.repeat(images[-1:], self.batch_size - len(images), axis=0)])
-        with self._lock, self.arithmetic():
-            return backend.run(self._bare_program, [padded], [self._prepared.dtype])[: len(images)]
+            program = self._bare.compile()
+        count = backend.to_device(self.batch_size, "int32")
+        return lambda images: program(images, count)
 
     def selected_of(self, image: np.ndarray) -> np.ndarray:
         """The outputs (R,) that the image's rows are of; not for outputs="label"."""
         return self.measure(image[None]).selected[0]
 
-    def float64_function(self) -> Callable[[Any], Any] | None:
-        """The model as it is, in float64: images (n, height, width, channel) -> outputs (n, K), or None."""
-        if self._prepared.graph is None:
-            return None
-        return self._of_images(self._flat(in_precision(self._prepared.graph, "float64")))
-
     def float64_rows(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-        """The rules by which this engine computes, in float64; None where it goes the plain way.
+        """The rules by which this engine computes, in float64; None where it goes by the tape.
 
         An image (height, width, channel) and outputs (R,) -> rows (R, height, width, channel).
         """
-        with self._lock, self.arithmetic():
-            chosen = self._chosen()
-        prepared, spec = self._prepared, self.spec
-        if prepared.graph is None or chosen.program != "rewritten":
+        choice, spec, shape = self.choice(), self.spec, self._model.input_shape
+        if choice.program != "rules":
             return None
-        wide = in_precision(prepared.graph, "float64")
-        own = rewritten(wide, prepared.model_input, "float64", spec.row_count)
+        rules, _ = self._program.float64()
+        kernels = ChosenKernels(choice.kernels)
 
-        def compute(x: Any, outputs: Any) -> Any:
-            def cotangents(made: Any) -> Any:
-                return ops.one_hot(outputs[:, None], spec.output_count, dtype=made.dtype)
+        def compute(x: Tensor, outputs: Tensor) -> Tensor:
+            def cotangents(scores: Tensor) -> Tensor:
+                return ops.one_hot(outputs[:, None], spec.output_count, dtype=scores.dtype)
 
-            return own.rows(x, cotangents, chosen.rows_per_pass, FixedPaths(chosen.paths))[1]
+            return rules.rows(x, cotangents, choice.rows_per_pass, kernels)[1]
 
-        signature = [((1, *prepared.model_input), "float64"), ((spec.row_count,), "int32")]
-        program = backend.compiled(compute, signature, light=True)
+        signature = [((1, *shape), "float64"), ((self.layout.row_count,), "int32")]
+        program = backend.compiled(compute, signature, weights_as_arguments=True)
 
         def rows(image: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-            arrays = [image.reshape(1, *prepared.model_input), outputs]
-            return backend.run(program, arrays, ["float64", "int32"]).reshape(-1, *spec.input_shape)
+            found = backend.run(program, [image.reshape(1, *shape), outputs], ["float64", "int32"])
+            return backend.to_host(found).reshape(-1, *spec.input_shape)
 
         return rows
 
-    def own_function(self) -> Callable[[Any], Any]:
-        """The model as it is, in the engine's precision: images (n, height, width, channel) to outputs."""
-        return self._of_images(self._prepared.function)
+    def _compile_measures(self, batch_size: int) -> backend.Program:
+        def program(images: Tensor, labels: Tensor, targets: Tensor, count: Tensor) -> dict[str, Any]:
+            scores, rows, selected = self._rows(images, targets)
+            counts = ops.arange(batch_size, dtype="int32") < count
+            return self._measures.on_device(images, scores, selected, rows, labels, targets, counts)
 
-    def _of_images(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        if len(self._prepared.model_input) == 3:
-            return function
-        return lambda images: function(ops.squeeze(images, axis=-1))
+        batch = (batch_size,)
+        signature = [(self._batch_shape(batch_size), self._model.dtype), (batch, "int32"), (batch, "int32")]
+        return self._program.compile_for(program, [*signature, ((), "int32")])
 
-    def _measured(
-        self, images: Any, scores: Any, selected: Any, rows: Any, labels: Any, targets: Any, weight: Any
-    ) -> dict[str, Any]:
-        spec, batch, count = self.spec, self.batch_size, self.spec.row_count
-        nan = math.nan
-        predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
-        place, found = position(selected, predicted[:, None])
-        place, found = place[:, 0], found[:, 0]
-        gram, l1 = measures.products(ops.reshape(rows, (batch, count, -1)), place)
-        flat = ops.reshape(rows, (batch * count, *spec.input_shape))
-        first = ops.arange(batch, dtype="int32") * count
-        own = ops.take(flat, first + place, axis=0)
-        wide = ops.cast(own, "float64") * ops.cast(images, "float64")
-        made = {
-            "scores": scores,
-            "selected": selected,
-            "gram": gram,
-            "l1": ops.where(found[:, None], l1, nan),
-            "magnitude": ops.where(
-                found[:, None, None], ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32"), nan
-            ),
-            "own_l1": ops.where(found, ops.sum(ops.cast(ops.absolute(own), "float64"), axis=(1, 2, 3)), nan),
-            "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
-        }
-        finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
-        counts = ops.logical_and(ops.cast(weight, "bool")[:, None], finite)
-        if self._fixed_rows:
-            weights = ops.cast(counts, rows.dtype)
-            made["moments"] = measures.moments_over_batch(rows, weights, finite, self._map_pool)
-        else:
-            group = ops.reshape(ops.where(counts, selected, -1), (-1,))
-            made["moments"] = measures.moments_by_group(flat, group, spec.output_count, self._map_pool)
-        if self._label_count:
-            own_counts = ops.take(ops.reshape(counts, (-1,)), first + place, axis=0)
-            group = ops.where(ops.logical_and(own_counts, found), labels, -1)
-            made["label_moments"] = measures.moments_by_group(own, group, self._label_count, self._map_pool)
-            made["label_group"] = group
-        if self._stored != "none":
-            made["rows"], made["stored"] = self._kept(flat, selected, scores, targets, first)
-        return made
+    def _compile_rows(self, batch_size: int) -> backend.Program:
+        signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
+        return self._program.compile_for(lambda images, count: self._rows(images, None)[1], signature)
 
-    @property
-    def _fixed_rows(self) -> bool:
-        """Whether every image has the same rows."""
-        return self._outputs == "all" or not isinstance(self._outputs, str)
+    def _batch_shape(self, batch_size: int) -> tuple[int, ...]:
+        return (batch_size, *self.spec.input_shape)
 
-    def _kept(self, flat: Any, selected: Any, scores: Any, targets: Any, first: Any) -> tuple[Any, Any]:
-        channels, pool, dtype = self._store
-        spec, batch = self.spec, self.batch_size
-        if self._stored in ("all", self._outputs):
-            stored, rows = selected, flat
-        else:
-            stored = select(self._stored, scores, targets)
-            places, found = position(selected, stored)
-            rows = ops.take(flat, ops.reshape(first[:, None] + places, (-1,)), axis=0)
-            if self._stored == "label":
-                rows = ops.where(ops.reshape(found, (-1, 1, 1, 1)), rows, math.nan)
-        return ops.reshape(
-            measures.stored_rows(rows, channels, pool, dtype), (batch, *spec.stored_shape)
-        ), stored
+    def _rows(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row."""
+        spec, choice = self.spec, self._chosen()
+        x = images if len(self._model.input_shape) == 3 else ops.squeeze(images, axis=-1)
+        picked: list[Tensor] = []
 
-    def _unpack(self, made: dict[str, Any], count: int) -> JacobianBatch:
-        spec = self.spec
-        scores = made["scores"][:count].astype(np.float64)
-        selected = made["selected"][:count]
-        every = np.arange(spec.output_count)
-        finite = np.isfinite(np.diagonal(made["gram"][:count], axis1=1, axis2=2))
-        if self._fixed_rows:
-            rows = every if self._outputs == "all" else np.asarray(self._outputs)
-            parts = [(rows, finite.sum(axis=0), made["moments"])]
-        else:
-            known = selected[(selected >= 0) & finite]
-            parts = [(every, np.bincount(known, minlength=spec.output_count), made["moments"])]
-        if self._label_count:
-            known = made["label_group"][:count]
-            known = known[known >= 0]
-            counts = np.bincount(known, minlength=self._label_count)
-            parts.append((spec.output_count + np.arange(self._label_count), counts, made["label_moments"]))
-        return JacobianBatch(
-            outputs=scores,
-            probabilities=probabilities(scores, spec.activation, spec.space),
-            selected=selected,
-            gram=made["gram"][:count],
-            l1_from_predicted=made["l1"][:count],
-            magnitude=made["magnitude"][:count],
-            input_dot=made["dot"][:count],
-            stored=made["stored"][:count] if "stored" in made else np.zeros((count, 0), np.int32),
-            rows=made["rows"][:count] if "rows" in made else None,
-            predicted_l1=made["own_l1"][:count],
-            moments=densify(parts, spec.output_count + self._label_count),
-        )
+        def cotangents(outputs: Tensor) -> Tensor:
+            picked.append(self.options.outputs.select(outputs, targets))
+            return ops.one_hot(ops.transpose(picked[0]), spec.output_count, dtype=outputs.dtype)
+
+        def compute(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            scores, rows = self._program.rows(x, cotangents, choice)
+            return scores, rows, picked[0]
+
+        scores, rows, selected = (backend.fused(compute) if choice.xla else compute)(x)
+        shape = (images.shape[0], self.layout.row_count, *spec.input_shape)
+        return scores, ops.reshape(rows, shape), selected
 
 
-def probabilities(scores: np.ndarray, activation: str | None, space: str) -> np.ndarray | None:
-    """Probabilities (n, K) float64 of scores (n, K); None for a model without a final softmax or sigmoid."""
-    if activation is None:
-        return None
-    if space == "model":
-        return scores
-    if activation == "softmax":
-        shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        return shifted / shifted.sum(axis=-1, keepdims=True)
-    return np.exp(-np.logaddexp(0, -scores))
-
-
-def _joined(parts: list[JacobianBatch]) -> JacobianBatch:
+def _joined(batches: list[JacobianBatch]) -> JacobianBatch:
     """Batches, measured one after the other, as one."""
-    if len(parts) == 1:
-        return parts[0]
-    made: dict[str, Any] = {}
-    for field in fields(JacobianBatch):
-        values = [getattr(part, field.name) for part in parts]
-        if field.name == "moments":
-            moments = values[0]
-            for value in values[1:]:
-                moments = merged(moments, value)
-            made[field.name] = moments
-        else:
-            made[field.name] = None if values[0] is None else np.concatenate(values)
-    return JacobianBatch(**made)
+    if len(batches) == 1:
+        return batches[0]
+    moments = batches[0].moments
+    for batch in batches[1:]:
+        merge_moments(moments, batch.moments)
+    first, names = batches[0], [field.name for field in fields(JacobianBatch) if field.name != "moments"]
+    columns = {
+        name: np.concatenate([getattr(batch, name) for batch in batches])
+        for name in names
+        if getattr(first, name) is not None
+    }
+    return replace(first, moments=moments, **columns)

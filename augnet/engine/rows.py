@@ -1,52 +1,87 @@
-"""How the rows are computed: by a tape over the model as it is, or by rules over its rewritten graph."""
+"""How rows are computed: by a tape over the model as it is, or by rules over its rewritten graph."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from keras import ops
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Value
-from augnet.engine.graph.linearize import linearize
+from augnet.engine.graph.linearize import Linearized, linearize
+from augnet.engine.graph.shapes import shapes_of
 from augnet.engine.rewrites.coloring import Coloring, coloring
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
-from augnet.engine.rewrites.folding import chained, folded
-from augnet.engine.rewrites.lowering import lowered
-from augnet.engine.rewrites.resolution import at_fewer_pixels
-from augnet.engine.rules.base import Paths, split
-from augnet.engine.rules.convolution import Convolution, Depthwise, Grouped, Transposed
-from augnet.engine.rules.pooling import AveragePool, MaxPool
-from augnet.engine.rules.upsampling import UpsampledConvolution
+from augnet.engine.rewrites.folding import fold_affine
+from augnet.engine.rewrites.fusing import fuse_elementwise
+from augnet.engine.rewrites.resolution import move_convolutions
+from augnet.engine.rewrites.rule_lookup import with_rules
+from augnet.engine.rules.base import Kernels, split
 
-Cotangents = Callable[[Any], Any]
+Tensor = Any
+"""A tensor of the backend; its shape is said where it is used."""
+
+Cotangents = Callable[[Tensor], Tensor]
 """Outputs (batch, K) -> cotangents (row, batch, K)."""
 
 CONSTANT_BYTES = 64 * 1024**2
 """Weights up to here are constants of the compiled program; more take too long to compile, as TensorFlow's
 graph optimizer copies them many times, and no program may hold 2 GiB."""
 
+UNROLLED_TAPE = 16
+"""Backward passes of a tape that are written out: faster than a loop, but each is traced by itself."""
 
-@dataclass(frozen=True)
-class Plain:
-    """One tape over one forward pass, and one backward pass per row."""
 
-    function: Callable[[Any], Any]
+class Rows(Protocol):
+    """A way to compute rows of a Jacobian, for tensors; what it returns is part of a compiled program."""
 
-    def rows(self, x: Any, cotangents: Cotangents, chunk: int, paths: Paths) -> tuple[Any, Any]:
-        """Outputs (batch, K) and rows (batch, row, inputs) at x (batch, ...)."""
-        outputs, pull = backend.linearize(self.function, x)
-        rows = backend.rows_of(pull, cotangents(outputs), chunk)
-        return outputs, _batch_first(rows)
+    def rows(self, x: Tensor, cotangents: Cotangents, chunk: int, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        """Outputs (batch, K) and rows (batch, row, inputs), `chunk` rows in each backward pass."""
 
 
 @dataclass(frozen=True)
-class Rewritten:
-    """Rules over the rewritten graph, parted at its narrowest cut where that is narrower than the rows.
+class TapeRows:
+    """One tape over one forward pass of any function.
+
+    With one row per pass there is a backward pass for each; with more, TensorFlow makes one pass for them
+    all.
+
+    Attributes:
+        function: of as many tensors as there are inputs -> outputs (batch, K), flat.
+    """
+
+    function: Callable[..., Tensor]
+
+    def rows(
+        self, x: Tensor | Sequence[Tensor], cotangents: Cotangents, chunk: int, kernels: Kernels
+    ) -> tuple[Tensor, Tensor]:
+        """As `Rows`; of several inputs (batch, ...) the rows are side by side, in the outputs' dtype."""
+        inputs: list[Tensor] = list(x) if isinstance(x, list | tuple) else [x]
+        (outputs,), vjp = backend.linearize(
+            lambda *tensors: (self.function(*tensors),), inputs, vectorized=chunk > 1
+        )
+
+        def flat(g: Tensor) -> Tensor:
+            """Cotangents (row, batch, K) -> (row, batch, inputs)."""
+            parts = []
+            for given, part in zip(inputs, vjp([g]), strict=True):
+                shape = (g.shape[0], given.shape[0], math.prod(given.shape[1:]))
+                zero = part is None
+                parts.append(
+                    ops.zeros(shape, g.dtype) if zero else ops.cast(ops.reshape(part, shape), g.dtype)
+                )
+            return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+        return outputs, _batch_first(backend.rows_of(flat, cotangents(outputs), chunk, UNROLLED_TAPE))
+
+
+@dataclass(frozen=True)
+class RuleRows:
+    """Rules over the rewritten graph, in two parts at its narrowest cut where that is narrower than the rows.
 
     Attributes:
         output_count: K.
@@ -63,38 +98,38 @@ class Rewritten:
     work: int = 0
     coloring: Coloring | None = None
 
-    def all_rows(self, x: Any, chunk: int, paths: Paths) -> Any:
+    def all_rows(self, x: Tensor, chunk: int, kernels: Kernels) -> Tensor:
         """Rows (batch, K, inputs) of every output."""
         if self.coloring is not None:
-            _, sums = self.rows(x, self.coloring.cotangents, chunk, paths)
-            return self.coloring.parted(sums, x.shape[1:])
-        return self.rows(x, identity, chunk, paths)[1]
+            _, sums = self.rows(x, self.coloring.cotangents, chunk, kernels)
+            return self.coloring.split(sums, x.shape[1:])
+        return self.rows(x, identity, chunk, kernels)[1]
 
-    def forward(self, x: Any, paths: Paths) -> Any:
+    def forward(self, x: Tensor, kernels: Kernels) -> Tensor:
         """The output as rows() computes it, for timing it."""
-        return linearize(self.graph.nodes, {self.graph.input: x}, paths).tensors[self.graph.output]
+        return linearize(self.graph.nodes, {self.graph.input: x}, kernels).tensors[self.graph.output]
 
     def rows(
-        self, x: Any, cotangents: Cotangents, chunk: int, paths: Paths, only: int | None = None
-    ) -> tuple[Any, Any]:
+        self, x: Tensor, cotangents: Cotangents, chunk: int, kernels: Kernels, only: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Outputs (batch, K) and rows (batch, row, inputs) at x (batch, ...).
 
         With `only` no more than so many backward passes are done, for timing them.
         """
         graph, batch = self.graph, x.shape[0]
         if self.cut is None:
-            whole = linearize(graph.nodes, {graph.input: x}, paths)
+            whole = linearize(graph.nodes, {graph.input: x}, kernels)
             output = whole.tensors[graph.output]
             outputs = ops.reshape(output, (batch, self.output_count))
 
-            def pull(g: Any) -> Any:
+            def vjp(g: Tensor) -> Tensor:
                 g = ops.reshape(g, (g.shape[0], *output.shape))
-                return whole.pull({graph.output: g})[graph.input]
+                return whole.vjp({graph.output: g})[graph.input]
 
-            return outputs, _batch_first(backend.rows_of(pull, cotangents(outputs)[:only], chunk))
-        trunk = linearize(self.cut.trunk, {graph.input: x}, paths)
+            return outputs, _batch_first(backend.rows_of(vjp, cotangents(outputs)[:only], chunk))
+        trunk = linearize(self.cut.trunk, {graph.input: x}, kernels)
         at_cut = {value: trunk.tensors[value] for value in self.cut.values}
-        head = linearize(self.cut.head, at_cut, paths)
+        head = linearize(self.cut.head, at_cut, kernels)
         output = head.tensors[graph.output]
         outputs = ops.reshape(output, (batch, self.output_count))
         left = self._head_rows(head, at_cut, output, cotangents(outputs))
@@ -102,46 +137,47 @@ class Rewritten:
             return outputs, left
         basis = _basis(at_cut, x.dtype)
 
-        def pull_trunk(g: Any) -> Any:
-            return trunk.pull(_parted(g, at_cut))[graph.input]
+        def trunk_vjp(g: Tensor) -> Tensor:
+            return trunk.vjp(_split_at_cut(g, at_cut))[graph.input]
 
-        right = _batch_first(backend.rows_of(pull_trunk, basis[:only], chunk))
+        right = _batch_first(backend.rows_of(trunk_vjp, basis[:only], chunk))
         return outputs, ops.matmul(left, right) if only is None else right
 
-    def _head_rows(self, head: Any, at_cut: dict[Value, Any], output: Any, wanted: Any) -> Any:
+    def _head_rows(
+        self, head: Linearized, at_cut: dict[Value, Tensor], output: Tensor, wanted: Tensor
+    ) -> Tensor:
         """d output / d cut, (batch, row, width)."""
         batch = output.shape[0]
-        if head.push is not None and self.cut is not None and self.cut.width < wanted.shape[0]:
-            made = head.push(_parted(_basis(at_cut, output.dtype), at_cut))[self.graph.output]
-            made = ops.reshape(made, (made.shape[0], batch, self.output_count))
+        if head.jvp is not None and self.cut is not None and self.cut.width < wanted.shape[0]:
+            columns = head.jvp(_split_at_cut(_basis(at_cut, output.dtype), at_cut))[self.graph.output]
+            columns = ops.reshape(columns, (columns.shape[0], batch, self.output_count))
             # (width, batch, K) and cotangents (row, batch, K)
-            return ops.matmul(ops.transpose(wanted, (1, 0, 2)), ops.transpose(made, (1, 2, 0)))
+            return ops.matmul(ops.transpose(wanted, (1, 0, 2)), ops.transpose(columns, (1, 2, 0)))
         given = ops.reshape(wanted, (wanted.shape[0], *output.shape))
-        made = head.pull({self.graph.output: given})
-        parts = [ops.cast(_batch_first(made[value]), output.dtype) for value in at_cut]
+        rows = head.vjp({self.graph.output: given})
+        parts = [ops.cast(_batch_first(rows[value]), output.dtype) for value in at_cut]
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     @property
-    def ruled(self) -> bool:
+    def complete(self) -> bool:
         """Whether every operation has a rule, so that a pass of many rows is one operation each."""
-        return all(hasattr(node.op, "linearize") for node in self.graph.nodes)
+        return self.graph.ruled
 
     @property
     def fuses(self) -> bool:
         """Whether XLA may gain something: on a CPU its convolutions are slower than TensorFlow's own."""
-        slow = (Convolution, Depthwise, Grouped, Transposed, UpsampledConvolution, MaxPool, AveragePool)
-        whole = not any(isinstance(node.op, slow) for node in self.graph.nodes)
-        return self.ruled and (whole or backend.device_kind() == "gpu")
+        fusing = all(node.rule is not None and node.rule.fuses_on_cpu for node in self.graph.nodes)
+        return self.complete and (fusing or backend.device_kind() == "gpu")
 
     @property
     def heavy(self) -> bool:
         """Whether its weights are too many to be constants of a program, see backend.compiled."""
-        return sum(array.nbytes for node in self.graph.nodes for array in _arrays(node.op)) > CONSTANT_BYTES
+        return self.graph.weight_bytes > CONSTANT_BYTES
 
     @property
     def summary(self) -> str:
         """What the program is, in words."""
-        ruled = sum(hasattr(node.op, "linearize") for node in self.graph.nodes)
+        ruled = sum(node.rule is not None for node in self.graph.nodes)
         parts = f"{len(self.graph.nodes)} operations after rewriting, {ruled} with rules"
         return parts if self.cut is None else f"{parts}, cut at {self.cut.width} numbers"
 
@@ -151,28 +187,19 @@ class Rewritten:
         return None if self.cut is None else self.cut.width
 
 
-def _arrays(part: Any) -> Iterator[np.ndarray]:
-    """Those of a rule, and of the rules that it is made of."""
-    if isinstance(part, np.ndarray):
-        yield part
-    parts = part if isinstance(part, tuple) else vars(part).values() if is_dataclass(part) else ()
-    for inner in parts:
-        yield from _arrays(inner)
-
-
-def identity(outputs: Any) -> Any:
+def identity(outputs: Tensor) -> Tensor:
     """The cotangents (K, batch, K) of all outputs (batch, K)."""
     count = outputs.shape[1]
     return ops.broadcast_to(ops.eye(count, dtype=outputs.dtype)[:, None], (count, *outputs.shape))
 
 
-def _batch_first(rows: Any) -> Any:
+def _batch_first(rows: Tensor) -> Tensor:
     """(row, batch, ...) -> (batch, row, inputs)."""
     flat = ops.reshape(rows, (rows.shape[0], rows.shape[1], -1))
     return ops.transpose(flat, (1, 0, 2))
 
 
-def _parted(rows: Any, at_cut: dict[Value, Any]) -> dict[Value, Any]:
+def _split_at_cut(rows: Tensor, at_cut: dict[Value, Tensor]) -> dict[Value, Tensor]:
     """Rows (row, batch, width) over all numbers at the cut -> rows of each value there, in its own dtype."""
     parts = split(rows, [math.prod(tensor.shape[1:]) for tensor in at_cut.values()], -1)
     return {
@@ -181,7 +208,7 @@ def _parted(rows: Any, at_cut: dict[Value, Any]) -> dict[Value, Any]:
     }
 
 
-def _basis(at_cut: dict[Value, Any], dtype: Any) -> Any:
+def _basis(at_cut: dict[Value, Tensor], dtype: str) -> Tensor:
     """(width, batch, width): the identity for every image."""
     tensors = list(at_cut.values())
     width = sum(math.prod(tensor.shape[1:]) for tensor in tensors)
@@ -189,20 +216,19 @@ def _basis(at_cut: dict[Value, Any], dtype: Any) -> Any:
     return backend.constant(eye, dtype)
 
 
-def rewritten(graph: Graph, model_input: tuple[int, ...], dtype: str, rows: int) -> Rewritten:
-    """The graph rewritten for this many rows per image."""
-    shapes = backend.shapes_of(graph, model_input, dtype)
-    low = lowered(graph, shapes)
-    shapes = backend.shapes_of(low, model_input, dtype)
-    final = chained(at_fewer_pixels(folded(low, shapes), shapes))
-    shapes = backend.shapes_of(final, model_input, dtype)
+def rewrite(graph: Graph, input_shape: tuple[int, ...], dtype: str, row_count: int) -> RuleRows:
+    """The graph rewritten for this many rows of every image (*input_shape)."""
+    ruled = with_rules(graph, shapes_of(graph, input_shape, dtype))
+    shapes = shapes_of(ruled, input_shape, dtype)
+    final = fuse_elementwise(move_convolutions(fold_affine(ruled, shapes), shapes))
+    shapes = shapes_of(final, input_shape, dtype)
     outputs = math.prod(shapes[final.output])
     sizes = [math.prod(shapes[value]) for node in final.nodes for value in node.outputs]
-    sizes.append(math.prod(model_input))
-    colors = coloring(final, shapes) if rows == outputs else None
-    if colors is not None and colors.count < rows:
-        rows = colors.count
+    sizes.append(math.prod(input_shape))
+    colors = coloring(final, shapes) if row_count == outputs else None
+    if colors is not None and colors.count < row_count:
+        row_count = colors.count
     else:
         colors = None
-    cut = narrowest_cut(final, shapes, rows)
-    return Rewritten(final, outputs, cut, max(sizes), sum(sizes), colors if cut is None else None)
+    cut = narrowest_cut(final, shapes, row_count)
+    return RuleRows(final, outputs, cut, max(sizes), sum(sizes), colors if cut is None else None)

@@ -1,73 +1,40 @@
-"""Choosing by timing, once; afterwards only what was chosen is done."""
+"""Choosing a program by timing, once; afterwards only what was chosen is done."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend, host
+from augnet.engine.kernels import ChosenKernels, CollectedKernels
+from augnet.engine.rows import RuleRows
+
+if TYPE_CHECKING:
+    from augnet.engine.row_program import RowProgram
 
 log = logging.getLogger(__name__)
 
-
-TIMED_ELEMENTS = 2**21
-"""Elements that a way is timed on: enough to fill the device, few enough to be done in milliseconds."""
-
-BATCH_ELEMENTS = 10**7
-"""Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
-MEMORY_SHARE = 0.5
-"""Of the memory that is free: decoding, writing and Beam need room beside the engine."""
-
-Ways = dict[str, Callable[[Any], Any]]
-
-
-def default_memory() -> int:
-    """Bytes that an engine may use when nobody says."""
-    return int(MEMORY_SHARE * backend.free_bytes())
-
-
-class FixedPaths:
-    """The ways that were chosen earlier; the first one where nothing was."""
-
-    def __init__(self, chosen: dict[str, str] | None = None):
-        self.chosen = dict(chosen or {})
-
-    def choose(self, key: str, ways: Ways, shape: tuple[int, ...], dtype: Any) -> Callable[[Any], Any]:
-        """The way for an argument of this shape; the key says what matters of it beside the batch."""
-        name = self.chosen.get(key)
-        return ways[name] if name in ways else next(iter(ways.values()))
-
-
-class TimedPaths(FixedPaths):
-    """Times every way when it is first asked for, as long as the time allowed lasts."""
-
-    def __init__(self, seconds: float, chosen: dict[str, str] | None = None):
-        super().__init__(chosen)
-        self._deadline = time.monotonic() + seconds
-
-    def choose(self, key: str, ways: Ways, shape: tuple[int, ...], dtype: Any) -> Callable[[Any], Any]:
-        if key not in self.chosen and len(ways) > 1 and time.monotonic() < self._deadline:
-            few = max(1, min(shape[0], TIMED_ELEMENTS // math.prod(shape[1:])))
-            times: dict[str, float] = {}
-            for name, way in ways.items():
-                try:
-                    best = min(times.values(), default=math.inf)
-                    times[name] = backend.seconds(way, (few, *shape[1:]), dtype, best)
-                except backend.Unsupported as error:
-                    log.debug("engine: %s cannot be done as %s here (%s)", key, name, error)
-            if times:
-                self.chosen[key] = min(times, key=times.__getitem__)
-                log.debug(
-                    "engine: %s: %s", key, {name: f"{value * 1e3:.2f} ms" for name, value in times.items()}
-                )
-        return super().choose(key, ways, shape, dtype)
+TUNING_SECONDS = 5.0
+"""What choosing may always take."""
+TUNING_SHARE = 0.1
+"""Of the predicted run, where that is more."""
+HEAVY_ROWS = 5
+"""Rows per pass, at least, of a program whose weights are laid out anew in every pass."""
+TRIED_PASSES = 4
+"""Backward passes of a program while it is tried: their time stands out from the forward pass's."""
+ROW_COPIES = 3
+"""Of the rows that were not computed when a program was timed: passes leave them in pieces."""
+TAPE_ROWS = 2
+"""Rows that the tape is timed on: it may be very slow."""
+SMALL_WORK = 3e6
+"""Elements touched per batch below which a program takes milliseconds, and timing is not worth it."""
+BUSY_SHARE = 0.25
+"""Of the machine's processors, used by others while programs were timed: then the times say little."""
 
 
 @dataclass(frozen=True)
@@ -75,304 +42,217 @@ class Choice:
     """What an engine does, as chosen once; as JSON it is what every other worker and every resumed run reads.
 
     Attributes:
-        program: "rewritten" (rules over the rewritten graph) or "plain" (a tape over the model).
+        program: "rules" (over the rewritten graph) or "tape" (over the model).
         rows_per_pass: rows of an image that go through a backward pass together.
         batch_size: images per batch.
         xla: whether the rows are computed by one XLA program.
-        paths: the way chosen for every operation that has several.
+        kernels: the kernel chosen for every operation that has several.
+        busy: whether others used the machine while programs were timed.
         report: what was found, for people: times, gain, agreement, and `error`, the normwise relative
-            difference between the rows and those of the plain program in the arithmetic `error_against`.
-            Nothing depends on it.
+            difference between the rows and those of the tape in the arithmetic `error_against`. Nothing
+            depends on it.
     """
 
     program: str
     rows_per_pass: int
     batch_size: int
     xla: bool = False
-    paths: dict[str, str] = field(default_factory=dict)
-    report: dict[str, Any] = field(default_factory=dict)
+    kernels: dict[str, str] = field(default_factory=dict)
+    busy: bool = False
+    report: dict[str, Any] = field(default_factory=dict)  # plain JSON values
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Choice:
+        """What to_json() gave. Raises TypeError for what is none, or another version's."""
+        return cls(**tree)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What there is to choose for.
+def untimed(program: RowProgram, batch_size: int) -> Choice:
+    """The likeliest choice, for programs too short to be worth timing."""
+    if program.trusted_rules is None:
+        return Choice("tape", 1, batch_size, report=program.report)
+    return Choice("rules", likely_chunk(program, batch_size), batch_size, report=program.report)
 
-    Attributes:
-        plain, rewritten: the two programs; rewritten is None for a model without a graph.
-        oracle: both again in float64, for when float32 cannot tell a kink from a fault; None where there is
-            none.
-        images: probe images (n, *model_input).
-        output_count: K.
-        row_count: R.
-        batch_size: images per batch.
-        widest: elements of the largest tensor of an image.
-        work: elements of all tensors of an image.
-        memory_bytes: what the engine may use.
-        rounding: of one product in a coarse arithmetic (bfloat16, TF32), where float64 has to judge; else 0.
+
+def timed(
+    program: RowProgram, batch_size: int, images: int | None, allowed_seconds: float = TUNING_SECONDS
+) -> Choice:
+    """The fastest program that agrees with the tape.
+
+    It costs at most the larger of `allowed_seconds` and TUNING_SHARE of the predicted run: each step is taken
+    only if the one before it says that there is time. A run that would itself be over sooner is not timed.
+
+    Args:
+        batch_size: images per batch, at most.
+        images: of the run; None where that is not known.
+        allowed_seconds: what it may take whatever the run.
     """
-
-    plain: Any
-    rewritten: Any
-    oracle: Callable[[], tuple[Any, Any]] | None
-    images: np.ndarray
-    output_count: int
-    row_count: int
-    batch_size: int
-    widest: int
-    work: int
-    memory_bytes: int
-    rounding: float = 0.0
-
-
-DISAGREES = "disagrees with the plain program"
-KINK = 1e-4
-"""Above this normwise difference of two float32 Jacobians a kink or a fault is at work, not rounding."""
-FLOAT64_FAULT = 1e-5
-"""Above this normwise difference of two float64 Jacobians it is a fault (constants may be float32)."""
-COARSE_FACTOR = 3
-"""In a coarse arithmetic the rewritten program may be so many times as far from float64 as the plain one."""
-UNRULED_ROWS = 16
-"""Rows per pass where a tape has to take them one by one: each is written into the program."""
-HEAVY_ROWS = 5
-"""Rows per pass, at least, of a program whose weights are laid out anew in every pass."""
-TRIED_PASSES = 4
-TRIAL_RUNS = 3
-"""Of a program while it is tried, about."""
-QUICK_SECONDS = 0.5
-"""A program whose trial takes no longer is tried even when the time is up: it may be twice as fast."""
-ROW_COPIES = 3
-"""Of the rows that were not computed when a program was timed: passes leave them in pieces."""
-CHECKED_IMAGES = 4
-CHECKED_ROWS = 2
-"""Rows and images that the programs are compared on: the plain one may be very slow."""
-SMALL_WORK = 3e6
-"""Elements touched per batch below which a program takes milliseconds, and timing is not worth it."""
-
-
-def choose(problem: Problem, seconds: float) -> Choice:
-    """The fastest program that agrees with the plain one, by timing it for about so many seconds."""
-    start = time.monotonic()
-    rewritten, batch, rows = problem.rewritten, problem.batch_size, problem.row_count
-    plain = Choice("plain", 1, batch)
-    if rewritten is None:
-        return plain
-    agreed, slow, plain_wins = _compared(problem)
-    if not agreed.words:
-        return replace(plain, report={"rewritten": DISAGREES} | _error_report(agreed.plain_error, "float64"))
-    passes = rewritten.passes or rows
-    sizes = chunk_sizes(problem, passes)
-    report: dict[str, Any] = {"agreement": agreed.words, "passes": passes}
-    report |= _error_report(agreed.error, agreed.against)
-    if problem.work * batch * passes < SMALL_WORK or seconds <= 0:
-        return Choice("rewritten", sizes[-1], batch, report=report)
-    paths = TimedPaths(0.5 * seconds)
-    trials = _trials(problem, sizes, paths, start + seconds)
-    fitting = {way: trial for way, trial in trials.items() if trial.seconds < math.inf}
-    if trials and not fitting:
-        log.info("engine: %d images at a time need more memory than there is; trying half", batch)
-        return choose(replace(problem, batch_size=batch // 2), seconds)
-    if not fitting:
-        return replace(plain, report=_error_report(agreed.plain_error, "float64"))
-    (size, xla), best = min(fitting.items(), key=lambda item: item[1].seconds)
-    fast = best.seconds
-    report |= {
-        "seconds_per_image": fast,
-        "plain_seconds_per_image": slow,
-        "gain": slow / fast,
-        "rows_per_pass": {f"{n}{' xla' if fused else ''}": t.seconds for (n, fused), t in fitting.items()},
-        "memory_bytes": best.memory,
-        "tuning_seconds": time.monotonic() - start,
+    rules = program.trusted_rules
+    passes = program.passes
+    if rules is None or rules.work * batch_size * passes < SMALL_WORK:
+        return untimed(program, batch_size)
+    if images is not None and images * program.guessed_seconds < allowed_seconds:
+        return untimed(program, batch_size)
+    began, others = time.monotonic(), host.OtherProcesses()
+    tuner = _Tuner(program, rules, batch_size, began + allowed_seconds)
+    likely = likely_chunk(program, batch_size)
+    log.info("engine: trying programs for %d images at a time, for about %.0f s", batch_size, allowed_seconds)
+    first = tuner.attempt(likely, xla=False)
+    if first is None and (batch_size == 1 or not tuner.short_of_memory):
+        return untimed(program, batch_size)
+    if first is None:
+        log.info("engine: %d images at a time need more memory than there is; trying half", batch_size)
+        return timed(program, batch_size // 2, images, allowed_seconds)
+    if images is not None:
+        tuner.deadline = began + max(allowed_seconds, TUNING_SHARE * images * first)
+    tuner.time_kernels()
+    for size in chunk_sizes(program, batch_size):
+        if size != likely or tuner.chosen:
+            tuner.attempt(size, xla=False)
+    if rules.fuses:
+        tuner.attempt(max(chunk_sizes(program, batch_size)), xla=True)
+    tape_seconds = tuner.tape_seconds()
+    (size, xla), seconds = min(tuner.seconds.items(), key=lambda item: item[1])
+    report = program.report | {
+        "passes": passes,
+        "seconds_per_image": seconds,
+        "rows_per_pass": {
+            f"{n}{' xla' if fused else ''}": found for (n, fused), found in tuner.seconds.items()
+        },
+        "memory_bytes": tuner.memory[size, xla],
+        "tuning_seconds": time.monotonic() - began,
     }
+    if tape_seconds is not None:
+        report |= {"tape_seconds_per_image": tape_seconds, "gain": tape_seconds / seconds}
+    slower = tape_seconds is not None and tape_seconds < seconds
     log.info(
-        "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image, %.3g times "
-        "as fast as the plain way",
-        rewritten.summary,
+        "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image%s",
+        rules.summary,
         passes,
-        rows,
+        program.row_count,
         size,
         " with XLA" if xla else "",
-        1e3 * fast,
-        slow / fast,
+        1e3 * seconds,
+        "" if tape_seconds is None else f", {tape_seconds / seconds:.3g} times as fast as a tape",
     )
-    if slow < fast and plain_wins:  # both times are short: only when they say the same
-        if agreed.plain_error is not None:
-            report["error"] = agreed.plain_error
-        return replace(plain, report=report)
-    return Choice("rewritten", size, batch, xla, dict(paths.chosen), report)
+    busy = others.share() > BUSY_SHARE
+    if slower:
+        log.info("engine: going by the tape, which is faster here")
+        return Choice("tape", 1, batch_size, busy=busy, report=report)
+    return Choice("rules", size, batch_size, xla, tuner.chosen, busy, report)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """What a program took.
+def likely_chunk(program: RowProgram, batch_size: int) -> int:
+    """Rows per pass that keep the widest tensor near the size of the caches."""
+    return _chunks(program, batch_size)[1]
+
+
+def chunk_sizes(program: RowProgram, batch_size: int) -> list[int]:
+    """Rows per pass worth trying, ascending: few, what keeps the widest tensor in the caches, and all."""
+    return sorted(set(_chunks(program, batch_size)))
+
+
+def _chunks(program: RowProgram, batch_size: int) -> tuple[int, int, int]:
+    """Rows per pass: few, what keeps the widest tensor in the caches, and what memory has room for."""
+    rules = program.trusted_rules
+    assert rules is not None
+    per_row = batch_size * rules.widest * np.dtype(program.dtype).itemsize
+    most = max(1, min(program.passes, int(program.memory_bytes / 8 / (4 * per_row))))
+    if rules.work * batch_size * program.passes < SMALL_WORK:
+        return most, most, most
+    least = min(most, HEAVY_ROWS) if rules.heavy else 1
+    return least, max(least, min(most, backend.CACHE_BYTES // per_row)), most
+
+
+Tried = tuple[int, bool]
+"""Rows per pass, and whether XLA compiled it."""
+
+
+class _Tuner:
+    """Programs tried one after the other, as long as time lasts.
 
     Attributes:
-        seconds: per image; infinite where it took more memory than it may.
-        memory: bytes at its peak, beyond those before the first program.
-    """
-
-    seconds: float
-    memory: int
-
-
-def _trials(
-    problem: Problem, sizes: list[int], paths: FixedPaths, deadline: float
-) -> dict[tuple[int, bool], _Trial]:
-    """Programs with these rows per pass, and one with XLA, as far as the time allows.
-
-    Args:
+        seconds: per image, of the programs that fit into memory.
+        memory: bytes at their peak, beyond those before the first program.
+        chosen: the fastest kernels, as far as they were timed.
         deadline: by time.monotonic().
+        short_of_memory: whether a program took more than it may.
     """
-    rewritten, batch, rows = problem.rewritten, problem.batch_size, problem.row_count
-    passes = rewritten.passes or rows
-    # TensorFlow keeps what it has freed, so memory is counted from here on, and not for each program anew.
-    used = backend.used_bytes()
-    images = np.resize(problem.images, (batch, *problem.images.shape[1:])).astype(problem.images.dtype)
-    program = _forward(rewritten, problem, paths)
-    backend.run_rows(program, images)
-    forward = backend.rows_seconds(program, images, 0.1)
-    made: dict[tuple[int, bool], _Trial] = {}
-    again = 0.0
-    for size, xla in [(size, False) for size in sizes] + [(sizes[-1], True)] * rewritten.fuses:
-        if again > QUICK_SECONDS and time.monotonic() + again > deadline:
-            break
-        # A few passes, so that their time stands out from the forward pass's.
+
+    def __init__(self, program: RowProgram, rules: RuleRows, batch_size: int, deadline: float):
+        self._program, self._rules, self._batch_size = program, rules, batch_size
+        self._kernels = CollectedKernels()
+        self._last = 0.0
+        self._images = program.probe(batch_size)
+        # TensorFlow keeps what it has freed, so memory is counted from here on, and not for each program
+        # anew.
+        self._used = backend.used_bytes()
+        self._forward: float | None = None
+        self.seconds: dict[Tried, float] = {}
+        self.memory: dict[Tried, int] = {}
+        self.deadline = deadline
+        self.short_of_memory = False
+        self.chosen: dict[str, str] = {}
+
+    def attempt(self, size: int, xla: bool) -> float | None:
+        """Time a program, if the last one says that there is time; None where it was not or does not fit."""
+        tried = (size, xla)
+        if self.seconds and time.monotonic() + self._last > self.deadline:
+            return None
+        began = time.monotonic()
+        program, batch, passes = self._program, self._batch_size, self._program.passes
         trial = min(passes, size * max(1, TRIED_PASSES // size))
+        kernels = ChosenKernels(self.chosen) if self.seconds else self._kernels
         try:
-            program = _program(rewritten, problem, rows, size, paths, xla, only=trial)
-            _, peak = backend.peak_of(partial(backend.run_rows, program, images))
-            need = max(0, peak - used) + ROW_COPIES * (max(passes, rows) - trial) * images.nbytes
-            seconds = math.inf
-            if need <= problem.memory_bytes or (batch == 1 and not made):
-                taken = backend.rows_seconds(program, images, 0.3)
-                again = TRIAL_RUNS * taken  # the next program runs about as long as the last one
-                seconds = (forward + max(taken - forward, 0) * passes / trial) / batch
-            made[size, xla] = _Trial(seconds, need)
+            compiled = program.compile(
+                lambda x: program.rule_rows(x, size, kernels, trial), batch, xla, trial=True
+            )
+            _, peak = backend.peak_of(lambda: backend.wait(compiled(self._images)))
+            need = max(0, peak - self._used)
+            need += ROW_COPIES * (max(passes, program.row_count) - trial) * program.image_bytes * batch
+            if need > program.memory_bytes and (batch > 1 or self.seconds):
+                self.short_of_memory = True
+                return None
+            taken = backend.seconds(compiled, [self._images], 0.3)
+        except backend.OutOfMemory:  # which is one of Unsupported too
+            self.short_of_memory = True
+            return None
         except backend.Unsupported as error:
             log.debug("engine: %d rows per pass%s: %s", size, " with XLA" if xla else "", error)
-    return made
+            return None
+        forward = self._forward_seconds() if trial < passes else 0.0
+        self.memory[tried] = need
+        self.seconds[tried] = (forward + max(taken - forward, 0) * passes / trial) / batch
+        self._last = time.monotonic() - began
+        return self.seconds[tried]
 
+    def time_kernels(self) -> None:
+        """Choose kernels, in half of the time that is left."""
+        now = time.monotonic()
+        self.chosen = self._kernels.fastest(now + max(0.0, self.deadline - now) / 2)
 
-def _error_report(error: float | None, against: str) -> dict[str, Any]:
-    return {} if error is None else {"error": error, "error_against": against}
+    def tape_seconds(self) -> float | None:
+        """About how long the tape takes per image; None where there is no time to find out."""
+        program, batch = self._program, self._batch_size
+        if time.monotonic() + 2 * self._last > self.deadline:
+            return None
+        rows = min(program.row_count, TAPE_ROWS)
+        compiled = program.compile(lambda x: program.tape_rows(x, rows), batch, trial=True)
+        backend.wait(compiled(self._images))
+        taken = backend.seconds(compiled, [self._images], 0.2)
+        # One forward pass and `rows` backward passes were timed; the whole is one and R.
+        return taken * (1 + program.row_count) / (1 + rows) / batch
 
-
-def _compared(problem: Problem) -> tuple[Agreement, float, bool]:
-    """The two programs on a few rows of a few images.
-
-    Returns:
-        how they agree, about how long the plain one takes per image, whether it was
-        faster.
-    """
-    few = problem.images[: min(problem.batch_size, CHECKED_IMAGES)]
-    if problem.work * len(few) > SMALL_WORK:
-        few = few[:2]
-    small = replace(problem, images=few, batch_size=len(few))
-    rows = min(problem.row_count, CHECKED_ROWS)
-    plain = _program(problem.plain, small, rows, 1, FixedPaths(), False)
-    truth = backend.run_rows(plain, few)
-    own = _program(problem.rewritten, small, rows, rows, FixedPaths(), False)
-    made = backend.run_rows(own, few)
-    # One forward pass and `rows` backward passes were timed; the whole is one and R.
-    scale = (1 + problem.row_count) / (1 + rows) / len(few)
-    slow, fast = (backend.rows_seconds(program, few, 0.2) for program in (plain, own))
-    return agreement(truth, made, small), slow * scale, slow < fast
-
-
-def chunk_sizes(problem: Problem, passes: int) -> list[int]:
-    """Rows per pass worth trying: one, all, and what keeps the widest tensor near the size of the caches."""
-    per_row = problem.batch_size * problem.widest * problem.images.itemsize
-    most = max(1, min(passes, int(problem.memory_bytes / 8 / (4 * per_row))))
-    if not problem.rewritten.ruled:
-        most = min(most, UNRULED_ROWS)
-    fitting = max(1, min(most, backend.CACHE_BYTES // per_row))
-    if problem.work * problem.batch_size * passes < SMALL_WORK:
-        return [most]
-    least = min(most, HEAVY_ROWS) if problem.rewritten.heavy else 1
-    return list(dict.fromkeys((least, max(least, fitting), most)))
-
-
-def _program(
-    program: Any,
-    problem: Problem,
-    rows: int,
-    size: int,
-    paths: FixedPaths,
-    xla: bool,
-    only: int | None = None,
-) -> Any:
-    """Outputs and the first rows, as a compiled program of an image batch."""
-    eye = np.eye(problem.output_count)[:rows, None, :]
-    options = {} if only is None else {"only": only}
-
-    def function(x: Any) -> Any:
-        def cotangents(outputs: Any) -> Any:
-            return backend.constant(np.broadcast_to(eye, (rows, *outputs.shape)), outputs.dtype)
-
-        return program.rows(x, cotangents, size, paths, **options)
-
-    shape = (problem.batch_size, *problem.images.shape[1:])
-    return backend.compiled(function, [(shape, str(problem.images.dtype))], xla, light=True)
-
-
-def _forward(program: Any, problem: Problem, paths: FixedPaths) -> Any:
-    shape = (problem.batch_size, *problem.images.shape[1:])
-    signature = [(shape, str(problem.images.dtype))]
-    return backend.compiled(lambda x: program.forward(x, paths), signature, light=True)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How the rewritten program agrees with the plain one.
-
-    Attributes:
-        words: for people; "" when they do not agree.
-        error: normwise relative difference between its rows and those of the plain program.
-        against: the arithmetic of that plain program: "float64" where it was made, else the engine's own.
-        plain_error: of the plain program in the engine's arithmetic, against itself in float64; None where
-            that was not made.
-    """
-
-    words: str
-    error: float | None = None
-    against: str = ""
-    plain_error: float | None = None
-
-
-def agreement(truth: Any, made: Any, problem: Problem) -> Agreement:
-    """How the two programs agree.
-
-    In a coarse arithmetic a fault and rounding look alike. So the programs are compared in float64, and the
-    rewritten one must come about as close to that as the plain one.
-
-    Args:
-        truth, made: outputs (batch, K) and rows (batch, row, inputs) of the plain and the rewritten program.
-    """
-    error = difference(truth[1], made[1])
-    apart = difference(truth[0][:, None], made[0][:, None]).max()
-    if not np.isfinite(error).all() or apart > max(1e-3, 16 * problem.rounding):
-        return Agreement("")
-    same = error <= KINK
-    if not problem.rounding and (same.all() or (same.sum() * 2 >= len(same) > 1 and error.max() < 0.1)):
-        # A fault is in every image; a kink that rounding moved is in some.
-        found, dtype = float(error[same].max()), str(truth[1].dtype)
-        return Agreement(f"{found:.1e} in {dtype}" + ("" if same.all() else ", kinks left out"), found, dtype)
-    if problem.oracle is None:
-        return Agreement("")
-    images = problem.images[:1].astype(np.float64)
-    wide, rows = replace(problem, images=images, batch_size=1), truth[1].shape[1]
-    exact, rewritten = (
-        backend.run_rows(_program(program, wide, rows, 1, FixedPaths(), False), images)[1]
-        for program in problem.oracle()
-    )
-    fault = difference(exact, rewritten).max()
-    plain, own = (float(difference(exact, result[1][:1]).max()) for result in (truth, made))
-    worse = problem.rounding and own > COARSE_FACTOR * plain + 8 * problem.rounding
-    words = "" if fault > FLOAT64_FAULT or worse else f"{fault:.1e} in float64"
-    return Agreement(words, own, "float64", plain)
-
-
-def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Normwise relative difference, image by image."""
-    axes = tuple(range(1, first.ndim))
-    norm = np.sqrt(np.square(first.astype(np.float64)).sum(axis=axes))
-    return np.sqrt(np.square(first.astype(np.float64) - second).sum(axis=axes)) / np.maximum(norm, 1e-30)
+    def _forward_seconds(self) -> float:
+        if self._forward is None:
+            rules, kernels = self._rules, ChosenKernels()
+            compiled = self._program.compile(
+                lambda x: rules.forward(x, kernels), self._batch_size, trial=True
+            )
+            backend.wait(compiled(self._images))
+            self._forward = backend.seconds(compiled, [self._images], 0.1)
+        return self._forward

@@ -3,7 +3,7 @@
 The rule, for each output with at least MIN_IMAGES images predicted as it:
 
 1. share: the mean over those images of the part of a (the predicted row's magnitude) that lies in a window. A
-   window is a quarter of the picture high and wide, at any position on the grid of `places`.
+   window is a quarter of the picture high and wide, at any position on the grid of `statistics.share_grid`.
 2. expected: the part without a shortcut. The mean of two references, the share of a smooth map (the Gaussian
    with the moments of the output's own mean map) and the median share of the other outputs, plus a quarter of
    the window's share of the picture, which keeps places that nobody looks at from standing out.
@@ -20,11 +20,12 @@ absent from the audited images, and one that lies where the other outputs look t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from augnet.statistics.places import Places, window_cells, window_sums
+from augnet.statistics.share_grid import ShareGrids, window_cells, window_sums
 
 MIN_IMAGES = 20
 STANDS_OUT, LOW, HIGH = 1.4, 1.75, 2.5
@@ -65,32 +66,37 @@ class Hotspot:
         """share / expected."""
         return self.share / self.expected
 
+    def as_json(self) -> dict[str, Any]:
+        """For summary.json."""
+        images = [{"image_id": image_id, "share": share} for image_id, share in self.images]
+        return asdict(self) | {"lift": self.lift, "images": images}
 
-def find_hotspots(places: Places) -> list[Hotspot]:
+
+def find_hotspots(grids: ShareGrids) -> list[Hotspot]:
     """The hotspot of every output with at least MIN_IMAGES images, in the order of the outputs."""
-    outputs = sorted(output for output, place in places.of.items() if place.count >= MIN_IMAGES)
+    outputs = sorted(output for output, grid in grids.by_output.items() if grid.count >= MIN_IMAGES)
     if not outputs:
         return []
-    count = np.array([places.of[output].count for output in outputs])[:, None, None]
-    cells = np.stack([places.of[output].cells for output in outputs]) / count
-    squares = np.stack([places.of[output].squares for output in outputs]) / count
-    shares, expected = window_sums(cells), _expected(cells, *places.edges)
+    count = np.array([grids.by_output[output].count for output in outputs])[:, None, None]
+    cells = np.stack([grids.by_output[output].cells for output in outputs]) / count
+    squares = np.stack([grids.by_output[output].squares for output in outputs]) / count
+    shares, expected = window_sums(cells), _expected(cells, *grids.edges)
     lift = shares / expected
     largest = lift.max(axis=(1, 2))
 
-    (y_edges, x_edges), (height, width) = places.edges, (window_cells(side) for side in cells.shape[1:])
+    (y_edges, x_edges), (height, width) = grids.edges, (window_cells(side) for side in cells.shape[1:])
     hotspots = []
     for k, output in enumerate(outputs):
         row, column = np.unravel_index(lift[k].argmax(), lift[k].shape)
-        share, place = float(shares[k, row, column]), places.of[output]
+        share, grid = float(shares[k, row, column]), grids.by_output[output]
         steadiness = share**2 / float(squares[k, row, column])
         others = np.delete(largest, k)
         enough = np.clip(STANDS_OUT * others.max(), LOW, HIGH) if len(others) else HIGH
-        top = zip(place.top_image[row, column], place.top_share[row, column].tolist(), strict=True)
+        top = zip(grid.top_image[row, column], grid.top_share[row, column].tolist(), strict=True)
         hotspots.append(
             Hotspot(
                 output=output,
-                count=place.count,
+                count=grid.count,
                 y=int(y_edges[row]),
                 x=int(x_edges[column]),
                 height=int(y_edges[row + height] - y_edges[row]),

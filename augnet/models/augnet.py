@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from augnet.models.jacobian import Program, TapeProgram, fill
+from augnet.engine.backends import backend
+from augnet.engine.batching import padded
+from augnet.models.model_jacobian import ModelJacobian
+from augnet.models.structure import arrays_of, filled, unwrapped
 
 
 @keras.saving.register_keras_serializable(package="augnet")
@@ -26,10 +29,10 @@ class AugNet(keras.Model):
     It is compiled, fitted, saved and loaded as any other. The Jacobian always describes the weights of the
     moment: what is compiled at one call and kept for the next is compared with them.
 
-    Where every operation has a derivative rule (docs/ENGINE.md) the Jacobian is computed by rules, several
-    times as fast as by a tape: from the first call on, and again from the second call after the weights
-    changed. Other models, several inputs or outputs and mixed precision are computed by a tape. The two agree
-    to rounding.
+    It is computed by derivative rules (docs/ENGINE.md), faster than by a tape, from the first call on, and
+    again from the second call after the weights changed. Several inputs or outputs, mixed precision and
+    subclassed models are computed by a tape. The two agree to rounding. A program is compiled at the first
+    call for a batch size; `prepare` does it ahead, and times which way is the fastest.
 
     Inference mode: Dropout is off and BatchNormalization uses its moving statistics, always.
 
@@ -54,8 +57,8 @@ class AugNet(keras.Model):
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
         # A list of one tensor, which is what trained.inputs is, would make Keras warn at every call with
         # an array, as the structures then differ.
-        super().__init__(inputs=_unwrap(inputs), outputs=_unwrap(outputs), name=name, **kwargs)
-        self._program: Program | None = None
+        super().__init__(inputs=unwrapped(inputs), outputs=unwrapped(outputs), name=name, **kwargs)
+        self._jacobian: ModelJacobian | None = None
 
     @classmethod
     def from_model(cls, model: keras.Model) -> AugNet:
@@ -98,12 +101,18 @@ class AugNet(keras.Model):
             TypeError: `x` is not numeric, or an input or output of the model is not of a float type.
         """
         arrays = self._arrays(x)
-        count = len(arrays[0])
-        blocks, shapes = self._compiled(arrays)([_padded(array, max(count, 1)) for array in arrays])
+        parts = [
+            [[block if len(block) == count else block[:count] for block in by_input] for by_input in blocks]
+            for blocks, count in self._batches(arrays, None, max(len(arrays[0]), 1))
+        ]
+        whole = (
+            parts[0] if len(parts) == 1 else keras.tree.map_structure(lambda *p: ops.concatenate(p), *parts)
+        )
+        kinds = [spec.dtype for spec in self.inputs]
         return self._structured(
             [
-                [tf.reshape(block, (len(block), *shape[1:], *block.shape[2:]))[:count] for block in by_input]
-                for by_input, shape in zip(blocks, shapes, strict=True)
+                [ops.cast(block, kind) for block, kind in zip(by_input, kinds, strict=True)]
+                for by_input in whole
             ]
         )
 
@@ -131,74 +140,82 @@ class AugNet(keras.Model):
             raise ValueError(f"AugNet.jacobian: batch_size: {batch_size!r} is not a positive whole number")
         arrays = self._arrays(x)
         rows = None if outputs is None else self._row_numbers(outputs, arrays)
-        program = self._compiled(arrays)
-        count = len(arrays[0])
-        size = self.inputs[0].shape[0] or min(int(batch_size), max(count, 1))
+        kinds = [backend.numpy_dtype(spec.dtype) for spec in self.inputs]
         results: list[list[np.ndarray]] = []
-        for start in range(0, max(count, 1), size):
-            parts = [_padded(array[start : start + size], size) for array in arrays]
-            blocks, shapes = program(parts, rows)
+        done = 0
+        for blocks, count in self._batches(arrays, rows, int(batch_size)):
             if not results:
+                total = len(arrays[0])
                 results = [
                     [
-                        np.empty(
-                            (count, *(shape[1:] if rows is None else [len(rows)]), *block.shape[2:]),
-                            block.dtype.as_numpy_dtype,
-                        )
-                        for block in by_input
+                        np.empty((total, *block.shape[1:]), kind)
+                        for block, kind in zip(by_input, kinds, strict=True)
                     ]
-                    for by_input, shape in zip(blocks, shapes, strict=True)
+                    for by_input in blocks
                 ]
             for into, by_input in zip(results, blocks, strict=True):
                 for result, block in zip(into, by_input, strict=True):
-                    part = result[start : start + size]
-                    part[...] = np.asarray(block)[: len(part)].reshape(part.shape)
+                    result[done : done + count] = backend.to_host(block)[:count]
+            done += count
         if isinstance(outputs, int | np.integer):
             results = [[result[:, 0] for result in by_input] for by_input in results]
         return self._structured(results)
 
+    def prepare(self, batch_size: int = 32, outputs: int | Sequence[int] | None = None) -> None:
+        """Time which program is the fastest on this machine and compile it, ahead of the first call.
+
+        Without it the likeliest program is compiled at the first call, and a better one is looked for once
+        calls have taken long enough for that to pay.
+
+        Args:
+            batch_size: samples per pass over the device, as will be given to `jacobian`.
+            outputs: as will be given to `jacobian`.
+
+        Raises:
+            ValueError: the model leaves sizes of its inputs open; then the first call decides.
+        """
+        shapes = [tuple(spec.shape[1:]) for spec in self.inputs]
+        if any(None in shape for shape in shapes):
+            raise ValueError(
+                f"AugNet.prepare: the model leaves sizes of its inputs open: {shapes}; call jacobian on one "
+                "batch of the size that is wanted"
+            )
+        sample = self._arrays(filled(self.input, iter(np.zeros((1, *shape), np.float32) for shape in shapes)))
+        rows = None if outputs is None else self._row_numbers(outputs, sample)
+        self._model_jacobian().prepare(shapes, rows, batch_size)
+
+    def _batches(self, arrays: list[Any], rows: np.ndarray | None, batch_size: int) -> Iterator[Any]:
+        """The blocks of every batch and how many samples are in it; of no samples, those of a padding."""
+        if not len(arrays[0]):
+            arrays = [padded(array, self.inputs[0].shape[0] or 1) for array in arrays]
+            for blocks, _ in self._model_jacobian()(arrays, rows, 1):
+                yield blocks, 0
+            return
+        yield from self._model_jacobian()(arrays, rows, batch_size)
+
+    def _model_jacobian(self) -> ModelJacobian:
+        if self._jacobian is None:
+            self._jacobian = ModelJacobian(self)
+        return self._jacobian
+
     def _structured(self, blocks: list[list[Any]]) -> Any:
         """Blocks per output and input, in the structure of the outputs, each of that of the inputs."""
-        return fill(self.output, iter([fill(self.input, iter(by_input)) for by_input in blocks]))
+        return filled(self.output, iter([filled(self.input, iter(by_input)) for by_input in blocks]))
 
     def _arrays(self, x: Any) -> list[Any]:
         """`x` as one checked array or tensor per input of the model, in the order of `self.inputs`."""
-        if not tf.executing_eagerly():
+        if not backend.is_eager():
             raise RuntimeError(
                 "AugNet: Jacobians are computed eagerly; inside a tf.function use "
                 "tf.GradientTape on the model"
             )
         for spec, role in [(s, "input") for s in self.inputs] + [(s, "output") for s in self.outputs]:
-            if not tf.as_dtype(spec.dtype).is_floating:
+            if not spec.dtype.startswith(("float", "bfloat")):
                 raise TypeError(
                     f"AugNet: {role} {spec.name!r} of this model is {spec.dtype}, and only floats have "
                     f"derivatives; make an AugNet of the part of the model whose {role} is a float"
                 )
-        arrays = [_checked(value, spec) for value, spec in zip(self._parts(x), self.inputs, strict=True)]
-        counts = [len(array) for array in arrays]
-        if len(set(counts)) > 1:
-            raise ValueError(f"AugNet: every input needs the same number of samples, got {counts}")
-        return arrays
-
-    def _parts(self, x: Any) -> list[Any]:
-        """The parts of `x`, one per input of the model, in the order of `self.inputs`."""
-        names = [spec.name for spec in self.inputs]
-        if isinstance(x, dict) and not isinstance(self.input, dict) and set(x) == set(names):
-            return [x[name] for name in names]
-        if len(names) == 1 and not isinstance(x, dict):
-            rank = len(self.inputs[0].shape)
-            listed = isinstance(x, list | tuple) and len(x) == 1 and len(getattr(x[0], "shape", ())) == rank
-            return [x[0] if listed else x]
-        parts = _leaves(self.input, x)
-        if parts is None:
-            expected = fill(self.input, iter(names))
-            got = sorted(map(str, x)) if isinstance(x, dict) else type(x).__name__
-            got = f"{got} of {len(x)}" if isinstance(x, list | tuple) else got
-            raise ValueError(
-                f"AugNet: x needs the structure of the model's inputs, {expected}, got {got}; "
-                "give one array for each, or a dictionary of arrays by name"
-            )
-        return parts
+        return arrays_of(self, x)
 
     def _row_numbers(self, outputs: int | Sequence[int], arrays: list[Any]) -> np.ndarray:
         if len(self.outputs) > 1:
@@ -213,8 +230,8 @@ class AugNet(keras.Model):
             raise ValueError(f"AugNet.jacobian: outputs={outputs!r} is not a number or a list of one or more")
         shape = self.outputs[0].shape[1:]
         if None in shape:  # it follows from the input's: ask the model, with one sample
-            sample = [tf.cast(_padded(a[:1], 1), s.dtype) for a, s in zip(arrays, self.inputs, strict=True)]
-            shape = self(fill(self.input, iter(sample)), training=False).shape[1:]
+            sizes = [(1, *array.shape[1:]) for array in arrays]
+            shape = self.compute_output_shape(sizes[0] if len(sizes) == 1 else sizes)[1:]
         total = math.prod(shape)
         if rows.min() < 0 or rows.max() >= total:
             raise ValueError(
@@ -222,76 +239,6 @@ class AugNet(keras.Model):
                 f"numbered from 0 to {total - 1}"
             )
         return rows.reshape(-1).astype(np.int32)
-
-    def _compiled(self, arrays: list[Any]) -> Program | TapeProgram:
-        """The program, built at the first call, which also checks that samples do not mix."""
-        if self._program is None:
-            program = Program(self)
-            if not len(arrays[0]):
-                return program.tape
-            program.tape.refuse_mixed_samples(arrays)
-            self._program = program
-        return self._program
-
-
-def _unwrap(struct: Any) -> Any:
-    while isinstance(struct, list | tuple) and len(struct) == 1:
-        struct = struct[0]
-    return struct
-
-
-def _leaves(struct: Any, x: Any) -> list[Any] | None:
-    """The parts of `x` at the tensors of `struct`, in the order of `_fill`; None where the two differ."""
-    if isinstance(struct, dict):
-        if not isinstance(x, dict) or set(x) != set(struct):
-            return None
-        pairs = [(struct[key], x[key]) for key in sorted(struct)]
-    elif isinstance(struct, list | tuple):
-        if not isinstance(x, list | tuple) or len(x) != len(struct):
-            return None
-        pairs = list(zip(struct, x, strict=True))
-    else:
-        return None if isinstance(x, dict) else [x]
-    parts = [_leaves(*pair) for pair in pairs]
-    return None if None in parts else [leaf for part in parts for leaf in part or ()]
-
-
-def _checked(value: Any, spec: Any) -> Any:
-    """`value` as an array or tensor with the shape that `spec` asks for, its batch axis aside."""
-    name = f"input {spec.name!r}"
-    if isinstance(value, tf.Variable | keras.Variable):
-        value = tf.convert_to_tensor(value)
-    elif not isinstance(value, tf.Tensor | np.ndarray):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"AugNet: {name} is not an array: {error}; make all samples one shape") from None
-    try:
-        kind = tf.as_dtype(value.dtype)
-    except TypeError:
-        kind = tf.string
-    if not (kind.is_floating or kind.is_integer or kind.is_bool):
-        raise TypeError(f"AugNet: {name} holds {value.dtype}; give real numbers, which become {spec.dtype}")
-    got, wanted = tuple(value.shape), tuple(spec.shape)
-    if len(got) != len(wanted) or any(w not in (None, g) for g, w in zip(got[1:], wanted[1:], strict=True)):
-        expected = ("batch", *(axis if axis is not None else "any" for axis in wanted[1:]))
-        advice = "give an array of that shape"
-        if len(got) == len(wanted) - 1 and all(w in (None, g) for g, w in zip(got, wanted[1:], strict=True)):
-            advice = "the batch axis is missing: for one sample give x[None]"
-        elif 1 in wanted[1:] and math.prod(got[1:]) == math.prod(axis or 0 for axis in wanted[1:]):
-            advice = f"reshape it to {(got[0] if got else 1, *wanted[1:])}"
-        shape = "(" + ", ".join(map(str, expected)) + ")"
-        raise ValueError(f"AugNet: {name} has the shape {shape}, got {got}; {advice}")
-    return value
-
-
-def _padded(array: Any, size: int) -> Any:
-    """`array` (n, ...) with its last sample repeated up to `size`; of an empty one, zeros."""
-    if len(array) == size:
-        return array
-    array = np.asarray(array)
-    last = array[-1:] if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
-    return np.concatenate([array, np.repeat(last, size - len(array), axis=0)])
 
 
 def _is_graph(model: keras.Model) -> bool:

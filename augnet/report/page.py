@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from augnet.report import figures
 from augnet.report.sentences import output_name, shortcut_sentence
 from augnet.storage import names
+from augnet.storage.catalog import SCALARS, Statistic
 from augnet.storage.reader import Audit
 
 SHOWN_MAPS = 30
@@ -21,36 +22,30 @@ SHOWN_LABELS = 50
 GALLERIES = {
     "margin_l2": (
         "Near and far from a decision boundary",
-        "margin_l2 is the distance, in model input units, to the nearest point where the linearised model "
-        "would predict another class. Images with small margins are those that the model could easily be "
-        "talked out of.",
-        {"lowest": "Smallest margin", "highest": "Largest margin"},
+        "margin",
+        " Images with small margins are those that the model could easily be talked out of.",
     ),
-    "frobenius": (
-        "Most and least sensitive",
-        "frobenius is the norm of the whole Jacobian: how much all outputs together react to a small change "
-        "of the image.",
-        {"highest": "Largest norm", "lowest": "Smallest norm"},
-    ),
+    "frobenius": ("Most and least sensitive", "norm", ""),
 }
+"""Statistic -> heading, what its images have most or least of, and what to make of it."""
 
-MEANINGS = {
-    "probability": "of the predicted class",
-    "frobenius": "norm of the Jacobian",
-    "spectral": "largest singular value",
-    "stable_rank": "frobenius\u00b2 / spectral\u00b2",
-    "effective_rank": "exponential of the singular values' entropy",
-    "margin_l2": "l2 distance to the nearest boundary, linearised",
-    "margin_linf": "the same in the largest change of a pixel",
-    "loss_gradient_l2": "norm of the cross-entropy's gradient",
-    "gini": "1: all sensitivity on one pixel; 0: evenly spread",
-    "entropy": "1: evenly spread; 0: on one pixel",
-    "border_fraction": "share of the sensitivity in the outer frame",
-    "centre_y": "centre of the sensitivity, 0 top, 1 bottom",
-    "centre_x": "centre of the sensitivity, 0 left, 1 right",
-    "spread": "of the sensitivity, relative to the diagonal",
-    "alignment": "|<image, row>| / norm of the row",
+LABEL_MEANS = ("margin_l2", "frobenius", "border_fraction", "entropy", "loss_gradient_l2")
+"""The statistics whose mean is shown for each label."""
+
+COLUMNS = {
+    "count": "images",
+    "mean": "mean",
+    "std": "std",
+    "min": "min",
+    "q05": "5 %",
+    "q25": "25 %",
+    "q50": "median",
+    "q75": "75 %",
+    "q95": "95 %",
+    "max": "max",
+    "auroc_wrong": "AUROC of error",
 }
+"""Figure of a statistic -> its heading in the table."""
 
 
 def render(audit: Audit) -> str:
@@ -105,9 +100,8 @@ def _texts(audit: Audit) -> dict[str, Any]:
     run, counts, summary = audit.run, audit.counts, audit.summary
     config, model, preprocess = run["config"], run["model"], run["preprocess"]
     height, width, channels = model["input_shape"]
-    space = (
-        "before the final " + model["activation"] if model["space"] == "logits" else "as the model gives them"
-    )
+    logits = model["space"] == "logits"
+    space = f"before the final {model['activation']}" if logits else "as the model gives them"
     cards = [("images audited", f"{counts['audited']:,}"), ("failed", f"{counts['failed']:,}")]
     if summary["judged"]:
         cards.append(("accuracy", f"{summary['accuracy']:.1%}"))
@@ -121,10 +115,7 @@ def _texts(audit: Audit) -> dict[str, Any]:
         ("with respect to", f"{height} x {width} x {channels} inputs, per unit of {units}"),
         ("scale", f"{_scale(preprocess['scale'])}. {preprocess['reason']}"),
         ("labels", run["label_rule"]),
-        (
-            "stored",
-            f"{config['store']['jacobians']} rows, {config['store']['format']}, {config['store']['dtype']}",
-        ),
+        ("stored", "{jacobians} rows, {format}, {dtype}".format(**config["store"])),
         ("fingerprint", run["fingerprint"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(run["versions"].items()))),
     ]
@@ -143,9 +134,9 @@ def _shortcuts(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
     items = []
     for item in audit.summary["shortcuts"]:
         name, share = output_name(audit, item["output"]), audit.maps["share"][item["output"]]
-        cells = np.array(share.shape) / audit.run["model"]["input_shape"][:2]
-        top, left = np.rint(np.array([item["y"], item["x"]]) * cells).astype(int).tolist()
-        height, width = np.rint(np.array([item["height"], item["width"]]) * cells).astype(int).tolist()
+        cells = np.tile(np.array(share.shape) / audit.run["model"]["input_shape"][:2], 2)
+        window = np.array([item[side] for side in ("y", "x", "height", "width")])
+        top, left, height, width = np.rint(window * cells).astype(int).tolist()
         picture = figures.heat_map(share, _mean_picture(audit), (top, left, top + height, left + width))
         items.append(
             {
@@ -159,40 +150,40 @@ def _shortcuts(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
 
 
 def _output_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
-    maps, backdrop = audit.maps["mean_abs"], _mean_picture(audit)
-    seen = np.flatnonzero(audit.maps["count"])
-    frequent = sorted(seen[np.argsort(-audit.maps["count"][seen], kind="stable")][:SHOWN_MAPS])
-    return [
-        _map(pictures, f"output-{k}", output_name(audit, k), maps[k], backdrop) for k in map(int, frequent)
-    ]
+    counts = audit.maps["count"]
+    frequent = sorted(np.argsort(-counts, kind="stable")[: min(SHOWN_MAPS, np.count_nonzero(counts))])
+    named = {int(k): (f"output-{k}", output_name(audit, int(k))) for k in frequent}
+    return _maps(audit, pictures, "mean_abs", named)
 
 
 def _label_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
     if "label_mean_abs" not in audit.maps:
         return []
-    maps, counts = audit.maps["label_mean_abs"], audit.maps["label_count"]
-    labels = [(k, name) for k, name in enumerate(audit.run["labels"]) if counts[k]][:SHOWN_MAPS]
-    return [
-        _map(pictures, f"label-{k}", f"label {name}", maps[k], _mean_picture(audit)) for k, name in labels
-    ]
+    seen = np.flatnonzero(audit.maps["label_count"])[:SHOWN_MAPS].tolist()
+    named = {k: (f"label-{k}", f"label {audit.run['labels'][k]}") for k in seen}
+    return _maps(audit, pictures, "label_mean_abs", named)
 
 
-def _map(
-    pictures: _Pictures, file: str, name: str, values: np.ndarray, backdrop: np.ndarray
-) -> dict[str, str]:
-    magnitude = figures.over_channels(values)
-    data = figures.heat_map(magnitude, backdrop)
-    return {"name": name, "file": pictures.add(file, data), "mean": _number(float(magnitude.mean()))}
+def _maps(
+    audit: Audit, pictures: _Pictures, kind: str, named: dict[int, tuple[str, str]]
+) -> list[dict[str, str]]:
+    """The maps of a kind whose numbers are given with a file name and a caption."""
+    tiles = []
+    for number, (file, name) in named.items():
+        magnitude = figures.over_channels(audit.maps[kind][number])
+        picture = pictures.add(file, figures.heat_map(magnitude, _mean_picture(audit)))
+        tiles.append({"name": name, "file": picture, "mean": _number(float(magnitude.mean()))})
+    return tiles
 
 
 def _map_note(audit: Audit) -> str:
     outputs, pool = int(np.count_nonzero(audit.maps["count"])), int(audit.maps["map_pool"])
-    note = (
-        f" The {SHOWN_MAPS} outputs with the most rows of {outputs} are shown."
-        if outputs > SHOWN_MAPS
-        else ""
-    )
-    return note + (f" The maps are means over blocks of {pool} x {pool} pixels." if pool > 1 else "")
+    note = ""
+    if outputs > SHOWN_MAPS:
+        note += f" The {SHOWN_MAPS} outputs with the most rows of {outputs} are shown."
+    if pool > 1:
+        note += f" The maps are means over blocks of {pool} x {pool} pixels."
+    return note
 
 
 def _mean_picture(audit: Audit) -> np.ndarray:
@@ -203,22 +194,25 @@ def _mean_picture(audit: Audit) -> np.ndarray:
 
 
 def _galleries(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
+    """The pictures at both ends of a statistic, the end that deserves a look first."""
     galleries = []
-    for statistic, (title, text, ends) in GALLERIES.items():
+    for name, (title, noun, note) in GALLERIES.items():
+        ends = {"lowest": f"Smallest {noun}", "highest": f"Largest {noun}"}
         shown = [
-            {"title": heading, "images": _exhibits(audit, pictures, statistic, end)}
-            for end, heading in ends.items()
-            if f"{statistic}.{end}.value" in audit.gallery
+            {"title": heading, "images": _exhibits(audit, pictures, name, end)}
+            for end, heading in sorted(ends.items(), key=lambda item: item[0] != SCALARS[name].worst)
+            if f"{name}.{end}.value" in audit.gallery
         ]
         if shown:
-            galleries.append({"statistic": statistic, "title": title, "text": text, "ends": shown})
+            text = f"{name} is {SCALARS[name].meaning}.{note}"
+            galleries.append({"statistic": name, "title": title, "text": text, "ends": shown})
     return galleries
 
 
 def _exhibits(audit: Audit, pictures: _Pictures, statistic: str, end: str) -> list[dict[str, str]]:
-    parts = [
+    parts = (
         audit.gallery[f"{statistic}.{end}.{part}"] for part in ("image_id", "value", "thumbnail", "heat")
-    ]
+    )
     exhibits = []
     for number, (image_id, value, thumbnail, heat) in enumerate(zip(*parts, strict=True)):
         file = f"{statistic}-{end}-{number}"
@@ -232,57 +226,39 @@ def _exhibits(audit: Audit, pictures: _Pictures, statistic: str, end: str) -> li
 
 def _plots(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
     plots = []
-    for name, figure in _described(audit):
-        values = audit.column(name).drop_null().to_numpy()
-        data = figures.histogram(values, figure["q50"])
-        plots.append(
-            {"name": name, "meaning": MEANINGS[name], "file": pictures.add(f"distribution-{name}", data)}
-        )
+    for statistic, figure in _described(audit):
+        values = audit.column(statistic.name).drop_null().to_numpy()
+        file = pictures.add(f"distribution-{statistic.name}", figures.histogram(values, figure["q50"]))
+        caption = statistic.label + (f"; unit: {statistic.unit}" if statistic.unit else "")
+        plots.append({"name": statistic.name, "caption": caption, "file": file})
     return plots
 
 
-def _described(audit: Audit) -> list[tuple[str, dict[str, Any]]]:
-    """The statistics that have values."""
-    return [
-        (name, audit.summary["statistics"][name])
-        for name in MEANINGS
-        if audit.summary["statistics"][name]["count"]
-    ]
+def _described(audit: Audit) -> list[tuple[Statistic, dict[str, Any]]]:
+    """The statistics that have values, with their figures."""
+    found = ((statistic, audit.summary["statistics"][name]) for name, statistic in SCALARS.items())
+    return [(statistic, figure) for statistic, figure in found if figure["count"]]
 
 
 def _tables(audit: Audit) -> dict[str, Any]:
     """The tables of figures, as text."""
-    shown = ("count", "mean", "std", "min", "q05", "q25", "q50", "q75", "q95", "max")
-    headings = (
-        "images",
-        "mean",
-        "std",
-        "min",
-        "5 %",
-        "25 %",
-        "median",
-        "75 %",
-        "95 %",
-        "max",
-        "AUROC of error",
-    )
-    figures_of = [
-        [name, *(_number(figure[key]) for key in shown), _number(figure["auroc_wrong"])]
-        for name, figure in _described(audit)
-    ]
-    rows, per_label = [], ("margin_l2", "frobenius", "border_fraction", "entropy", "loss_gradient_l2")
     slices = audit.slices.filter(pc.equal(audit.slices["column"], "label"))
-    means: dict[str, dict[str, Any]] = {}
+    by_label: dict[str, dict[str, Any]] = {}
     for row in slices.to_pylist():
-        means.setdefault(row["value"], {})[row["statistic"]] = row
-    for label, found in list(means.items())[:SHOWN_LABELS]:
+        by_label.setdefault(row["value"], {})[row["statistic"]] = row
+    label_rows = []
+    for label, found in list(by_label.items())[:SHOWN_LABELS]:
         count = max(row["count"] for row in found.values())
-        rows.append([label, f"{count:,}", *(_number(found.get(name, {}).get("mean")) for name in per_label)])
+        means = (_number(found.get(name, {}).get("mean")) for name in LABEL_MEANS)
+        label_rows.append([label, f"{count:,}", *means])
     return {
-        "figure_columns": headings,
-        "figures": figures_of,
-        "label_columns": ["label", "images", *(f"mean {name}" for name in per_label)],
-        "label_rows": rows,
+        "figure_columns": COLUMNS.values(),
+        "figures": [
+            [statistic.name, *(_number(figure[key]) for key in COLUMNS)]
+            for statistic, figure in _described(audit)
+        ],
+        "label_columns": ["label", "images", *(f"mean {name}" for name in LABEL_MEANS)],
+        "label_rows": label_rows,
     }
 
 

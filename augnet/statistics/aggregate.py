@@ -11,14 +11,17 @@ import numpy as np
 import pyarrow as pa
 
 from augnet.engine.batch import JacobianBatch, MapMoments
+from augnet.engine.measures.moments import merge_moments
 from augnet.statistics.gallery import SHOWN, Gallery
 from augnet.statistics.image import FLAGS, predicted_outputs
-from augnet.statistics.moments import block_mean, empty_moments, merge_moments, without_nonfinite
-from augnet.statistics.places import Places
+from augnet.statistics.moments import block_mean, empty_moments, without_nonfinite
+from augnet.statistics.share_grid import ShareGrids
 
 FORMAT = 1
 """Of the saved file; a file of another format is refused."""
 
+ROW_L2_ARRAYS = {"count": "count", "mean": "mean", "m2": "m2", "max": "max_abs"}
+"""Array of the saved file -> attribute of `row_l2`."""
 
 PAIRED_OUTPUTS = 2048
 """Above this many outputs nothing is gathered of their pairs, which would take 24 bytes each."""
@@ -65,31 +68,6 @@ class Pairs:
     rivals: np.ndarray
 
 
-@dataclass(frozen=True)
-class RowNorms:
-    """Moments of ||J_r||_2 by output r.
-
-    Attributes:
-        count: (output,) int64, rows.
-        mean, m2, max: (output,) float64; m2 is the sum of squared deviations from the mean.
-    """
-
-    count: np.ndarray
-    mean: np.ndarray
-    m2: np.ndarray
-    max: np.ndarray
-
-    def merge(self, other: RowNorms) -> None:
-        """Takes in other rows, in place (Chan et al. 1979)."""
-        total = self.count + other.count
-        weight = other.count / np.maximum(total, 1)
-        delta = other.mean - self.mean
-        self.m2[:] += other.m2 + delta**2 * self.count * weight
-        self.mean[:] += delta * weight
-        self.count[:] = total
-        np.maximum(self.max, other.max, out=self.max)
-
-
 @dataclass
 class Aggregate:
     """Sums over images that can be added up in any order and split: the same to float64 rounding.
@@ -105,9 +83,9 @@ class Aggregate:
         labels: (label,) int64, images of each known label.
         moments: per-pixel moments of the rows, outputs first, then labels.
         input_sum: (height, width, channel) float64, sum of the model inputs, over the maps' blocks.
-        row_l2: norms of the rows by output.
+        row_l2: moments of ||J_r||_2 by output r, (output,) each; a norm is its own magnitude.
         pairs: of outputs.
-        places: where the predicted rows' magnitude lies.
+        share_grids: where the predicted rows' magnitude lies.
         gallery: the images at the ends of `gallery.SHOWN`.
     """
 
@@ -120,9 +98,9 @@ class Aggregate:
     labels: np.ndarray
     moments: MapMoments
     input_sum: np.ndarray
-    row_l2: RowNorms
+    row_l2: MapMoments
     pairs: Pairs
-    places: Places
+    share_grids: ShareGrids
     gallery: Gallery
 
     @classmethod
@@ -140,9 +118,9 @@ class Aggregate:
             labels=np.zeros(shape.labels, np.int64),
             moments=empty_moments(outputs + shape.labels, height, width, shape.channels),
             input_sum=np.zeros((height, width, shape.channels)),
-            row_l2=RowNorms(np.zeros(outputs, np.int64), *(np.zeros(outputs) for _ in range(3))),
+            row_l2=empty_moments(outputs),
             pairs=Pairs(*(np.zeros((paired, paired), dtype) for dtype in (np.int64, np.float64, np.int64))),
-            places=Places(shape.height, shape.width),
+            share_grids=ShareGrids(shape.height, shape.width),
             gallery=Gallery(shape.gallery),
         )
 
@@ -189,7 +167,7 @@ class Aggregate:
 
         mapped = np.flatnonzero(statistics["spread"].is_valid().to_numpy(zero_copy_only=False))
         magnitude = batch.magnitude if len(mapped) == len(batch) else batch.magnitude[mapped]
-        self.places.add(magnitude, predicted[mapped], [image_ids[k] for k in mapped])
+        self.share_grids.add(magnitude, predicted[mapped], [image_ids[k] for k in mapped])
         values = {name: statistics[name].to_numpy(zero_copy_only=False) for name in SHOWN}
         self.gallery.add(values, image_ids, batch.magnitude, picture)
 
@@ -200,7 +178,7 @@ class Aggregate:
         if not len(gram):
             return
         norms = np.sqrt(np.maximum(np.einsum("nrr->nr", gram), 0.0))
-        self.row_l2.merge(_row_norms(norms, selected, self.shape.outputs))
+        merge_moments(self.row_l2, _moments_of_norms(norms, selected, self.shape.outputs))
 
         if not self.shape.paired_outputs:
             return
@@ -226,10 +204,10 @@ class Aggregate:
         self.labels += other.labels
         self.input_sum += other.input_sum
         merge_moments(self.moments, other.moments)
-        self.row_l2.merge(other.row_l2)
+        merge_moments(self.row_l2, other.row_l2)
         for mine, theirs in zip(_values(self.pairs), _values(other.pairs), strict=True):
             mine += theirs
-        self.places.merge(other.places)
+        self.share_grids.merge(other.share_grids)
         self.gallery.merge(other.gallery)
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
@@ -253,12 +231,12 @@ class Aggregate:
             "input_sum": self.input_sum,
             "groups": groups,
             **{f"moments.{name}": getattr(self.moments, name)[groups] for name in _names(MapMoments)},
-            **{f"row_l2.{name}": getattr(self.row_l2, name) for name in _names(RowNorms)},
+            **{f"row_l2.{name}": getattr(self.row_l2, of) for name, of in ROW_L2_ARRAYS.items()},
             "pairs.met": met,
             "pairs.count": self.pairs.count[np.ix_(met, met)],
             "pairs.cosine": self.pairs.cosine[np.ix_(met, met)],
             "pairs.rivals": np.stack([predicted, rival, self.pairs.rivals[predicted, rival]]),
-            **{f"places.{name}": array for name, array in self.places.arrays().items()},
+            **{f"places.{name}": array for name, array in self.share_grids.arrays().items()},
             **{f"gallery.{name}": array for name, array in self.gallery.arrays().items()},
         }
         np.savez(file, allow_pickle=False, **arrays)
@@ -282,27 +260,28 @@ class Aggregate:
             getattr(aggregate, name)[:] = arrays[name]
         for name in _names(MapMoments):
             getattr(aggregate.moments, name)[arrays["groups"]] = arrays[f"moments.{name}"]
-        for name in _names(RowNorms):
-            getattr(aggregate.row_l2, name)[:] = arrays[f"row_l2.{name}"]
+        for name, of in ROW_L2_ARRAYS.items():
+            getattr(aggregate.row_l2, of)[:] = arrays[f"row_l2.{name}"]
+        aggregate.row_l2.mean_abs[:] = aggregate.row_l2.mean
         met = np.ix_(arrays["pairs.met"], arrays["pairs.met"])
         aggregate.pairs.count[met] = arrays["pairs.count"]
         aggregate.pairs.cosine[met] = arrays["pairs.cosine"]
         predicted, rival, count = arrays["pairs.rivals"]
         aggregate.pairs.rivals[predicted, rival] = count
-        aggregate.places = Places.from_arrays(shape.height, shape.width, _below("places.", arrays))
+        aggregate.share_grids = ShareGrids.from_arrays(shape.height, shape.width, _below("places.", arrays))
         aggregate.gallery = Gallery.from_arrays(shape.gallery, _below("gallery.", arrays))
         return aggregate
 
 
-def _row_norms(norms: np.ndarray, selected: np.ndarray, outputs: int) -> RowNorms:
-    """RowNorms of (n, R) norms of the rows of outputs `selected` (n, R)."""
+def _moments_of_norms(norms: np.ndarray, selected: np.ndarray, outputs: int) -> MapMoments:
+    """By output, of (n, R) norms of the rows of outputs `selected` (n, R)."""
     output, norm = selected.ravel(), norms.ravel()
     count = np.bincount(output, minlength=outputs)
     mean = np.bincount(output, norm, minlength=outputs) / np.maximum(count, 1)
     m2 = np.bincount(output, (norm - mean[output]) ** 2, minlength=outputs)
     largest = np.zeros(outputs)
     np.maximum.at(largest, output, norm)
-    return RowNorms(count.astype(np.int64), mean, m2, largest)
+    return MapMoments(count.astype(np.int64), mean, m2, mean_abs=mean, max_abs=largest)
 
 
 def _names(kind: type) -> list[str]:

@@ -33,10 +33,10 @@ def describe(ascending: np.ndarray) -> dict[str, float | int | None]:
 
 
 def _quantile(ascending: np.ndarray, q: float) -> float:
-    place = q * (len(ascending) - 1)
-    below = math.floor(place)
+    rank = q * (len(ascending) - 1)
+    below = math.floor(rank)
     low, high = ascending[below], ascending[min(below + 1, len(ascending) - 1)]
-    return float(low + (high - low) * (place - below))
+    return float(low + (high - low) * (rank - below))
 
 
 def auroc(ascending: np.ndarray, positive: np.ndarray) -> float | None:
@@ -67,7 +67,7 @@ class Slicer:
 
     Attributes:
         values: the values as text, in ascending order.
-        codes: (n,) integers, each image's place in `values`; len(values) for an image without a value.
+        codes: (n,) integers, each image's index in `values`; len(values) for an image without a value.
     """
 
     values: tuple[str, ...]
@@ -84,7 +84,7 @@ class Slicer:
         return cls(tuple(names), codes.astype(np.uint16 if short else np.int32))
 
     def cut(self, images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """For every value that occurs: its place in `values`, and the positions in `images` that have it."""
+        """For every value that occurs: its index in `values`, and the positions in `images` that have it."""
         codes = self.codes[images]
         order = np.argsort(codes, kind="stable")
         edges = np.searchsorted(codes[order], np.arange(len(self.values) + 1))

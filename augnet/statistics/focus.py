@@ -50,16 +50,15 @@ def _measure(a: np.ndarray, border: float) -> tuple[np.ndarray, ...]:
     images, height, width = a.shape
     pixels = height * width
     wide = a.astype(np.float64)
-    rows, columns = wide.sum(axis=2), wide.sum(axis=1)
-    total = rows.sum(axis=1)
+    profile_y, profile_x = wide.sum(axis=2), wide.sum(axis=1)
+    total = profile_y.sum(axis=1)
 
     ascending = np.sort(a.reshape(images, pixels), axis=1).astype(np.float64)
     gini = ratio(ascending @ np.arange(1.0 - pixels, pixels, 2.0), pixels * total)
 
     relative = wide.reshape(images, pixels)
-    relative *= ratio(pixels, total)[
-        :, None
-    ]  # a / mean a: then sum p ln p = mean(relative ln relative) - ln n
+    # a / mean a: then sum p ln p = mean(relative ln relative) - ln n
+    relative *= ratio(pixels, total)[:, None]
     log = np.maximum(relative, np.finfo(np.float64).tiny)
     np.log(log, out=log)
     entropy = 1.0 - ratio(np.einsum("np,np->n", relative, log), pixels * np.log(pixels))
@@ -68,20 +67,20 @@ def _measure(a: np.ndarray, border: float) -> tuple[np.ndarray, ...]:
     bottom, right = max(height - frame, frame), max(width - frame, frame)
     sides = a[:, frame:bottom, :frame].sum(axis=(1, 2), dtype=np.float64)
     sides += a[:, frame:bottom, right:].sum(axis=(1, 2), dtype=np.float64)
-    framed = rows[:, :frame].sum(axis=1) + rows[:, bottom:].sum(axis=1) + sides
+    framed = profile_y[:, :frame].sum(axis=1) + profile_y[:, bottom:].sum(axis=1) + sides
 
-    centre_y, variance_y = _moments(rows, total)
-    centre_x, variance_x = _moments(columns, total)
+    centre_y, variance_y = _moments(profile_y, total)
+    centre_x, variance_x = _moments(profile_x, total)
     spread = np.sqrt((height**2 * variance_y + width**2 * variance_x) / (height**2 + width**2))
     return gini, entropy, ratio(framed, total), centre_y, centre_x, spread
 
 
 def _moments(profile: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of the place, in sides, of (n, side) profiles that sum to `total`."""
+    """Mean and variance of the position, in sides, of (n, side) profiles that sum to `total`."""
     side = profile.shape[1]
-    place = (np.arange(side) + 0.5) / side
-    centre = ratio(profile @ place, total)
-    return centre, ratio((profile * (place - centre[:, None]) ** 2).sum(axis=1), total)
+    position = (np.arange(side) + 0.5) / side
+    centre = ratio(profile @ position, total)
+    return centre, ratio((profile * (position - centre[:, None]) ** 2).sum(axis=1), total)
 
 
 def ratio(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:

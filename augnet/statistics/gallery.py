@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import get_args
 
 import numpy as np
 
 from augnet.statistics.moments import block_mean
+from augnet.storage.catalog import End
 
 SHOWN = ("margin_l2", "frobenius")
 """The statistics with a gallery."""
-
-ENDS = ("lowest", "highest")
 
 THUMBNAIL_PIXELS = 128
 """Longest side of a thumbnail."""
@@ -36,6 +36,9 @@ class Exhibit:
     heat: np.ndarray
 
 
+PARTS = tuple(part.name for part in fields(Exhibit))
+
+
 @dataclass(frozen=True)
 class Gallery:
     """Up to `size` images at each end of each of SHOWN.
@@ -48,8 +51,8 @@ class Gallery:
     """
 
     size: int
-    exhibits: dict[tuple[str, str], list[Exhibit]] = field(
-        default_factory=lambda: {(name, end): [] for name in SHOWN for end in ENDS}
+    exhibits: dict[tuple[str, End], list[Exhibit]] = field(
+        default_factory=lambda: {(name, end): [] for name in SHOWN for end in get_args(End)}
     )
 
     def add(
@@ -86,7 +89,7 @@ class Gallery:
             shown += other.exhibits[key]
             self._keep(*key)
 
-    def _keep(self, name: str, end: str) -> None:
+    def _keep(self, name: str, end: End) -> None:
         shown = self.exhibits[name, end]
         shown.sort(key=lambda exhibit: (_rank(exhibit.value, end), exhibit.image_id))
         del shown[self.size :]
@@ -96,11 +99,8 @@ class Gallery:
         result = {}
         for (name, end), shown in self.exhibits.items():
             if shown:
-                key = f"{name}.{end}"
-                result[f"{key}.value"] = np.array([exhibit.value for exhibit in shown])
-                result[f"{key}.image_id"] = np.array([exhibit.image_id for exhibit in shown])
-                result[f"{key}.thumbnail"] = np.stack([exhibit.thumbnail for exhibit in shown])
-                result[f"{key}.heat"] = np.stack([exhibit.heat for exhibit in shown])
+                for part in PARTS:
+                    result[f"{name}.{end}.{part}"] = np.array([getattr(exhibit, part) for exhibit in shown])
         return result
 
     @classmethod
@@ -108,9 +108,8 @@ class Gallery:
         """The gallery that `arrays` came from."""
         gallery = cls(size)
         for (name, end), shown in gallery.exhibits.items():
-            key = f"{name}.{end}"
-            if f"{key}.value" in arrays:
-                parts = (arrays[f"{key}.{part}"] for part in ("value", "image_id", "thumbnail", "heat"))
+            if f"{name}.{end}.value" in arrays:
+                parts = (arrays[f"{name}.{end}.{part}"] for part in PARTS)
                 shown += [Exhibit(float(v), str(i), t, h) for v, i, t, h in zip(*parts, strict=True)]
         return gallery
 
@@ -131,5 +130,5 @@ def _pool(image: np.ndarray) -> int:
     return -(-max(image.shape[:2]) // THUMBNAIL_PIXELS)
 
 
-def _rank(value: float, end: str) -> float:
+def _rank(value: float, end: End) -> float:
     return float(value) if end == "lowest" else -float(value)

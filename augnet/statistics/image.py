@@ -1,4 +1,4 @@
-"""Per-image statistics: one batch of Jacobians in, the measured columns of `schema.STATISTICS` out.
+"""Per-image statistics: one batch of Jacobians in, the columns of the catalog out.
 
 Notation, here and in `decision` and `focus`: f are the outputs of n images, J the selected rows, G = J J^T,
 i the predicted output (arg max of f), a the magnitude per pixel of row J_i. A statistic that needs a row that
@@ -17,7 +17,7 @@ from augnet.statistics import decision
 from augnet.statistics.decision import Task
 from augnet.statistics.decision import task_of as task_of
 from augnet.statistics.focus import map_statistics, ratio
-from augnet.storage import schema
+from augnet.storage.catalog import CATALOG
 
 FLAGS = ("nan", "inf", "zero_gradient", "unconnected", "no_gradient")
 """What can be wrong with an image's Jacobian.
@@ -40,7 +40,7 @@ def image_statistics(
     unconnected: Collection[int] = (),
     no_gradient: Collection[int] = (),
 ) -> dict[str, pa.Array]:
-    """The columns of `schema.STATISTICS` that are measured: all but identity, label text and file.
+    """Every statistic of `augnet.storage.catalog`, as a column.
 
     Norms and margins are in the units of the model input and in the space of `batch.outputs`. With `logits`
     false the distances are those of the linearised probabilities, and a sigmoid's boundary is at 1/2.
@@ -56,7 +56,7 @@ def image_statistics(
         no_gradient: outputs that do so only through steps without a gradient, likewise.
 
     Returns:
-        Column name -> Arrow array of n values, of the schema's type; null where it is not known.
+        Name -> Arrow array of n values, of the catalog's type; null where it is not known.
 
     Raises:
         ValueError: arguments that contradict each other.
@@ -88,33 +88,28 @@ def image_statistics(
         "unconnected": has_row & np.isin(predicted, list(unconnected)),
         "no_gradient": has_row & np.isin(predicted, list(no_gradient)),
     }
-    columns = {
-        "predicted": _integers(chosen, chosen >= 0),
-        "probability": _reals(decision.predicted_probability(probabilities, predicted, task)),
-        "correct": pa.array(chosen == label_outputs, mask=~judged),
-        "outputs": _lists(batch.outputs.astype(np.float32), np.ones(images, bool)),
-        "selected": _lists(batch.selected.astype(np.int32), _is_selected(batch)),
-        "frobenius": _reals(np.sqrt(trace), usable),
-        "spectral": _reals(singular[:, 0], usable),
-        "stable_rank": _reals(ratio(trace, singular[:, 0] ** 2), usable),
-        "effective_rank": _reals(_effective_rank(singular), usable),
-        "singular_values": _lists(singular, usable),
-        "row_l2": _lists(np.sqrt(squared), usable),
-        "margin_l2": _reals(margin_l2),
-        "margin_linf": _reals(margin_linf),
-        "rival": _integers(rival, rival >= 0),
-        "loss_gradient_l2": _reals(loss_gradient),
-        **{
-            name: _reals(values)
-            for name, values in map_statistics(batch.magnitude, usable & has_row, border).items()
-        },
-        "alignment": _reals(ratio(np.abs(batch.input_dot), norm_i), usable & has_row),
-        "flags": pa.array(
-            [[name for name in FLAGS if flags[name][k]] for k in range(images)],
-            schema.STATISTICS.field("flags").type,
-        ),
+    every, mapped = np.ones(images, bool), usable & has_row
+    measured: dict[str, tuple[np.ndarray, np.ndarray]] = {  # values, and the images whose value is known
+        "predicted": (chosen, chosen >= 0),
+        "probability": (decision.predicted_probability(probabilities, predicted, task), every),
+        "correct": (chosen == label_outputs, judged),
+        "outputs": (batch.outputs, every),
+        "selected": (batch.selected, _is_selected(batch)),
+        "frobenius": (np.sqrt(trace), usable),
+        "spectral": (singular[:, 0], usable),
+        "stable_rank": (ratio(trace, singular[:, 0] ** 2), usable),
+        "effective_rank": (_effective_rank(singular), usable),
+        "singular_values": (singular, usable),
+        "row_l2": (np.sqrt(squared), usable),
+        "margin_l2": (margin_l2, every),
+        "margin_linf": (margin_linf, every),
+        "rival": (rival, rival >= 0),
+        "loss_gradient_l2": (loss_gradient, every),
+        **{name: (values, every) for name, values in map_statistics(batch.magnitude, mapped, border).items()},
+        "alignment": (ratio(np.abs(batch.input_dot), norm_i), mapped),
+        "flags": (_raised(flags, images), every),
     }
-    return {name: columns[name] for name in schema.STATISTICS.names if name in columns}
+    return {statistic.name: _column(statistic.type, *measured[statistic.name]) for statistic in CATALOG}
 
 
 def predicted_outputs(outputs: np.ndarray) -> np.ndarray:
@@ -190,16 +185,27 @@ def _effective_rank(singular: np.ndarray) -> np.ndarray:
     return np.exp(-(share * log).sum(axis=1))
 
 
-def _reals(values: np.ndarray, known: np.ndarray | bool = True) -> pa.Array:
-    """float64; null where not known or not finite."""
-    return pa.array(values, pa.float64(), mask=~(np.isfinite(values) & known))
+def _raised(flags: dict[str, np.ndarray], images: int) -> np.ndarray:
+    """(n,) lists, the names of each image's flags."""
+    raised = np.empty(images, object)
+    raised[:] = [[name for name in FLAGS if flags[name][k]] for k in range(images)]
+    return raised
 
 
-def _integers(values: np.ndarray, known: np.ndarray) -> pa.Array:
-    return pa.array(values.astype(np.int32), pa.int32(), mask=~known)
+def _column(kind: pa.DataType, values: np.ndarray, known: np.ndarray) -> pa.Array:
+    """An Arrow array of a statistic's type.
 
-
-def _lists(values: np.ndarray, known: np.ndarray) -> pa.Array:
-    """(n, m) values as n lists of m; null where not known."""
-    offsets = np.concatenate([[0], np.cumsum(known * values.shape[1])]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[known].ravel()), mask=pa.array(~known))
+    Args:
+        kind: of the column.
+        values: (n,), or (n, m) for a list of m per image.
+        known: (n,) bool; null elsewhere, and where a real number is not finite.
+    """
+    if values.ndim == 2:
+        offsets = np.concatenate([[0], np.cumsum(known * values.shape[1])]).astype(np.int32)
+        flat = pa.array(values[known].ravel().astype(kind.value_type.to_pandas_dtype()))
+        return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pa.array(~known))
+    if pa.types.is_floating(kind):
+        known = known & np.isfinite(values)
+    if pa.types.is_primitive(kind):
+        values = values.astype(kind.to_pandas_dtype())
+    return pa.array(values, kind, mask=~known)

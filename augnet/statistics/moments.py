@@ -1,4 +1,4 @@
-"""Per-pixel moments of Jacobian rows: merged in any order and split, and kept over blocks of pixels."""
+"""Per-pixel moments of Jacobian rows, kept over blocks of pixels; `engine.measures.moments` merges them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,9 @@ FLOAT64_MAPS = ("mean", "m2", "mean_abs", "max_abs")
 """The (group, height, width, channel) arrays of MapMoments."""
 
 
-def empty_moments(groups: int, height: int, width: int, channels: int) -> MapMoments:
-    """Moments of no rows. Height and width are those of the maps, after pooling."""
-    maps = {name: np.zeros((groups, height, width, channels)) for name in FLOAT64_MAPS}
-    return MapMoments(count=np.zeros(groups, np.int64), **maps)
-
-
-def merge_moments(into: MapMoments, other: MapMoments) -> None:
-    """Adds the rows of `other` to `into`, in place (parallel variance, Chan, Golub and LeVeque 1979).
-
-    It goes group by group: the temporaries are one map each, which stay in cache, and empty groups are
-    free.
-    """
-    delta, square = (np.empty(into.mean.shape[1:]) for _ in range(2))
-    for group in np.flatnonzero(other.count):
-        before, added = int(into.count[group]), int(other.count[group])
-        into.count[group] = before + added
-        if before == 0:
-            for name in FLOAT64_MAPS:
-                getattr(into, name)[group] = getattr(other, name)[group]
-            continue
-        weight = added / (before + added)
-        np.subtract(other.mean[group], into.mean[group], out=delta)
-        np.multiply(delta, delta, out=square)
-        square *= before * weight
-        into.m2[group] += square
-        into.m2[group] += other.m2[group]
-        delta *= weight
-        into.mean[group] += delta
-        np.subtract(other.mean_abs[group], into.mean_abs[group], out=delta)
-        delta *= weight
-        into.mean_abs[group] += delta
-        np.maximum(into.max_abs[group], other.max_abs[group], out=into.max_abs[group])
+def empty_moments(groups: int, *shape: int) -> MapMoments:
+    """Moments of no rows: of maps, shape (height, width, channel) after pooling, or of numbers, shape ()."""
+    return MapMoments(np.zeros(groups, np.int64), *(np.zeros((groups, *shape)) for _ in FLOAT64_MAPS))
 
 
 def without_nonfinite(moments: MapMoments) -> MapMoments:
@@ -83,8 +54,8 @@ def block_mean(images: np.ndarray, pool: int) -> np.ndarray:
     if pool == 1:
         return images.astype(np.float64)
     height, width = images.shape[-3:-1]
-    rows, columns = np.arange(0, height, pool), np.arange(0, width, pool)
-    sums = np.add.reduceat(images, columns, axis=-2, dtype=np.float64)
-    sums = np.add.reduceat(sums, rows, axis=-3)
-    sizes = np.diff(rows, append=height)[:, None] * np.diff(columns, append=width)
+    tops, lefts = np.arange(0, height, pool), np.arange(0, width, pool)
+    sums = np.add.reduceat(images, lefts, axis=-2, dtype=np.float64)
+    sums = np.add.reduceat(sums, tops, axis=-3)
+    sizes = np.diff(tops, append=height)[:, None] * np.diff(lefts, append=width)
     return sums / sizes[:, :, None]

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from augnet.errors import AuditError
-from augnet.findings.shortcuts import Hotspot, find_hotspots
 from augnet.statistics.aggregate import Aggregate
 from augnet.statistics.describe import Slicer, auroc, describe
 from augnet.statistics.focus import uniform_border_fraction
 from augnet.statistics.image import FLAGS
 from augnet.storage import schema
+from augnet.storage.catalog import SCALARS, End
 
 Columns = Callable[[str], pa.ChunkedArray]
 """Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
 
-End = tuple[np.ndarray, np.ndarray]
-"""Rows (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
+Listed = tuple[np.ndarray, np.ndarray]
+"""Numbers (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Summary:
     """Everything dataset-wide that an audit writes.
 
     Attributes:
-        summary: for summary.json: plain JSON values, null where a figure is not known.
+        figures: for summary.json: plain JSON values, null where a figure is not known.
         slices: `schema.SLICES`; a statistic that is null in a whole slice has no row there.
-        outputs: `schema.OUTPUTS`, one row per output of the model.
+        outputs: `schema.OUTPUT_FIGURES`, one row per output of the model.
         output_pairs: `schema.OUTPUT_PAIRS`, for the pairs that occurred.
         maps: for maps.npz, see `maps_of`.
     """
 
-    summary: dict[str, Any]
+    figures: dict[str, Any]
     slices: pa.Table
     outputs: pa.Table
     output_pairs: pa.Table
@@ -76,9 +76,9 @@ def summarize(
     slicers = [Slicer.of(columns(name)) for name in slice_columns]
 
     statistics: dict[str, dict[str, Any]] = {}
-    ends: dict[str, dict[str, End]] = {}
+    ends: dict[str, dict[End, Listed]] = {}
     slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-    for rank, name in enumerate(schema.SCALARS):
+    for rank, name in enumerate(SCALARS):
         values = columns(name).to_numpy()  # a null becomes NaN
         images = np.flatnonzero(~np.isnan(values))
         images = images[np.argsort(values[images])]
@@ -90,15 +90,14 @@ def summarize(
             "lowest": _end(values, ascending[:listed], 1),
             "highest": _end(values, ascending[::-1][:listed], -1),
         }
-        for place, (column, slicer) in enumerate(zip(slice_columns, slicers, strict=True)):
+        for number, (column, slicer) in enumerate(zip(slice_columns, slicers, strict=True)):
             for value, part in slicer.cut(images):
                 row = {"column": column, "value": slicer.values[value], "statistic": name}
-                slices.append(((place, value, rank), row | describe(ascending[part])))
+                slices.append(((number, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
-    hotspots = find_hotspots(aggregate.places)
     answers, mistakes = int(judged.sum()), int(wrong.sum())
-    summary = {
+    figures = {
         "images": aggregate.images,
         "failures": aggregate.failures,
         "resized": aggregate.resized,
@@ -113,18 +112,17 @@ def summarize(
         ),
         "statistics": statistics,
         "extremes": _extremes(columns, ends),
-        "shortcuts": [_shortcut(hotspot) for hotspot in hotspots if hotspot.shortcut],
     }
     return Summary(
-        summary=summary,
+        figures=figures,
         slices=pa.Table.from_pylist([row for _, row in slices], schema.SLICES),
-        outputs=outputs_table(aggregate, hotspots),
+        outputs=outputs_table(aggregate),
         output_pairs=output_pairs_table(aggregate),
         maps=maps_of(aggregate),
     )
 
 
-def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> End:
+def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> Listed:
     """The images of the `wanted` values, which are the most extreme; of equal ones, those that come first.
 
     Args:
@@ -136,49 +134,43 @@ def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> End:
         return np.empty(0, np.int64), wanted
     beyond = np.flatnonzero(sign * values < sign * wanted[-1])
     last = np.flatnonzero(values == wanted[-1])[: len(wanted) - len(beyond)]
-    rows = np.concatenate([beyond, last])
-    rows = rows[np.lexsort((rows, sign * values[rows]))]
-    return rows, values[rows]
+    images = np.concatenate([beyond, last])
+    images = images[np.lexsort((images, sign * values[images]))]
+    return images, values[images]
 
 
 def _extremes(
-    columns: Columns, ends: dict[str, dict[str, End]]
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    columns: Columns, ends: dict[str, dict[End, Listed]]
+) -> dict[str, dict[End, list[dict[str, Any]]]]:
     """Statistic -> end -> images there, with the files that hold their Jacobians."""
-    rows = np.unique(np.concatenate([rows for both in ends.values() for rows, _ in both.values()]))
-    names, files = (
-        dict(zip(rows.tolist(), _take(columns(column), rows), strict=True))
+    listed = np.unique(np.concatenate([images for both in ends.values() for images, _ in both.values()]))
+    ids, files = (
+        dict(zip(listed.tolist(), _take(columns(column), listed), strict=True))
         for column in ("image_id", "jacobian_file")
     )
 
-    def entries(end: End) -> list[dict[str, Any]]:
+    def entries(images: np.ndarray, values: np.ndarray) -> list[dict[str, Any]]:
         return [
-            {"image_id": names[row], "value": value, "jacobian_file": files[row]}
-            for row, value in zip(end[0].tolist(), end[1].tolist(), strict=True)
+            {"image_id": ids[image], "value": value, "jacobian_file": files[image]}
+            for image, value in zip(images.tolist(), values.tolist(), strict=True)
         ]
 
-    return {name: {side: entries(end) for side, end in both.items()} for name, both in ends.items()}
+    return {name: {end: entries(*found) for end, found in both.items()} for name, both in ends.items()}
 
 
-def _take(column: pa.ChunkedArray, rows: np.ndarray) -> list[Any]:
-    """The values at ascending rows, chunk by chunk: a long text column is never copied into one."""
+def _take(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
+    """The values of ascending images, chunk by chunk: a long text column is never copied into one."""
     values: list[Any] = []
     start = 0
     for chunk in column.chunks:
-        inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(chunk))]
+        inside = images[np.searchsorted(images, start) : np.searchsorted(images, start + len(chunk))]
         values += chunk.take(pa.array(inside - start)).to_pylist()
         start += len(chunk)
     return values
 
 
-def _shortcut(hotspot: Hotspot) -> dict[str, Any]:
-    images = [{"image_id": image_id, "share": share} for image_id, share in hotspot.images]
-    return asdict(hotspot) | {"lift": hotspot.lift, "images": images}
-
-
-def outputs_table(aggregate: Aggregate, hotspots: Sequence[Hotspot]) -> pa.Table:
-    """`schema.OUTPUTS`, one row per output; null where it has no rows, or too few images for a hotspot."""
-    spots = {hotspot.output: hotspot for hotspot in hotspots}
+def outputs_table(aggregate: Aggregate) -> pa.Table:
+    """`schema.OUTPUT_FIGURES`, one row per output; null where it has no rows."""
     norms, moments, shape = aggregate.row_l2, aggregate.moments, aggregate.shape
     weights = _block_shares(shape.height, shape.width, shape.map_pool)
     rows: list[dict[str, Any]] = []
@@ -186,7 +178,7 @@ def outputs_table(aggregate: Aggregate, hotspots: Sequence[Hotspot]) -> pa.Table
         n, gathered = int(norms.count[output]), int(moments.count[output])
         row: dict[str, Any] = {"output": output, "count": n}
         if n:
-            row |= {"mean_row_l2": norms.mean[output], "max_row_l2": norms.max[output]}
+            row |= {"mean_row_l2": norms.mean[output], "max_row_l2": norms.max_abs[output]}
         if n > 1:
             row["std_row_l2"] = math.sqrt(norms.m2[output] / (n - 1))
         if gathered:
@@ -194,12 +186,8 @@ def outputs_table(aggregate: Aggregate, hotspots: Sequence[Hotspot]) -> pa.Table
             row["mean_abs"] = (weights * moments.mean_abs[output].mean(axis=-1)).sum()
             row["rms"] = math.sqrt((weights * square.mean(axis=-1)).sum())
             row["max_abs"] = moments.max_abs[output].max()
-        if spot := spots.get(output):
-            for name in ("y", "x", "height", "width", "share", "expected"):
-                row[f"hotspot_{name}"] = getattr(spot, name)
-            row["shortcut"] = spot.shortcut
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema.OUTPUTS)
+    return pa.Table.from_pylist(rows, schema.OUTPUT_FIGURES)
 
 
 def output_pairs_table(aggregate: Aggregate) -> pa.Table:
@@ -231,7 +219,7 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     mean_input: (height, width, channel), the mean of the model inputs.
     map_pool: side in pixels of the blocks that heights and widths count.
     """
-    moments, places, outputs = aggregate.moments, aggregate.places, aggregate.shape.outputs
+    moments, grids, outputs = aggregate.moments, aggregate.share_grids, aggregate.shape.outputs
     count = np.where(moments.count > 0, moments.count, np.nan)[:, None, None, None]
     variance = moments.m2 / count
     known = count / count
@@ -247,10 +235,10 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     if aggregate.shape.labels:
         result |= {f"label_{name}": values[outputs:].astype(np.float32) for name, values in maps.items()}
         result["label_count"] = moments.count[outputs:]
-    rows, columns = (len(edges) - 1 for edges in places.edges)
-    result["share"] = np.full((outputs, rows, columns), np.nan, np.float32)
-    for output, place in places.of.items():
-        result["share"][output] = place.cells / place.count
+    cells = [len(edges) - 1 for edges in grids.edges]
+    result["share"] = np.full((outputs, *cells), np.nan, np.float32)
+    for output, grid in grids.by_output.items():
+        result["share"][output] = grid.cells / grid.count
     result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
     result["map_pool"] = np.array(aggregate.shape.map_pool)
     return result
@@ -258,5 +246,5 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
 
 def _block_shares(height: int, width: int, pool: int) -> np.ndarray:
     """(ceil(height / pool), ceil(width / pool)) share of the picture's pixels in each block; sums to 1."""
-    rows, columns = (np.diff(np.arange(0, side, pool), append=side) for side in (height, width))
-    return rows[:, None] * columns / (height * width)
+    heights, widths = (np.diff(np.arange(0, side, pool), append=side) for side in (height, width))
+    return heights[:, None] * widths / (height * width)

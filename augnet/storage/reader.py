@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 
 from augnet.errors import AuditError
 from augnet.storage import names, schema
+from augnet.storage.catalog import SCALARS, End
 from augnet.storage.files import OutputFolder
-
-SMALLEST_IS_WORST = ("margin_l2", "margin_linf", "probability")
 
 
 def open_audit(path: str) -> Audit:
@@ -123,18 +122,32 @@ class Audit:
         """The model output of each row of `jacobian(image_id)`, (output,) int32."""
         return self._stored(image_id)[0]
 
-    def worst(self, statistic: str, count: int = 20) -> pa.Table:
-        """The rows of the images at the alarming end of a statistic: smallest margin, largest norm."""
-        if statistic not in schema.SCALARS:
-            raise KeyError(f"{statistic!r} is not a statistic; known: {', '.join(schema.SCALARS)}")
+    def worst(self, statistic: str, count: int = 20, end: End | None = None) -> pa.Table:
+        """The rows of the `count` images at one end of a statistic, the most extreme first.
+
+        Args:
+            statistic: one of `augnet.storage.catalog.SCALARS`.
+            count: of rows, at most; images without a value are left out.
+            end: "lowest" or "highest"; by default the catalog's alarming end: smallest margin, largest norm.
+
+        Raises:
+            KeyError: no such statistic.
+            ValueError: neither end of this one is alarming in itself, and none is named.
+        """
+        if statistic not in SCALARS:
+            raise KeyError(f"{statistic!r} is not a statistic; known: {', '.join(SCALARS)}")
+        end = end or SCALARS[statistic].worst
+        if end not in get_args(End):
+            wrong = f"end {end!r} is not known" if end else "neither end is alarming in itself"
+            raise ValueError(f"{statistic}: {wrong}; give end='lowest' or end='highest'")
         known = self.statistics.filter(pc.is_valid(self.statistics[statistic]))
-        order = "ascending" if statistic in SMALLEST_IS_WORST else "descending"
+        order = "ascending" if end == "lowest" else "descending"
         return known.sort_by([(statistic, order), ("image_id", "ascending")]).slice(0, count)
 
     def _stored(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        row = self._places.get(image_id)
+        row = self._row_of.get(image_id)
         if row is None:
-            raise KeyError(f"{image_id!r}: no such image among the {len(self._places)} audited")
+            raise KeyError(f"{image_id!r}: no such image among the {len(self._row_of)} audited")
         name, first = (self.statistics[key][row].as_py() for key in ("jacobian_file", "jacobian_row"))
         if name is None:
             raise KeyError(f"{image_id!r}: its Jacobian was not stored (store.jacobians: none)")
@@ -160,7 +173,7 @@ class Audit:
         return table["output"].to_numpy(), tensor
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _row_of(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.statistics["image_id"].to_pylist())}
 
     def _parts(self, kind: str, empty: pa.Schema) -> pa.Table:

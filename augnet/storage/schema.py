@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from augnet.storage.catalog import CATALOG
+
 PLAN = pa.schema(
     [
         ("unit_id", pa.int32()),
@@ -18,36 +20,11 @@ STATISTICS = pa.schema(
         ("image_id", pa.string()),
         ("uri", pa.string()),
         ("label", pa.string()),
-        ("predicted", pa.int32()),
-        ("probability", pa.float64()),
-        ("correct", pa.bool_()),
-        ("outputs", pa.list_(pa.float32())),
-        ("selected", pa.list_(pa.int32())),
-        ("frobenius", pa.float64()),
-        ("spectral", pa.float64()),
-        ("stable_rank", pa.float64()),
-        ("effective_rank", pa.float64()),
-        ("singular_values", pa.list_(pa.float64())),
-        ("row_l2", pa.list_(pa.float64())),
-        ("margin_l2", pa.float64()),
-        ("margin_linf", pa.float64()),
-        ("rival", pa.int32()),
-        ("loss_gradient_l2", pa.float64()),
-        ("gini", pa.float64()),
-        ("entropy", pa.float64()),
-        ("border_fraction", pa.float64()),
-        ("centre_y", pa.float64()),
-        ("centre_x", pa.float64()),
-        ("spread", pa.float64()),
-        ("alignment", pa.float64()),
-        ("flags", pa.list_(pa.string())),
+        *((statistic.name, statistic.type) for statistic in CATALOG),
         ("jacobian_file", pa.string()),
         ("jacobian_row", pa.int64()),
     ]
 )
-
-SCALARS = tuple(field.name for field in STATISTICS if field.type == pa.float64())
-"""The columns that are one real number per image: those that summary and slices describe."""
 
 FAILURES = pa.schema(
     [
@@ -73,7 +50,7 @@ SLICES = pa.schema(
     ]
 )
 
-OUTPUTS = pa.schema(
+OUTPUT_FIGURES = pa.schema(
     [
         ("output", pa.int32()),
         ("count", pa.int64()),
@@ -83,6 +60,12 @@ OUTPUTS = pa.schema(
         ("mean_abs", pa.float64()),
         ("rms", pa.float64()),
         ("max_abs", pa.float64()),
+    ]
+)
+
+OUTPUTS = pa.schema(
+    [
+        *OUTPUT_FIGURES,
         ("hotspot_y", pa.int32()),
         ("hotspot_x", pa.int32()),
         ("hotspot_height", pa.int32()),

@@ -39,7 +39,7 @@ class UnitFiles:
             store: what is kept, and how; with jacobians: none this does nothing.
             row_shape: (height, width, channel) of a stored row.
         """
-        if store.jacobians == "none":
+        if store.jacobians is None:
             yield
             return
         self._jacobian_file = names.shard("jacobians", *self._unit, suffix=store.format)

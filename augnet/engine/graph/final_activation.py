@@ -28,8 +28,8 @@ class WithoutActivation:
     def __call__(self, x: Any) -> Any:
         trainable = [variable.value for variable in self.layer.trainable_variables]
         other = [variable.value for variable in self.layer.non_trainable_variables]
-        made, _ = self.clone.stateless_call(trainable, other, x)
-        return made
+        outputs, _ = self.clone.stateless_call(trainable, other, x)
+        return outputs
 
 
 def without_activation(layer: keras.layers.Layer, value: Value) -> WithoutActivation:

@@ -15,6 +15,7 @@ import keras
 from keras import tree
 from keras.src.models.functional import Functional  # not exported, and the only way to know one
 
+from augnet.engine.rules.base import Rule
 from augnet.errors import ModelError
 
 
@@ -37,6 +38,10 @@ class Value:
         return f"<{self.name or 'value'} {self.shape} {self.dtype}>"
 
 
+Shapes = dict[Value, tuple[int, ...]]
+"""Of values, without the batch axis."""
+
+
 @dataclass(eq=False)
 class Node:
     """One call of one operation.
@@ -57,16 +62,21 @@ class Node:
     def inputs(self) -> tuple[Value, ...]:
         return tuple(leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Value))
 
+    @property
+    def rule(self) -> Rule | None:
+        """The operation, if it knows its own derivative."""
+        return self.op if isinstance(self.op, Rule) else None
+
     def call(self, tensors: dict[Value, Any]) -> tuple[Any, ...]:
         """The output tensors, given those of the inputs."""
         if len(self.args) == 1 and isinstance(self.args[0], Value) and not self.kwargs:
-            made = self.op(tensors[self.args[0]])
+            result = self.op(tensors[self.args[0]])
         else:
             args, kwargs = tree.map_structure(
                 lambda leaf: tensors[leaf] if isinstance(leaf, Value) else leaf, (self.args, self.kwargs)
             )
-            made = self.op(*args, **kwargs)
-        return tuple(tree.flatten(made))
+            result = self.op(*args, **kwargs)
+        return tuple(tree.flatten(result))
 
 
 @dataclass(eq=False)
@@ -89,6 +99,16 @@ class Graph:
                 continue
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
         return tensors
+
+    @property
+    def ruled(self) -> bool:
+        """Whether every operation has a rule, so that a pass of many rows is one operation each."""
+        return all(node.rule is not None for node in self.nodes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the arrays that its rules hold."""
+        return sum(array.nbytes for node in self.nodes if node.rule for array in node.rule.arrays())
 
     def producer(self, value: Value) -> Node | None:
         """The node that makes the value; None for the input."""
@@ -173,10 +193,10 @@ def trace(model: Any, output: int | str | None = None) -> Graph | None:
     source = functional.inputs[0]
     value = Value(tuple(source.shape[1:]), source.dtype, source.name)
     nodes: list[Node] = []
-    made = _flatten(functional, [value], nodes)
-    if made is None:
+    outputs = _flatten(functional, [value], nodes)
+    if outputs is None:
         return None
-    return Graph(value, made[chosen], nodes).pruned()
+    return Graph(value, outputs[chosen], nodes).pruned()
 
 
 def choose_output(outputs: list[Any], names: list[str], output: int | str | None) -> int:
@@ -189,16 +209,15 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"model.output: the model has {len(outputs)} outputs ({listed}); "
-                "choose one by position or name"
+                f"`output`: the model has {len(outputs)} outputs ({listed}); choose one by position or name"
             )
         return 0
     if isinstance(output, str):
         if output not in names:
-            raise ModelError(f"model.output: no output named {output!r}; the model has {listed}")
+            raise ModelError(f"`output`: no output named {output!r}; the model has {listed}")
         return names.index(output)
     if not 0 <= output < len(outputs):
-        raise ModelError(f"model.output: no output {output}; the model has {listed}")
+        raise ModelError(f"`output`: no output {output}; the model has {listed}")
     return output
 
 
@@ -224,11 +243,11 @@ def _flatten(functional: Any, inputs: list[Value], nodes: list[Node]) -> list[Va
                 return None  # masks travel beside the tensors, where this graph does not look
             inner = functional_of(op) if isinstance(op, keras.Model) else None
             if inner is not None:
-                made = _inline(inner, args, kwargs, nodes)
-                if made is None:
+                inlined = _inline(inner, args, kwargs, nodes)
+                if inlined is None:
                     return None
-                if made:
-                    values.update(zip((id(x) for x in source.outputs), made, strict=True))
+                if inlined:
+                    values.update(zip((id(x) for x in source.outputs), inlined, strict=True))
                     continue
             outputs = tuple(Value(tuple(x.shape[1:]), x.dtype, x.name) for x in source.outputs)
             if isinstance(op, keras.layers.Layer) and op._call_has_training_arg:

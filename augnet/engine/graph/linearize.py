@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras import tree
+from keras import ops, tree
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
-from augnet.engine.rules.base import Paths
+from augnet.engine.rules.base import Jvp, Kernels, Tensor, Vjp
 
-Rows = dict[Value, Any]
+Rows = dict[Value, Tensor]
 """Cotangents or tangents (row, batch, ...) of some values."""
+
+TapeVjp = Callable[[list[Any]], Sequence[Any]]
+"""Cotangents (row, batch, ...), or None, of each output -> of each input, or None."""
 
 
 @dataclass(frozen=True)
@@ -22,65 +25,101 @@ class Linearized:
 
     Attributes:
         tensors: every value's tensor.
-        pull: cotangents of the stretch's ends -> cotangents of its starts.
-        push: tangents of its starts -> tangents of its ends; None where a node has no rule for it.
+        vjp: cotangents of the stretch's ends -> cotangents of its starts.
+        jvp: tangents of its starts -> tangents of its ends, the values that no node of it reads; None where a
+            node has no rule for it.
     """
 
-    tensors: dict[Value, Any]
-    pull: Callable[[Rows], Rows]
-    push: Callable[[Rows], Rows] | None
+    tensors: dict[Value, Tensor]
+    vjp: Callable[[Rows], Rows]
+    jvp: Callable[[Rows], Rows] | None
 
 
-def linearize(nodes: list[Node], starts: dict[Value, Any], paths: Paths) -> Linearized:
+@dataclass(frozen=True)
+class _Step:
+    """A node at the given tensors, which are those of its inputs."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    vjp: TapeVjp
+    jvp: Jvp | None
+
+
+def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) -> Linearized:
     """The nodes, in topological order, run and differentiated at the given tensors of their starts."""
     tensors = dict(starts)
     depends = set(starts)
-    pulls: list[tuple[Node, tuple[Value, ...], Any, Any]] = []
+    steps: list[_Step] = []
     for node in nodes:
-        inputs = node.inputs
-        if not any(value in depends for value in inputs):
+        if not any(value in depends for value in node.inputs):
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
             continue
         depends.update(node.outputs)
-        given = [tensors[value] for value in inputs]
-        if hasattr(node.op, "linearize"):
-            made, pull, push = node.op.linearize(paths, *given)
-            tensors[node.outputs[0]] = made
-            pulls.append((node, inputs, _one_output(pull), push))
+        if node.rule is not None:
+            output, vjp, jvp = node.rule.linearize(kernels, *(tensors[value] for value in node.inputs))
+            tensors[node.outputs[0]] = output
+            steps.append(_Step(node.inputs, node.outputs, _of_one_output(vjp), jvp))
         else:
-            made, pull = backend.linearize_call(function_of(node), given)
-            tensors.update(zip(node.outputs, made, strict=True))
-            pulls.append((node, inputs, pull, None))
+            inputs = tuple(dict.fromkeys(node.inputs))  # a tape gives the gradient of all places of a tensor
+            function = _of_values(node, inputs)
+            outputs, tape_vjp = backend.linearize(function, [tensors[value] for value in inputs])
+            tensors.update(zip(node.outputs, outputs, strict=True))
+            steps.append(_Step(inputs, node.outputs, tape_vjp, None))
+    read = {value for step in steps for value in step.inputs}
 
-    def pull_back(cotangents: Rows) -> Rows:
+    def vjp_of_all(cotangents: Rows) -> Rows:
         rows = dict(cotangents)
-        for node, inputs, pull, _ in reversed(pulls):
-            given = [rows.pop(value, None) for value in node.outputs]
+        count = next(part.shape[0] for part in cotangents.values())
+        for step in reversed(steps):
+            given = [_typed(rows.pop(value, None), tensors[value]) for value in step.outputs]
             if all(part is None for part in given):
                 continue
-            for value, part in zip(inputs, pull(given), strict=True):
+            for value, part in zip(step.inputs, step.vjp(given), strict=True):
                 if part is not None and value in depends:
+                    part = _typed(part, tensors[value])
                     rows[value] = part if value not in rows else rows[value] + part
-        return {value: rows[value] for value in starts if value in rows}
+        return {value: rows[value] if value in rows else _zeros(count, tensors[value]) for value in starts}
 
-    def push_forward(tangents: Rows) -> Rows:
-        rows = dict(tangents)
-        for node, inputs, _, push in pulls:
-            rows[node.outputs[0]] = push(*(rows.get(value) for value in inputs))
-        return rows
+    def jvp_of_all(tangents: Rows) -> Rows:
+        rows: dict[Value, Tensor | None] = dict(tangents)
+        count = next(part.shape[0] for part in tangents.values())
+        for step in steps:
+            given = [_typed(rows.get(value), tensors[value]) for value in step.inputs]
+            nothing = step.jvp is None or all(part is None for part in given)
+            rows[step.outputs[0]] = None if step.jvp is None or nothing else step.jvp(*given)
+        ends = [value for step in steps for value in step.outputs if value not in read]
+        return {
+            value: _zeros(count, tensors[value]) if rows[value] is None else rows[value] for value in ends
+        }
 
-    pushes = all(push is not None for *_, push in pulls)
-    return Linearized(tensors, pull_back, push_forward if pushes else None)
+    forward = all(step.jvp is not None for step in steps)
+    return Linearized(tensors, vjp_of_all, jvp_of_all if forward else None)
 
 
-def _one_output(pull: Any) -> Any:
-    return lambda given: pull(given[0])
+def _typed(rows: Tensor | None, tensor: Tensor) -> Tensor | None:
+    """The rows in the dtype of their tensor: layers convert what they are given, and say so nowhere."""
+    return rows if rows is None or rows.dtype == tensor.dtype else ops.cast(rows, tensor.dtype)
 
 
-def function_of(node: Node) -> Callable[..., tuple[Any, ...]]:
+def _zeros(count: int, tensor: Tensor) -> Tensor:
+    """(row, batch, ...) of what nothing flows to."""
+    return ops.zeros((count, *tensor.shape), tensor.dtype)
+
+
+def _of_one_output(vjp: Vjp) -> TapeVjp:
+    return lambda given: vjp(given[0])
+
+
+def _of_values(node: Node, values: tuple[Value, ...]) -> Callable[..., tuple[Tensor, ...]]:
+    """The node as a function of the tensors of these values, each of which it may read several times."""
+    places = [values.index(value) for value in node.inputs]
+    return lambda *tensors: function_of(node)(*(tensors[place] for place in places))
+
+
+def function_of(node: Node) -> Callable[..., tuple[Tensor, ...]]:
     """The node as a function of its input tensors."""
 
-    def function(*tensors: Any) -> tuple[Any, ...]:
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         # A value may be read twice by one node: then each place is a tensor of its own.
         queue = iter(tensors)
         args, kwargs = tree.map_structure(

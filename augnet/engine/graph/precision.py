@@ -8,9 +8,19 @@ from typing import Any
 import keras
 from keras import tree
 
+from augnet.engine.backends import backend
 from augnet.engine.graph.final_activation import WithoutActivation, without_activation
 from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value
-from augnet.errors import ModelError
+from augnet.errors import ConfigError, ModelError
+
+
+def refuse_missing(precision: str) -> None:
+    """Raise ConfigError where this machine's device does not have the precision."""
+    if precision == "tf32" and not backend.has_tensor_float_32():
+        raise ConfigError(
+            "`precision`: tf32 needs an NVIDIA GPU of the Ampere generation or later, and there is none "
+            "here; use float32, or bfloat16 where that is fast"
+        )
 
 
 def in_precision(graph: Graph, dtype: str) -> Graph:
@@ -109,9 +119,12 @@ def _clone(
         clone(*zeros[0], **zeros[1])  # builds it
         for target, source in zip(clone.weights, layer.weights, strict=True):
             target.assign(keras.ops.cast(source.value, target.dtype))
+        for inner in clone._flatten_layers():
+            if isinstance(inner, keras.layers.Normalization):
+                inner.finalize_state()  # what it computes with is derived from its weights
     except Exception as error:  # whatever a user's layer raises, the remedy is the same
         raise ModelError(
-            f"jacobian.precision: layer {layer.name!r} ({type(layer).__name__}) cannot be made again in "
+            f"`precision`: layer {layer.name!r} ({type(layer).__name__}) cannot be made again in "
             f"{dtype} ({type(error).__name__}: {error}); give it a get_config, or use its own precision"
         ) from error
     clones[id(layer)] = clone

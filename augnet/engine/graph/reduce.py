@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from augnet.engine.graph.graph import Graph, Node, Value
-from augnet.engine.rules.linear import Affine
-from augnet.engine.rules.pooling import GlobalAverage
+from augnet.engine.rules.affine import Affine
+from augnet.engine.rules.global_pooling import GlobalAverage
 from augnet.engine.rules.shaping import Pad, Reshape
 from augnet.errors import ConfigError, ModelError
 
@@ -21,21 +21,19 @@ def _steps(shape: tuple[int, ...], reduce: str) -> list[Any]:
     """The reduction of outputs (n, height, width, channel), as operations one after the other."""
     if len(shape) != 4:
         raise ModelError(
-            f"jacobian.reduce: the model's outputs have shape {shape[1:]}, not (height, width, channel)"
+            f"`reduce`: the model's outputs have shape {shape[1:]}, not (height, width, channel)"
         )
     _, height, width, channels = shape
     if reduce == "mean":
         return [GlobalAverage()]
     if reduce == "sum":
         return [GlobalAverage(), Affine(np.asarray(float(height * width)), None)]
-    place = AT.fullmatch(reduce)
-    if place is None:
-        raise ConfigError(f"jacobian.reduce: {reduce!r} is not mean, sum or at:[y,x]")
-    y, x = int(place[1]), int(place[2])
+    at = AT.fullmatch(reduce)
+    if at is None:
+        raise ConfigError(f"`reduce`: {reduce!r} is not mean, sum or at:[y,x]")
+    y, x = int(at[1]), int(at[2])
     if y >= height or x >= width:
-        raise ConfigError(
-            f"jacobian.reduce: at:[{y},{x}] is outside the model's output of {height} x {width}"
-        )
+        raise ConfigError(f"`reduce`: at:[{y},{x}] is outside the model's output of {height} x {width}")
     return [Pad((-y, y + 1 - height), (-x, x + 1 - width)), Reshape((channels,))]
 
 
@@ -46,10 +44,10 @@ def reduced_function(
     steps = _steps(shape, reduce)
 
     def apply(x: Any) -> Any:
-        made = function(x)
+        outputs = function(x)
         for step in steps:
-            made = step(made)
-        return made
+            outputs = step(outputs)
+        return outputs
 
     return apply
 
@@ -58,7 +56,7 @@ def reduced_graph(graph: Graph, shape: tuple[int, ...], reduce: str) -> Graph:
     """The graph with the reduction at its end."""
     nodes, value = list(graph.nodes), graph.output
     for step in _steps(shape, reduce):
-        made = Value((), value.dtype, f"{value.name}_{reduce}")
-        nodes.append(Node(step, (value,), {}, (made,), "reduce"))
-        value = made
+        reduced = Value((), value.dtype, f"{value.name}_{reduce}")
+        nodes.append(Node(step, (value,), {}, (reduced,), "reduce"))
+        value = reduced
     return Graph(graph.input, value, nodes)

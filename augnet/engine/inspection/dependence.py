@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Node, Value
 from augnet.engine.graph.linearize import function_of
-from augnet.engine.rewrites.lowering import lowered
+from augnet.engine.graph.shapes import shapes_of
+from augnet.engine.rewrites.rule_lookup import with_rules
 
 SIZES = (0.1, 1.0, 1e2, 1e6)
 """Of the random inputs; each is tried with both signs, so that no ReLU is dead under all of them."""
@@ -43,18 +44,20 @@ def has_steps(graph: Graph, image: np.ndarray) -> bool:
 
     Operations with a derivative rule pass one on, so only the others are tried.
     """
-    graph = lowered(graph, backend.shapes_of(graph, image.shape, image.dtype))
-    if all(hasattr(node.op, "linearize") for node in graph.nodes):
+    graph = with_rules(graph, shapes_of(graph, image.shape, str(image.dtype)))
+    if all(node.rule is not None and node.rule.passes_gradient for node in graph.nodes):
         return False
     tensors = {graph.input: backend.constant(image[None], image.dtype)}
     for node in graph.nodes:
-        if hasattr(node.op, "linearize"):
+        if node.rule is not None and node.rule.passes_gradient:
             tensors.update(zip(node.outputs, node.call(tensors), strict=True))
             continue
-        made, passes = backend.passes_gradient(function_of(node), [tensors[value] for value in node.inputs])
+        results, passes = backend.passes_gradient(
+            function_of(node), [tensors[value] for value in node.inputs]
+        )
         if not all(passes):
             return True
-        tensors.update(zip(node.outputs, made, strict=True))
+        tensors.update(zip(node.outputs, results, strict=True))
     return False
 
 
@@ -105,8 +108,8 @@ class _Sweep:
         tensors = {graph.input: backend.constant(self._random(start), self._image.dtype)}
         left = {value: len(readers) for value, readers in graph.users().items()}
         for node in graph.nodes:
-            made = self._call(node, [tensors[value] for value in node.inputs])
-            for value, tensor in zip(node.outputs, made, strict=True):
+            results = self._call(node, [tensors[value] for value in node.inputs])
+            for value, tensor in zip(node.outputs, results, strict=True):
                 tensors[value] = self._replaced(value, tensor)
             for value in dict.fromkeys(node.inputs):  # tensors of a large model do not all fit in memory
                 left[value] -= 1
@@ -116,8 +119,8 @@ class _Sweep:
 
     def _call(self, node: Node, given: list[Any]) -> tuple[Any, ...]:
         if not self._hold:
-            made, self.passes[node] = backend.passes_gradient(function_of(node), given)
-            return made
+            results, self.passes[node] = backend.passes_gradient(function_of(node), given)
+            return results
         flows = self.passes[node]
         return function_of(node)(
             *(x if flow else self._held(x) for x, flow in zip(given, flows, strict=True))

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
 import keras
 import numpy as np
 
-from augnet.engine.backends import tensorflow as backend_tensorflow
+from augnet.engine.backends import backend
 from augnet.engine.graph.final_activation import split_end
 from augnet.engine.graph.graph import Graph, Node, choose_output, trace
 from augnet.engine.graph.precision import in_precision
 from augnet.engine.graph.reduce import reduced_function, reduced_graph
 from augnet.engine.inspection.dependence import Dependence, dependence, has_steps
-from augnet.errors import ConfigError, ModelError
+from augnet.engine.inspection.probes import probe_images
+from augnet.engine.inspection.samples import mixes_samples
+from augnet.engine.options import Precision
+from augnet.errors import ModelError
 
 log = logging.getLogger(__name__)
 
 REBUILT = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
 """The Keras dtype that a model is built with for a precision that float32 layers do not compute in."""
-PROBES = 4
-"""Images of noise that programs are compared on: enough to tell a kink in some from a fault in all."""
 LISTED = 20
 """Outputs that a warning names."""
 
@@ -44,9 +45,6 @@ class ModelSpec:
         unconnected: outputs that do not depend on the image.
         no_gradient: outputs that depend on it only through steps without a gradient (rounding, argmax): their
             rows are zero, which says nothing of them. Not known, and empty, for a model without a graph.
-        row_count: R, rows per image.
-        stored_shape: (S, height, width, channel) of the stored rows of an image, after pooling and reduction.
-        device: "cpu" or "gpu".
     """
 
     input_shape: tuple[int, int, int]
@@ -57,81 +55,72 @@ class ModelSpec:
     rescale_reason: str = ""
     unconnected: tuple[int, ...] = ()
     no_gradient: tuple[int, ...] = ()
-    row_count: int = 0
-    stored_shape: tuple[int, int, int, int] = (0, 0, 0, 0)
-    device: str = "cpu"
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> ModelSpec:
+        """The spec that asdict() and JSON wrote; keys of another version are left out.
+
+        Raises:
+            TypeError: a key is missing.
+        """
+        known = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {
+            key: tuple(part) if isinstance(part, list) else part for key, part in tree.items() if key in known
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A model ready for differentiation.
+class InspectedModel:
+    """A model that was found to have a Jacobian, as the functions to differentiate.
 
     Attributes:
-        function: x (batch, *model_input) -> outputs (batch, K), in the chosen space.
+        model: the Keras model that it was made of.
+        function: x (batch, *input_shape) -> outputs (batch, K), in the chosen space.
         graph: the same as a graph, or None for a model without one.
-        model_input: shape the model takes without batch; (height, width) where it has no channel axis.
+        input_shape: that the model takes, without batch; (height, width) where it has no channel axis.
         dtype: of images, outputs and rows; what is in between may be bfloat16.
+        precision: "float32", "float64", "bfloat16" or "tf32".
+        spec: what there is to know of it without computing.
     """
 
+    model: keras.Model
     function: Callable[[Any], Any]
     graph: Graph | None
-    model_input: tuple[int, ...]
+    input_shape: tuple[int, ...]
     dtype: str
+    precision: Precision
     spec: ModelSpec
 
 
 def inspect_model(
-    model: Any,
-    output: int | str | None = None,
-    space: str = "logits",
-    input_size: tuple[int, int] | None = None,
-    reduce: str | None = None,
-    precision: str | None = None,
-) -> ModelSpec:
-    """What the model is, from its graph and one small forward pass; nothing is compiled.
-
-    Args:
-        model: a Keras model.
-        output: which of several outputs.
-        space: "logits" or "model".
-        input_size: (height, width) for a model that leaves them open.
-        reduce: for outputs with height and width, see Engine.
-        precision: that the Jacobian will be computed in.
-
-    Raises:
-        ConfigError: the device does not have this precision.
-        ModelError: a model whose Jacobian is not defined or not supported; the message says why.
-    """
-    return prepare(
-        model, output=output, space=space, precision=precision, input_size=input_size, reduce=reduce
-    ).spec
-
-
-def prepare(
-    model: Any,
+    model: keras.Model,
     *,
     output: int | str | None = None,
     space: str = "logits",
-    precision: str | None = None,
     input_size: tuple[int, int] | None = None,
     reduce: str | None = None,
-) -> Prepared:
-    """The model as a function of one image batch, checked on noise images.
+    precision: Precision = "float32",
+) -> InspectedModel:
+    """Trace a model and try it on noise images, in a few small forward passes; nothing is compiled.
+
+    Whether the device has the precision is not asked: who inspects need not be who computes.
 
     Args:
-        precision: "float32", "float64", "bfloat16" or "tf32"; None: float32.
+        model: built, of one image input.
+        output: which of several outputs, by position or name.
+        space: "logits" takes a final softmax or sigmoid off; "model" leaves it.
+        input_size: (height, width) for a model that leaves them open.
+        reduce: for outputs with height and width, one number per channel: mean | sum | at:[y,x].
+        precision: that the Jacobian will be computed in.
 
     Raises:
-        ModelError: see inspect_model.
-        ConfigError: the device does not have this precision.
+        ConfigError: `reduce` does not fit the outputs.
+        ModelError: a model whose Jacobian is not defined or not supported; the message says why.
     """
-    if precision == "tf32" and not backend_tensorflow.has_tensor_float_32():
-        raise ConfigError(
-            "jacobian.precision: tf32 needs an NVIDIA GPU of the Ampere generation or later, and there is "
-            "none here; use float32, or bfloat16 where that is fast"
-        )
+    log.debug("engine: inspecting model %r", getattr(model, "name", type(model).__name__))
     dtype = "float64" if precision == "float64" else "float32"
-    model_input = _input_shape(model, input_size)
+    input_shape = _input_shape(model, input_size)
     graph = trace(model, output)
     activation = None
     function: Callable[[Any], Any]
@@ -145,22 +134,22 @@ def prepare(
         rescales, reason = False, ""
         if precision in REBUILT:
             raise ModelError(
-                "jacobian.precision: a subclassed model computes in the precision it was built with; "
+                "`precision`: a subclassed model computes in the precision it was built with; "
                 f"use float32, or rebuild the model with dtype={REBUILT[precision]!r}"
             )
         function = plain_function(model, output)
-    probes = probe_images((*model_input,), rescales, dtype)[:2]  # the second may change the first's outputs
+    probes = probe_images(input_shape, rescales, dtype)
     outputs = _evaluate(function, probes)
     if reduce is not None:
         function = reduced_function(function, outputs.shape, reduce)
         graph = None if graph is None else reduced_graph(graph, outputs.shape, reduce)
         outputs, activation = _evaluate(function, probes), None
     outputs = _flat(outputs)
-    unconnected, no_gradient = _check(function, graph, probes, outputs)
+    unconnected, no_gradient = _outputs_without_a_row(function, graph, probes, outputs)
     if graph is not None and precision == "bfloat16":
         graph = function = in_precision(graph, precision)
     spec = ModelSpec(
-        input_shape=(model_input[0], model_input[1], model_input[2] if len(model_input) == 3 else 1),
+        input_shape=(input_shape[0], input_shape[1], input_shape[2] if len(input_shape) == 3 else 1),
         output_count=outputs.shape[1],
         activation=activation,
         space="logits" if activation and space == "logits" else "model",
@@ -168,33 +157,27 @@ def prepare(
         rescale_reason=reason,
         unconnected=unconnected,
         no_gradient=no_gradient,
-        device=device_kind(),
     )
 
     def flat_function(x: Any) -> Any:
-        made = function(x)
-        return keras.ops.reshape(made, (made.shape[0], spec.output_count))
+        outputs = function(x)
+        return keras.ops.reshape(outputs, (outputs.shape[0], spec.output_count))
 
-    return Prepared(flat_function, graph, model_input, dtype, spec)
+    return InspectedModel(model, flat_function, graph, input_shape, dtype, precision, spec)
 
 
 def plain_function(model: Any, output: int | str | None) -> Callable[[Any], Any]:
     """The model as it is called for inference, with one output chosen."""
 
     def call(x: Any) -> Any:
-        made = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
-        if isinstance(made, dict):
-            return made[list(made)[choose_output(list(made.values()), list(made), output)]]
-        if isinstance(made, list | tuple):
-            return made[choose_output(list(made), [str(i) for i in range(len(made))], output)]
-        return made
+        outputs = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
+        if isinstance(outputs, dict):
+            return outputs[list(outputs)[choose_output(list(outputs.values()), list(outputs), output)]]
+        if isinstance(outputs, list | tuple):
+            return outputs[choose_output(list(outputs), [str(i) for i in range(len(outputs))], output)]
+        return outputs
 
     return call
-
-
-def device_kind() -> str:
-    """ "gpu" when the backend computes on one, else "cpu"."""
-    return backend_tensorflow.device_kind()
 
 
 def rescaling(graph: Graph) -> tuple[bool, str]:
@@ -233,12 +216,6 @@ def _has_weights(node: Node) -> bool:
     return bool(getattr(layer, "weights", ())) and not isinstance(layer, keras.layers.Normalization)
 
 
-def probe_images(shape: tuple[int, ...], raw: bool, dtype: str) -> np.ndarray:
-    """Noise images (PROBES, *shape), in [0, 1] or in 0..255; the same every time."""
-    noise = np.random.default_rng(0).uniform(0, 255 if raw else 1, (PROBES, *shape))
-    return noise.astype(dtype)
-
-
 def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, ...]:
     inputs = getattr(model, "inputs", None)
     if inputs is None:
@@ -271,7 +248,7 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
         if sizes[axis] is None:
             if input_size is None:
                 raise ModelError(
-                    f"preprocess.size: the model's input shape {tuple(shape[1:])} leaves its size open; "
+                    f"`input_size`: the model's input shape {tuple(shape[1:])} leaves its size open; "
                     "give height and width, such as [224, 224]"
                 )
             sizes[axis] = input_size[axis]
@@ -279,22 +256,22 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
         raise ModelError(f"model: its input shape {tuple(shape[1:])} leaves the number of channels open")
     if input_size is not None and tuple(sizes[:2]) != tuple(input_size):
         raise ModelError(
-            f"preprocess.size: {list(input_size)} is not the size {sizes[:2]} that the model takes; "
-            "leave preprocess.size out"
+            f"`input_size`: {list(input_size)} is not the size {sizes[:2]} that the model takes; "
+            "leave `input_size` out"
         )
     return tuple(int(size) for size in sizes)
 
 
 def _evaluate(function: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
     try:
-        made = function(keras.ops.convert_to_tensor(images))
+        outputs = function(keras.ops.convert_to_tensor(images))
     except ModelError:
         raise
     except Exception as error:  # the model's own code; whatever it raises, it cannot be audited
         raise ModelError(
             f"model: fails on images of shape {images.shape[1:]} ({type(error).__name__}: {str(error)[:500]})"
         ) from error
-    return np.asarray(keras.ops.convert_to_numpy(made), dtype=np.float64)
+    return np.asarray(keras.ops.convert_to_numpy(outputs), dtype=np.float64)
 
 
 def _flat(outputs: np.ndarray) -> np.ndarray:
@@ -303,13 +280,13 @@ def _flat(outputs: np.ndarray) -> np.ndarray:
         return outputs.reshape(len(outputs), 1)
     if outputs.ndim > 2 and math.prod(outputs.shape[1:-1]) > 1:
         raise ModelError(
-            f"model: each output has shape {outputs.shape[1:]}; set jacobian.reduce (mean, sum or at:[y,x]) "
+            f"model: each output has shape {outputs.shape[1:]}; set `reduce` (mean, sum or at:[y,x]) "
             "to audit one number per channel, or choose another output"
         )
     return outputs.reshape(len(outputs), outputs.shape[-1])
 
 
-def _check(
+def _outputs_without_a_row(
     function: Callable[[Any], Any], graph: Graph | None, probes: np.ndarray, outputs: np.ndarray
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Outputs that do not depend on the image, and those that do so only by steps without a gradient.
@@ -322,11 +299,7 @@ def _check(
         )
     if len(outputs) != len(probes):
         raise ModelError(f"model: makes {len(outputs)} outputs from {len(probes)} images")
-    others = probes.copy()
-    others[1:] = others[1:][::-1] * 0.5
-    alone = _flat(_evaluate(function, others))[0]
-    size = np.abs(outputs).max() + np.ptp(outputs)
-    if np.abs(alone - outputs[0]).max() > 1e-4 * size:
+    if mixes_samples(function, probes):
         raise ModelError(
             "model: an image's outputs change with the other images of its batch, so it has no Jacobian of "
             "its own; use a model whose samples are independent at inference"
@@ -334,11 +307,11 @@ def _check(
     constant = np.ptp(outputs, axis=0) == 0
     found = _dependence(graph, probes[0], constant)
     if found is None:
-        flows = backend_tensorflow.connected(function, probes[:1])
+        flows = _passes_gradient(function, probes[:1])
         found = Dependence(~constant, np.full(len(constant), flows))
     connected = found.connected | ~constant
     if not connected.any():
-        raise ModelError("model: no output depends on the image; choose another output (model.output)")
+        raise ModelError("model: no output depends on the image; choose another output (`output`)")
     if not (connected & found.differentiable).any():
         raise ModelError(
             "model: no gradient flows from its outputs to the image; it holds a step that has none "
@@ -360,10 +333,16 @@ def _dependence(graph: Graph | None, image: np.ndarray, constant: np.ndarray) ->
     try:
         if constant.any() or has_steps(graph, image):
             return dependence(graph, image)
-    except backend_tensorflow.Refused as error:
+    except backend.Refused as error:
         log.debug("engine: how outputs depend on the image is told by noise alone (%s)", error)
         return None
     return Dependence(~constant, ~constant)
+
+
+def _passes_gradient(function: Callable[[Any], Any], images: np.ndarray) -> bool:
+    """Whether a gradient flows from the outputs to the images at all."""
+    _, flows = backend.passes_gradient(lambda x: (function(x),), [keras.ops.convert_to_tensor(images)])
+    return flows[0]
 
 
 @cache

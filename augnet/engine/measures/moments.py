@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from augnet.engine.batch import MapMoments
@@ -22,19 +20,26 @@ def densify(parts: list[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]], 
     return MapMoments(count, *maps)
 
 
-def merged(first: MapMoments, second: MapMoments) -> MapMoments:
-    """Moments of both together (parallel variance, Chan et al. 1979)."""
-    total = first.count + second.count
+def merge_moments(into: MapMoments, other: MapMoments) -> None:
+    """Takes the rows of `other` into `into`, in place (parallel variance, Chan, Golub and LeVeque 1979).
 
-    def column(values: Any) -> np.ndarray:
-        return np.asarray(values, np.float64).reshape(-1, *(1,) * (first.mean.ndim - 1))
-
-    share = column(second.count / np.maximum(total, 1))
-    shift = second.mean - first.mean
-    return MapMoments(
-        count=total,
-        mean=first.mean + shift * share,
-        m2=first.m2 + second.m2 + np.square(shift) * column(first.count) * share,
-        mean_abs=first.mean_abs + (second.mean_abs - first.mean_abs) * share,
-        max_abs=np.maximum(first.max_abs, second.max_abs),
-    )
+    Maps go one group at a time: temporaries of one map stay in the caches, and groups without rows cost
+    nothing. Moments of numbers, whose arrays are (group,), go all at once.
+    """
+    seen = np.flatnonzero(other.count)
+    numbers = into.mean.ndim == 1
+    for part in [seen] if numbers else [slice(group, group + 1) for group in seen]:
+        before, added = into.count[part].copy(), other.count[part]
+        into.count[part] += added
+        if not before.any():
+            for name in ("mean", "m2", "mean_abs", "max_abs"):
+                getattr(into, name)[part] = getattr(other, name)[part]
+            continue
+        weight = (added / (before + added)).reshape(-1, *(1,) * (into.mean.ndim - 1))
+        shift = other.mean[part] - into.mean[part]
+        into.m2[part] += np.square(shift) * (before.reshape(weight.shape) * weight)
+        into.m2[part] += other.m2[part]
+        shift *= weight
+        into.mean[part] += shift
+        into.mean_abs[part] += (other.mean_abs[part] - into.mean_abs[part]) * weight
+        into.max_abs[part] = np.maximum(into.max_abs[part], other.max_abs[part])

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras import ops
 
-from augnet.engine.backends import tensorflow as backend
+from augnet.engine.backends import backend
 
 BLOCK_ELEMENTS = 2**20
 """Of the rows, measured at a time: what is made of it stays in the caches."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from augnet.engine.graph.graph import Graph, Node, Value
+from augnet.engine.graph.graph import Graph, Node, Shapes, Value
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class Cut:
     width: int
 
 
-def narrowest_cut(graph: Graph, shapes: dict[Value, tuple[int, ...]], rows: int) -> Cut | None:
+def narrowest_cut(graph: Graph, shapes: Shapes, rows: int) -> Cut | None:
     """The narrowest of all cuts between consecutive nodes, if it is narrower than the rows wanted.
 
     Of several equally narrow ones it is the last, so that the head stays small.
     """
+    if any(_moves_batch(node) for node in graph.nodes):
+        return None
     last_use: dict[Value, int] = {graph.output: len(graph.nodes)}
     depends = {graph.input}
     for i, node in enumerate(graph.nodes):
@@ -48,10 +50,17 @@ def narrowest_cut(graph: Graph, shapes: dict[Value, tuple[int, ...]], rows: int)
     for i in range(len(graph.nodes)):  # the cut before node i
         crossing = tuple(value for value in live if last_use.get(value, -1) >= i)
         width = sum(math.prod(shapes[value]) for value in crossing)
-        if graph.output not in crossing and (best is None or width <= best[0]):
+        # A condition has no rows; what it decides is behind the cut or before it.
+        numbers = all(value.dtype.startswith(("float", "bfloat")) for value in crossing)
+        if numbers and graph.output not in crossing and (best is None or width <= best[0]):
             best = width, i, crossing
         live = [*crossing, *(value for value in graph.nodes[i].outputs if value in depends)]
     if best is None or best[0] >= rows:
         return None
     width, at, crossing = best
     return Cut(graph.nodes[:at], crossing, graph.nodes[at:], width)
+
+
+def _moves_batch(node: Node) -> bool:
+    """Whether pixels become images or the other way round, so that what crosses a cut is not of one image."""
+    return node.rule is None and type(node.op).__name__ == "Reshape"

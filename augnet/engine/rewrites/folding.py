@@ -6,22 +6,20 @@ they cost nothing, neither in the forward pass nor in any backward pass. All sum
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from augnet.engine.graph.graph import Graph, Node, Value
-from augnet.engine.rules.convolution import Convolution, Depthwise
-from augnet.engine.rules.elementwise import Chain, Clip, Elementwise
-from augnet.engine.rules.linear import Affine, Dense
-from augnet.engine.rules.pooling import MaxPool
+from augnet.engine.graph.graph import Graph, Node, Shapes, Value
+from augnet.engine.rules.affine import Affine
+from augnet.engine.rules.base import Rule, Shape
+from augnet.engine.rules.dense import Dense
 from augnet.engine.rules.shaping import Pad
+from augnet.engine.rules.weighted import Weighted, Windowed
 
-Shapes = dict[Value, tuple[int, ...]]
 
-
-def folded(graph: Graph, shapes: Shapes) -> Graph:
+def fold_affine(graph: Graph, shapes: Shapes) -> Graph:
     """The graph with as many pairs of neighbours folded as can be.
 
     Args:
@@ -29,13 +27,14 @@ def folded(graph: Graph, shapes: Shapes) -> Graph:
     """
     nodes = list(graph.nodes)
     while True:
-        made = _fold_one(Graph(graph.input, graph.output, nodes), shapes)
-        if made is None:
+        folded = _fold_once(Graph(graph.input, graph.output, nodes), shapes)
+        if folded is None:
             return Graph(graph.input, graph.output, nodes)
-        nodes = made
+        nodes = folded
 
 
-def _fold_one(graph: Graph, shapes: Shapes) -> list[Node] | None:
+def _fold_once(graph: Graph, shapes: Shapes) -> list[Node] | None:
+    """The nodes after one sweep over all pairs of neighbours; None where none folds."""
     users = graph.users()
     producers = {value: node for node in graph.nodes for value in node.outputs}
     nodes, changed = list(graph.nodes), False
@@ -49,58 +48,62 @@ def _fold_one(graph: Graph, shapes: Shapes) -> list[Node] | None:
             continue
         if len(first.inputs) != 1 or len(first.outputs) != 1:
             continue
-        steps = _pair(first.op, second.op, shapes[first.inputs[0]], shapes[middle])
+        steps = _pair(first.op, second.op, shapes[middle])
         if steps is None:
             continue
-        made = []
+        instead = []
         value = first.inputs[0]
         for i, step in enumerate(steps):
             output = second.outputs[0] if i == len(steps) - 1 else Value((), middle.dtype, middle.name)
             if output is not second.outputs[0]:
                 shapes[output] = shapes[value]  # only shifts and scales are put in between
-            made.append(Node(step, (value,), {}, (output,), second.name))
+            instead.append(Node(step, (value,), {}, (output,), second.name))
             value = output
         at = nodes.index(second)
-        nodes[at : at + 1] = made
+        nodes[at : at + 1] = instead
         nodes.remove(first)
         gone.update((first, second))
         changed = True
     return nodes if changed else None
 
 
-def _pair(first: Any, second: Any, shape: tuple[int, ...], middle: tuple[int, ...]) -> list[Any] | None:
-    """What to put in place of the two, or None. shape is that of first's input, middle that between them."""
+def _pair(first: Any, second: Any, middle: Shape) -> Sequence[Rule] | None:
+    """What to put in place of two operations, of any kind, with this shape between them; or None."""
     if isinstance(second, Affine):
         if second.scale is None and second.shift is None:
             return [first]
         if isinstance(first, Affine):
             return [_composed(first, second)]
-        if isinstance(first, Convolution | Depthwise | Dense):
-            return _scaled_after(first, second, middle[-1])
+        if isinstance(first, Weighted):
+            after = _per_channel(second, middle[-1])
+            return None if after is None else [first.affine_after(*after)]
     if isinstance(first, Affine):
         if first.scale is None and first.shift is None:
             return [second]
-        if isinstance(second, Convolution | Depthwise | Dense):
-            return _scaled_before(first, second, middle)
+        if isinstance(second, Weighted):
+            before = _per_channel(first, middle[-1])
+            return None if before is None else second.affine_before(*before)
     if isinstance(first, Dense) and isinstance(second, Dense):
-        inner = first.kernel.shape[1]
-        if (
-            inner * (first.kernel.shape[0] + second.kernel.shape[1])
-            >= first.kernel.shape[0] * second.kernel.shape[1]
-        ):
-            return [_product(first, second)]
-    if isinstance(first, Pad) and isinstance(second, Convolution | Depthwise):
-        return _padded(first, second)
+        inputs, inner = first.kernel.shape
+        outputs = second.kernel.shape[1]
+        return [_product(first, second)] if inner * (inputs + outputs) >= inputs * outputs else None
+    if isinstance(first, Pad) and isinstance(second, Windowed):
+        padded = second.padded_before((first.rows, first.columns))
+        return None if padded is None else [padded]
     return None
 
 
-def _per_channel(array: np.ndarray | None, channels: int, default: float) -> np.ndarray | None:
-    """The array as (channels,), or None where it varies over more than channels."""
-    if array is None:
-        return np.full(channels, default)
-    if any(size != 1 for size in array.shape[:-1]) or array.shape[-1:] not in ((), (1,), (channels,)):
-        return None
-    return np.broadcast_to(np.asarray(array, np.float64).reshape(-1), (channels,))
+def _per_channel(affine: Affine, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scale and shift (channels,), or None where one varies over more than channels."""
+    found = []
+    for array, default in ((affine.scale, 1), (affine.shift, 0)):
+        if array is None:
+            found.append(np.full(channels, float(default)))
+            continue
+        if any(size != 1 for size in array.shape[:-1]) or array.shape[-1:] not in ((), (1,), (channels,)):
+            return None
+        found.append(np.broadcast_to(np.asarray(array, np.float64).reshape(-1), (channels,)))
+    return found[0], found[1]
 
 
 def _composed(first: Affine, second: Affine) -> Affine:
@@ -113,52 +116,6 @@ def _composed(first: Affine, second: Affine) -> Affine:
     return Affine(np.multiply(*scales) if len(scales) == 2 else scales[0] if scales else None, shift)
 
 
-def _scaled_after(first: Any, second: Affine, channels: int) -> list[Any] | None:
-    scale, shift = _per_channel(second.scale, channels, 1), _per_channel(second.shift, channels, 0)
-    if scale is None or shift is None:
-        return None
-    kernel = first.kernel.astype(np.float64)
-    kernel = kernel * (scale.reshape(kernel.shape[2:]) if isinstance(first, Depthwise) else scale)
-    bias = shift if first.bias is None else first.bias * scale + shift
-    return [_with(first, kernel, bias)]
-
-
-def _scaled_before(first: Affine, second: Any, shape: tuple[int, ...]) -> list[Any] | None:
-    channels = shape[-1]
-    scale, shift = _per_channel(first.scale, channels, 1), _per_channel(first.shift, channels, 0)
-    if scale is None or shift is None:
-        return None
-    axis = 0 if isinstance(second, Dense) else 2
-    kernel = second.kernel.astype(np.float64)
-    size = [1] * kernel.ndim
-    size[axis] = channels
-    scaled = kernel * scale.reshape(size)
-    if not shift.any():
-        return [_with(second, scaled, second.bias)]
-    if isinstance(second, Dense) or second.padding == "valid" or not np.any(_pads(second)):
-        spatial = kernel * shift.reshape(size)
-        if isinstance(second, Dense):
-            more = spatial.sum(axis=0)
-        elif isinstance(second, Depthwise):
-            more = spatial.sum(axis=(0, 1)).reshape(-1)
-        else:
-            more = spatial.sum(axis=(0, 1, 2))
-        return [_with(second, scaled, more if second.bias is None else second.bias + more)]
-    if first.scale is None or not scale.all():
-        return None  # the shift has to stay: the zeros round the image do not get it
-    return [Affine(None, shift / scale), _with(second, scaled, second.bias)]
-
-
-def _pads(op: Any) -> Any:
-    return (1,) if op.padding == "same" else op.padding
-
-
-def _with(op: Any, kernel: np.ndarray, bias: np.ndarray | None) -> Any:
-    if isinstance(op, Dense):
-        return Dense(kernel, bias)
-    return type(op)(kernel, bias, op.strides, op.padding, op.dilation)
-
-
 def _product(first: Dense, second: Dense) -> Dense:
     kernel = first.kernel.astype(np.float64) @ second.kernel
     bias = second.bias
@@ -166,39 +123,3 @@ def _product(first: Dense, second: Dense) -> Dense:
         moved = first.bias.astype(np.float64) @ second.kernel
         bias = moved if bias is None else bias + moved
     return Dense(kernel, bias)
-
-
-def _padded(first: Pad, second: Any) -> list[Any] | None:
-    if second.padding == "same" or min(*first.rows, *first.columns) < 0:
-        return None
-    own = ((0, 0), (0, 0)) if second.padding == "valid" else second.padding
-    pads = tuple((a + c, b + d) for (a, b), (c, d) in zip((first.rows, first.columns), own, strict=True))
-    return [type(second)(second.kernel, second.bias, second.strides, pads, second.dilation)]
-
-
-def chained(graph: Graph) -> Graph:
-    """Elementwise operations that follow each other, and a max-pool after them, joined.
-
-    Their slopes are multiplied once, and not with every cotangent.
-    """
-    users = graph.users()
-    joined: dict[Value, Node] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        if isinstance(node.op, Affine | Clip | Elementwise | MaxPool) and len(node.inputs) == 1:
-            before = joined.get(node.inputs[0])
-            if before is not None and len(users[node.inputs[0]]) == 1 and node.inputs[0] is not graph.output:
-                nodes.remove(before)
-                if isinstance(node.op, MaxPool):
-                    op: Any = replace(node.op, before=Chain(_steps(before.op)))
-                else:
-                    op = Chain((*_steps(before.op), *_steps(node.op)))
-                node = Node(op, before.inputs, {}, node.outputs, node.name)
-            if not isinstance(node.op, MaxPool):
-                joined[node.outputs[0]] = node
-        nodes.append(node)
-    return Graph(graph.input, graph.output, nodes)
-
-
-def _steps(op: Any) -> tuple[Any, ...]:
-    return op.steps if isinstance(op, Chain) else (op,)

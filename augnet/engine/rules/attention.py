@@ -1,4 +1,4 @@
-"""Normalization over features, softmax and dot-product attention."""
+"""Attention: dot products of queries and keys say how much of each value is taken."""
 
 from __future__ import annotations
 
@@ -6,74 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
-from augnet.engine.backends.tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push
-
-
-@dataclass(frozen=True, eq=False)
-class LayerNorm:
-    """Each position's features to mean 0 and variance 1, then scale and shift (features,).
-
-    Ba, Kiros, Hinton 2016, arXiv 1607.06450.
-    """
-
-    scale: np.ndarray | None
-    shift: np.ndarray | None
-    epsilon: float
-
-    def __call__(self, x: Any) -> Any:
-        return self._finished(self._normal(x)[0])
-
-    def _normal(self, x: Any) -> tuple[Any, Any]:
-        centred = x - ops.mean(x, axis=-1, keepdims=True)
-        inverse = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + self.epsilon)
-        return centred * inverse, inverse
-
-    def _finished(self, normal: Any) -> Any:
-        if self.scale is not None:
-            normal = normal * constant(self.scale, normal.dtype)
-        return normal if self.shift is None else normal + constant(self.shift, normal.dtype)
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        normal, inverse = self._normal(x)
-
-        def project(g: Any) -> Any:
-            mean = ops.mean(g, axis=-1, keepdims=True)
-            along = ops.mean(g * normal, axis=-1, keepdims=True)
-            return (g - mean - normal * along) * inverse
-
-        def scaled(g: Any) -> Any:
-            return g if self.scale is None else g * constant(self.scale, x.dtype)
-
-        return self._finished(normal), lambda g: (project(scaled(g)),), lambda t: scaled(project(t))
+from augnet.engine.graph.graph import Node, Value
+from augnet.engine.rules.base import Kernels, Rule, Tensor, Vjp
+from augnet.engine.rules.combining import Add
+from augnet.engine.rules.dense import Dense
+from augnet.engine.rules.einsum import Einsum
+from augnet.engine.rules.elementwise import ElementFunction
+from augnet.engine.rules.registry import Call, serves, weights_of
+from augnet.engine.rules.shaping import Reshape
+from augnet.engine.rules.softmax import Softmax, softmax_product
 
 
 @dataclass(frozen=True, eq=False)
-class Softmax:
-    """Softmax over the last axis."""
-
-    def __call__(self, x: Any) -> Any:
-        return ops.softmax(x, axis=-1)
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        made = self(x)
-
-        def apply(g: Any) -> Any:
-            return softmax_product(made, g)
-
-        return made, lambda g: (apply(g),), apply
-
-
-def softmax_product(p: Any, g: Any) -> Any:
-    """(diag p - p p^T) g over the last axis."""
-    weighted = g * p
-    return weighted - p * ops.sum(weighted, axis=-1, keepdims=True)
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
+class Attention(Rule):
     """softmax(q k^T scale) v for each head; q, k, v are (batch, position, head * width).
 
     Vaswani et al. 2017, arXiv 1706.03762.
@@ -82,35 +29,110 @@ class Attention:
     heads: int
     scale: float
 
-    def _heads(self, x: Any) -> Any:
+    def _heads(self, x: Tensor) -> Tensor:
         """(..., position, head * width) -> (..., head, position, width)."""
         split = ops.reshape(x, (*x.shape[:-1], self.heads, x.shape[-1] // self.heads))
         return ops.swapaxes(split, -3, -2)
 
-    def _joined(self, x: Any) -> Any:
+    def _joined(self, x: Tensor) -> Tensor:
         x = ops.swapaxes(x, -3, -2)
         return ops.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
 
-    def _weights(self, q: Any, k: Any) -> Any:
+    def _weights(self, q: Tensor, k: Tensor) -> Tensor:
         return ops.softmax(ops.matmul(q * self.scale, _swapped(k)), axis=-1)
 
-    def __call__(self, q: Any, k: Any, v: Any) -> Any:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
         return self._joined(ops.matmul(self._weights(q, k), v))
 
-    def linearize(self, paths: Paths, q: Any, k: Any, v: Any) -> tuple[Any, Pull, None]:
+    def linearize(self, kernels: Kernels, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Vjp, None]:
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
         p = self._weights(q, k)
         turned = _swapped(p)
 
-        def pull(g: Any) -> tuple[Any, ...]:
+        def vjp(g: Tensor) -> tuple[Tensor, ...]:
             g = self._heads(g)
             scores = softmax_product(p, ops.matmul(g, _swapped(v))) * self.scale
-            made = ops.matmul(scores, k), ops.matmul(_swapped(scores), q), ops.matmul(turned, g)
-            return tuple(self._joined(part) for part in made)
+            parts = ops.matmul(scores, k), ops.matmul(_swapped(scores), q), ops.matmul(turned, g)
+            return tuple(self._joined(part) for part in parts)
 
-        return self._joined(ops.matmul(p, v)), pull, None
+        return self._joined(ops.matmul(p, v)), vjp, None
 
 
-def _swapped(x: Any) -> Any:
+def _swapped(x: Tensor) -> Tensor:
     return ops.swapaxes(x, -1, -2)
+
+
+@serves(layers.MultiHeadAttention)
+def _multi_head(layer: Any, call: Call) -> list[Node] | None:
+    """Query, key and value by dense layers, attention by its rule, and a dense layer over the heads."""
+    node = call.node
+    named: dict[str, Any] = dict(zip(("query", "value", "key"), node.args, strict=False)) | node.kwargs
+    if len(node.inputs) not in (2, 3) or len(node.outputs) != 1:
+        return None
+    if not all(isinstance(named.get(name), Value) for name in ("query", "value")):
+        return None
+    query, value = named["query"], named["value"]
+    key: Value = named["key"] if isinstance(named.get("key"), Value) else value
+    if any(len(call.shapes[part]) != 2 for part in (query, key, value)) or layer._output_shape is not None:
+        return None
+    if (
+        getattr(layer, "_use_gate", False)
+        or getattr(layer, "_sliding_window", None)
+        or layer._attention_axes != (1,)
+    ):
+        return None
+
+    def projection(dense: Any, part: Value) -> Node:
+        kernel = weights_of(dense.kernel)
+        bias = None if dense.bias is None else weights_of(dense.bias).reshape(-1)
+        return call.step(Dense(kernel.reshape(kernel.shape[0], -1), bias), part)
+
+    q = projection(layer._query_dense, query)
+    k = projection(layer._key_dense, key)
+    v = projection(layer._value_dense, value)
+    scale = 1 / float(layer._key_dim) ** 0.5
+    mixed = call.step(Attention(layer._num_heads, scale), q.outputs[0], k.outputs[0], v.outputs[0])
+    out = layer._output_dense
+    kernel = weights_of(out.kernel)
+    bias = None if out.bias is None else weights_of(out.bias)
+    return [q, k, v, mixed, call.last(Dense(kernel.reshape(-1, kernel.shape[-1]), bias), mixed.outputs[0])]
+
+
+def _query_key_value(call: Call) -> tuple[Value, Value, Value] | None:
+    """What Keras' plain attention layers take as a list: query, value and perhaps key."""
+    given = call.node.args[0]
+    if len(call.node.args) != 1 or not isinstance(given, list | tuple) or len(call.node.outputs) != 1:
+        return None
+    if len(given) not in (2, 3) or any(len(shape) != 2 for shape in call.inputs):
+        return None
+    return given[0], given[2] if len(given) == 3 else given[1], given[1]
+
+
+@serves(layers.Attention)
+def _attention(layer: Any, call: Call) -> list[Node] | None:
+    parts = _query_key_value(call)
+    if parts is None or layer.score_mode != "dot":
+        return None
+    scale = 1.0 if layer.scale is None else float(weights_of(layer.scale))
+    return [call.last(Attention(1, scale), *parts)]
+
+
+@serves(layers.AdditiveAttention)
+def _additive_attention(layer: Any, call: Call) -> list[Node] | None:
+    """softmax(sum scale * tanh(q + k)) v, the sum over channels (Bahdanau et al. 2014, arXiv 1409.0473)."""
+    parts = _query_key_value(call)
+    if parts is None:
+        return None
+    query, key, value = parts
+    (targets, channels), (sources, _) = call.shapes[query], call.shapes[key]
+    weights = weights_of(layer.scale) if layer.use_scale else np.ones(channels)
+    q = call.step(Reshape((targets, 1, channels)), query)
+    k = call.step(Reshape((1, sources, channels)), key)
+    total = call.step(Add((1, 1)), q.outputs[0], k.outputs[0])
+    bent = call.step(ElementFunction(ops.tanh), total.outputs[0])
+    scores = call.step(Dense(weights.reshape(-1, 1)), bent.outputs[0])
+    flat = call.step(Reshape((targets, sources)), scores.outputs[0])
+    share = call.step(Softmax(), flat.outputs[0])
+    mixed = call.last(Einsum(("abc", "acd"), "abd"), share.outputs[0], value)
+    return [q, k, total, bent, scores, flat, share, mixed]

@@ -1,59 +1,180 @@
-"""What a rule is, and what several of them need."""
+"""What a rule is, what it says of itself, and what several rules need.
+
+A new operation is one file of this folder, or one class in one, and is found there without any list of rules.
+The class says how the operation is computed and differentiated; a function beside it says which Keras layers
+it serves and how it is made from them:
+
+>>> import numpy as np, keras
+>>> from dataclasses import dataclass
+>>> from augnet.engine.rules.registry import Call, serves
+>>> class Halve(keras.layers.Layer):
+...     def call(self, x):
+...         return x / 2
+>>> @dataclass(frozen=True, eq=False)
+... class Half(Pixelwise):
+...     def __call__(self, x):
+...         return x * 0.5
+...     def linearize(self, kernels, x):
+...         return self(x), lambda cotangents: (self(cotangents),), self
+>>> @serves(Halve)
+... def _halve(layer: Halve, call: Call) -> list[Rule]:
+...     return [Half()]
+
+From here on a model with such a layer is differentiated by the rule.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from keras import ops
 
-Pull = Callable[[Any], tuple[Any, ...]]
-"""Cotangents (row, batch, *output) -> one (row, batch, *input) per input tensor."""
+Tensor = Any
+"""A tensor of whatever backend Keras has; it names no type of its own for them."""
 
-Push = Callable[..., Any]
-"""Tangents (row, batch, *input), one per input, None for zero -> (row, batch, *output)."""
+Shape = tuple[int, ...]
+"""Of a tensor, without the batch axis."""
+
+Vjp = Callable[[Tensor], tuple[Tensor | None, ...]]
+"""Vector-Jacobian product: cotangents (row, batch, *output) -> one (row, batch, *input) per input tensor, or
+None for an input that no gradient flows to."""
+
+Jvp = Callable[..., Tensor]
+"""Jacobian-vector product: tangents (row, batch, *input), one per input, None for zero, though not for all of
+them -> (row, batch, *output), or None for zero."""
+
+Reach = tuple[np.ndarray, np.ndarray]
+"""First and last position (output,) of the input that each position of the output reads; some are outside."""
+
+Kernel = Callable[[Tensor], Tensor]
+"""One way to compute something."""
 
 
-class Paths(Protocol):
-    """Chooses among ways to compute the same thing; see tuning.py."""
+class Kernels(Protocol):
+    """Chooses among kernels that compute the same thing; see tuning.py."""
 
     def choose(
-        self, key: str, ways: dict[str, Callable[[Any], Any]], shape: tuple[int, ...], dtype: str
-    ) -> Callable:
-        """The way to use for an argument of this shape."""
+        self, key: str, candidates: dict[str, Kernel], shape: tuple[int, ...], dtype: str, /
+    ) -> Kernel:
+        """The candidate to use for an argument of this shape and dtype.
+
+        Args:
+            key: what the computation is, the batch aside. It is stored with what was chosen.
+            candidates: functions of one tensor by name, the likeliest first. They hold arrays, shapes and
+                dtypes and never a tensor of the program that is being traced, so they may be kept, and be
+                timed in a program of their own, after that trace has ended.
+        """
 
 
-class Rule(Protocol):
-    """An operation of one output tensor."""
+class Rule(ABC):
+    """An operation of one output tensor that knows its own derivative.
 
-    def __call__(self, *tensors: Any) -> Any:
+    Attributes:
+        fuses_on_cpu: whether XLA may gain something with it on a CPU; its convolutions and pools are slower
+            there than TensorFlow's own.
+        passes_gradient: whether its output depends on every input by a way along which a gradient flows.
+    """
+
+    fuses_on_cpu: ClassVar[bool] = True
+    passes_gradient: ClassVar[bool] = True
+
+    @abstractmethod
+    def __call__(self, *tensors: Tensor) -> Tensor:
         """The output (batch, ...)."""
 
-    def linearize(self, paths: Paths, *tensors: Any) -> tuple[Any, Pull, Push | None]:
-        """The output, its pull-back and, where there is one, its push-forward at these tensors."""
+    @abstractmethod
+    def linearize(self, kernels: Kernels, *tensors: Tensor) -> tuple[Tensor, Vjp, Jvp | None]:
+        """The output, and at these tensors the vjp and, where there is one, the jvp."""
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
+        """What each position of the output reads along an axis; None where it may read everything.
+
+        Args:
+            axis: 0 for height, 1 for width.
+            inputs: shapes of the inputs that depend on the image.
+            output: shape of the output.
+        """
+        return None
+
+    def fused_after(self, before: Elementwise) -> Rule | None:
+        """This rule and an elementwise one before it as one; None where that gains nothing."""
+        return None
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """Those that it holds, and that the rules hold which it is made of."""
+        return _arrays(self)
 
 
-def folded(rows: Any) -> Any:
+class Pixelwise(Rule):
+    """A rule that reads, for each position of height and width, nothing but that position of its inputs.
+
+    Attributes:
+        mixed_axes: how many of the last axes it mixes: 1 for what works on all channels of a position.
+    """
+
+    mixed_axes: ClassVar[int] = 0
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
+        if len(output) < 2 + self.mixed_axes:
+            return None
+        if any(len(shape) != len(output) or shape[:2] != output[:2] for shape in inputs):
+            return None
+        return same_positions(axis, output)
+
+
+class Elementwise(Pixelwise):
+    """A function of one element: its slope is computed once and multiplies every cotangent."""
+
+    @abstractmethod
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output, and d output / d input of each element; None for 1."""
+
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
+        output, slope = self.value_and_slope(x)
+        if slope is None:
+            return output, lambda g: (g,), lambda t: t
+        return output, lambda g: (g * slope,), lambda t: t * slope
+
+
+def same_positions(axis: int, output: Shape) -> Reach:
+    """The reach of what reads the position that it makes."""
+    positions = np.arange(output[axis])
+    return positions, positions
+
+
+def _arrays(part: object) -> Iterator[np.ndarray]:
+    if isinstance(part, np.ndarray):
+        yield part
+    parts = part if isinstance(part, tuple) else vars(part).values() if is_dataclass(part) else ()
+    for inner in parts:
+        yield from _arrays(inner)
+
+
+def merge_rows(rows: Tensor) -> Tensor:
     """(row, batch, ...) -> (row * batch, ...)."""
     return ops.reshape(rows, (rows.shape[0] * rows.shape[1], *rows.shape[2:]))
 
 
-def unfolded(rows: Any, count: int) -> Any:
+def split_rows(rows: Tensor, count: int) -> Tensor:
     """(row * batch, ...) -> (row, batch, ...)."""
     return ops.reshape(rows, (count, rows.shape[0] // count, *rows.shape[1:]))
 
 
-def through(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def on_rows(function: Kernel) -> Kernel:
     """A function of a batch, applied to (row, batch, ...)."""
 
-    def apply(rows: Any) -> Any:
-        return unfolded(function(folded(rows)), rows.shape[0])
+    def apply(rows: Tensor) -> Tensor:
+        return split_rows(function(merge_rows(rows)), rows.shape[0])
 
     return apply
 
 
-def reduced_to(rows: Any, shape: tuple[int, ...]) -> Any:
+def reduced_to(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Cotangents (row, batch, *output) of a broadcast tensor, summed to (row, *shape) of its own."""
     lead = len(rows.shape) - 1 - len(shape)
     if lead:  # the tensor had fewer axes: those in front, after the row, were added
@@ -62,7 +183,7 @@ def reduced_to(rows: Any, shape: tuple[int, ...]) -> Any:
     return ops.sum(rows, axis=axes, keepdims=True) if axes else rows
 
 
-def split(x: Any, sizes: list[int], axis: int) -> list[Any]:
+def split(x: Tensor, sizes: Sequence[int], axis: int) -> list[Tensor]:
     """Consecutive parts of these sizes along an axis."""
     if len(sizes) == 1:
         return [x]

@@ -7,20 +7,33 @@ from typing import Any
 
 from keras import ops
 
-from augnet.engine.rules.base import Paths, Pull, Push
+from augnet.engine.graph.graph import Cast
+from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Tensor, Vjp
+from augnet.engine.rules.registry import Call, serves
+from augnet.engine.rules.steps import Step
 
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(Pixelwise):
     """x in another floating-point dtype; cotangents come back in the dtype of x."""
 
     dtype: str
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return ops.cast(x, self.dtype)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        def pull(g: Any) -> tuple[Any]:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
+        def vjp(g: Tensor) -> tuple[Tensor]:
             return (ops.cast(g, x.dtype),)
 
-        return self(x), pull, self
+        return self(x), vjp, self
+
+
+@serves(Cast, "Cast")
+def _cast(op: Any, call: Call) -> list[Rule] | None:
+    if len(call.node.inputs) != 1:
+        return None
+    kinds = {call.node.inputs[0].dtype, op.dtype}
+    if not all(dtype.startswith(("float", "bfloat")) for dtype in kinds):
+        return [Step(op)]
+    return [] if len(kinds) == 1 else [Convert(op.dtype)]

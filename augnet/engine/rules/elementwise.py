@@ -1,4 +1,4 @@
-"""Functions of one element: their slope is computed once and multiplies every cotangent."""
+"""Functions of one element: activations and most of mathematics."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from keras import ops
+import keras
+import numpy as np
+from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.rules.base import Paths, Pull, Push
-from augnet.engine.rules.linear import Affine
+from augnet.engine.backends import backend
+from augnet.engine.graph.linearize import function_of
+from augnet.engine.rules.base import Elementwise, Kernel, Tensor
+from augnet.engine.rules.registry import Call, existing_layers, serves
 
 
 @dataclass(frozen=True, eq=False)
-class Elementwise:
-    """Any function of one element."""
+class ElementFunction(Elementwise):
+    """Any function of one element; the backend knows its slope."""
 
-    function: Callable[[Any], Any]
+    function: Kernel
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return self.function(x)
 
-    def value_and_slope(self, x: Any) -> tuple[Any, Any]:
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return backend.elementwise_slope(self.function, x)
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        return _diagonal(*self.value_and_slope(x))
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class Clip(Elementwise):
     """ReLU and its kin: slope `below` under zero, 1 above, 0 beyond `ceiling` and, as in tf.nn.relu, at 0.
 
     At the ceiling it is what TensorFlow's operation has there: 0 of tf.nn.relu6, 1 of tf.clip_by_value.
@@ -39,61 +39,178 @@ class Clip:
     below: float = 0.0
     ceiling: float | None = None
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         if self.below:
             return ops.leaky_relu(x, self.below)
         if self.ceiling is None:
             return ops.relu(x)
         return ops.relu6(x) if self.ceiling == 6 else ops.minimum(ops.relu(x), self.ceiling)
 
-    def value_and_slope(self, x: Any) -> tuple[Any, Any]:
-        made = self(x)
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        output = self(x)
         # From the output, so that TensorFlow may fuse the convolution before it with the ReLU; by sign,
         # which takes a third of the time of a comparison and a cast.
-        inside = made
+        inside = output
         if self.ceiling == 6:
-            inside = made * (6 - made)
+            inside = output * (6 - output)
         elif self.ceiling is not None:
-            inside = made * ops.cast(x <= self.ceiling, made.dtype)
+            inside = output * ops.cast(x <= self.ceiling, output.dtype)
         if self.below:
             inside = ops.relu(inside)
         slope = ops.sign(inside)
-        return made, slope * (1 - self.below) + self.below if self.below else slope
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        return _diagonal(*self.value_and_slope(x))
+        return output, slope * (1 - self.below) + self.below if self.below else slope
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class Chain(Elementwise):
     """Elementwise operations one after the other: one slope, their product, for all of them."""
 
-    steps: tuple[Elementwise | Clip | Affine, ...]
+    steps: tuple[Elementwise, ...]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         for step in self.steps:
             x = step(x)
         return x
 
-    def value_and_slope(self, x: Any) -> tuple[Any, Any]:
-        """The output, and d output / d input, or None for 1."""
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         total = None
         for step in self.steps:
-            if isinstance(step, Affine):
-                slope = step.slope(x)
-                x = step(x)
-            else:
-                x, slope = step.value_and_slope(x)
+            x, slope = step.value_and_slope(x)
             if slope is not None:
                 total = slope if total is None else total * slope
         return x, total
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        made, slope = self.value_and_slope(x)
-        if slope is None:
-            return made, lambda g: (g,), lambda t: t
-        return _diagonal(made, slope)
+
+NOTHING = Chain(())
 
 
-def _diagonal(made: Any, slope: Any) -> tuple[Any, Pull, Push]:
-    return made, lambda g: (g * slope,), lambda t: t * slope
+def _leaky(slope: float) -> Clip:
+    """A leaky ReLU; TensorFlow holds its slope as a float32, also in a float64 model."""
+    return Clip(float(np.float32(slope)))
+
+
+@serves(
+    *(layers.Activation, layers.Identity, layers.ActivityRegularization, layers.Dropout),
+    *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
+    *existing_layers(
+        "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration"
+    ),
+    *existing_layers("RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing"),
+    *existing_layers("RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
+    *existing_layers("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation"),
+    *existing_layers("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
+)
+def _same_at_inference(layer: Any, call: Call) -> list[Elementwise]:
+    return []
+
+
+@serves(keras.activations.linear)
+def _linear(function: Any, call: Call) -> list[Elementwise]:
+    return []
+
+
+@serves("Identity", "Copy", "Real", "Conj", "Conjugate")
+def _identity(op: Any, call: Call) -> list[Elementwise] | None:
+    return [] if call.is_unary else None
+
+
+@serves(layers.ReLU)
+def _relu_layer(layer: Any, call: Call) -> list[Elementwise]:
+    slope, ceiling = float(layer.negative_slope or 0), layer.max_value
+    if layer.threshold or (slope and ceiling is not None):
+        return [ElementFunction(layer)]
+    return [_leaky(slope) if ceiling is None else Clip(slope, float(ceiling))]
+
+
+@serves(layers.LeakyReLU)
+def _leaky_relu_layer(layer: Any, call: Call) -> list[Elementwise]:
+    return [_leaky(layer.negative_slope)]
+
+
+@serves(layers.ELU, layers.PReLU)
+def _curved_relu_layer(layer: Any, call: Call) -> list[Elementwise]:
+    return [ElementFunction(layer)]
+
+
+@serves(keras.activations.relu)
+def _relu(function: Any, call: Call) -> list[Elementwise]:
+    return [Clip()]
+
+
+@serves(keras.activations.relu6)
+def _relu6(function: Any, call: Call) -> list[Elementwise]:
+    return [Clip(0.0, 6.0)]
+
+
+@serves(keras.activations.leaky_relu)
+def _leaky_relu(function: Any, call: Call) -> list[Elementwise]:
+    return [_leaky(0.2)]
+
+
+ACTIVATIONS = [
+    *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh"),
+    *("log_sigmoid", "mish", "selu", "sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus"),
+    *("sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold"),
+]
+"""Keras' other activations that act on one element at a time."""
+
+
+@serves(*(getattr(keras.activations, name) for name in ACTIVATIONS if hasattr(keras.activations, name)))
+def _activation(function: Callable[[Tensor], Tensor], call: Call) -> list[Elementwise]:
+    return [ElementFunction(function)]
+
+
+@serves("Relu")
+def _relu_operation(op: Any, call: Call) -> list[Elementwise] | None:
+    return [Clip()] if call.is_unary else None
+
+
+@serves("Relu6")
+def _relu6_operation(op: Any, call: Call) -> list[Elementwise] | None:
+    return [Clip(0.0, 6.0)] if call.is_unary else None
+
+
+@serves("LeakyRelu")
+def _leaky_relu_operation(op: Any, call: Call) -> list[Elementwise] | None:
+    return [_leaky(op.negative_slope)] if call.is_unary else None
+
+
+@serves(
+    *(
+        "Abs",
+        "Absolute",
+        "Arccos",
+        "Arccosh",
+        "Arcsin",
+        "Arcsinh",
+        "Arctan",
+        "Arctan2",
+        "Arctanh",
+        "Cbrt",
+        "Celu",
+    ),
+    *("Clip", "Cos", "Cosh", "Deg2rad", "DivideNoNan", "Elu", "Erf", "Erfc", "Erfinv", "Exp", "Exp2"),
+    *("Expm1", "Fabs", "Fmax", "Fmin", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "Hypot"),
+    *("Log", "Log10", "Log1p", "Log2", "LogSigmoid", "Logaddexp", "Logaddexp2", "Mish"),
+    *(
+        "Negative",
+        "Power",
+        "Rad2deg",
+        "Reciprocal",
+        "Rsqrt",
+        "Selu",
+        "Sigmoid",
+        "Silu",
+        "Sin",
+        "Sinc",
+        "Sinh",
+    ),
+    *("SoftShrink", "Softplus", "Softsign", "SparsePlus", "SparseSigmoid", "Sqrt", "Square", "Squareplus"),
+    *("Tan", "Tanh", "TanhShrink", "Threshold"),
+)
+def element_operation(op: Any, call: Call) -> list[Elementwise] | None:
+    """An operation of one element, and of constants beside it."""
+    if len(call.node.inputs) != 1 or call.inputs[0] != call.output:
+        return None
+    return [ElementFunction(lambda x: function_of(call.node)(x)[0])]

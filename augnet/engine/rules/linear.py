@@ -1,74 +1,86 @@
-"""Dense layers, scale and shift per channel, and any other linear function."""
+"""Any linear function: the backend knows its transpose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from keras import ops
+from keras import layers
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.backends.tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push, through
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """x (..., inputs) @ kernel (inputs, outputs) + bias (outputs,)."""
-
-    kernel: np.ndarray
-    bias: np.ndarray | None = None
-
-    def _times(self, x: Any, kernel: np.ndarray) -> Any:
-        flat = ops.reshape(x, (-1, kernel.shape[0]))
-        made = ops.matmul(flat, constant(kernel, x.dtype))
-        return made if len(x.shape) == 2 else ops.reshape(made, (*x.shape[:-1], kernel.shape[1]))
-
-    def __call__(self, x: Any) -> Any:
-        made = self._times(x, self.kernel)
-        return made if self.bias is None else made + constant(self.bias, x.dtype)
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        transposed = np.ascontiguousarray(self.kernel.T)
-        return self(x), lambda g: (self._times(g, transposed),), lambda t: self._times(t, self.kernel)
+from augnet.engine.backends import backend
+from augnet.engine.graph.graph import Node, Value
+from augnet.engine.graph.linearize import function_of
+from augnet.engine.rules.base import Kernel, Kernels, Rule, Tensor, Vjp, on_rows
+from augnet.engine.rules.registry import Call, existing_layers, serves
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
-    """x * scale + shift, both broadcast over the leading axes; None where it is 1 or 0."""
+class Linear(Rule):
+    """Any linear function of one tensor, plus a constant."""
 
-    scale: np.ndarray | None
-    shift: np.ndarray | None
+    function: Kernel
 
-    def __call__(self, x: Any) -> Any:
-        if self.scale is not None:
-            x = x * constant(self.scale, x.dtype)
-        return x if self.shift is None else x + constant(self.shift, x.dtype)
-
-    def slope(self, x: Any) -> Any:
-        """d output / d input, or None for 1."""
-        return None if self.scale is None else constant(self.scale, x.dtype)
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        slope = self.slope(x)
-        if slope is None:
-            return self(x), lambda g: (g,), lambda t: t
-        return self(x), lambda g: (g * slope,), lambda t: t * slope
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """Any linear function of one tensor, plus a constant; TensorFlow knows its transpose."""
-
-    function: Callable[[Any], Any]
-
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return self.function(x)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, None]:
-        def back(g: Any) -> Any:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, None]:
+        def back(g: Tensor) -> Tensor:
             return backend.transposed(self.function, (g.shape[0], *x.shape[1:]), g)
 
-        return self(x), lambda g: (through(back)(g),), None
+        return self(x), lambda g: (on_rows(back)(g),), None
+
+
+@serves(
+    *(layers.Resizing, layers.UpSampling3D, layers.AveragePooling3D, layers.RepeatVector),
+    *(layers.ZeroPadding3D, layers.Cropping3D),
+    *existing_layers("AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveAveragePooling3D"),
+)
+def _linear_layer(layer: Any, call: Call) -> list[Rule]:
+    return [Linear(call.node.op)]
+
+
+@serves(
+    *(
+        "AdaptiveAveragePool",
+        "AffineTransform",
+        "BroadcastTo",
+        "Conv",
+        "ConvTranspose",
+        "CropImages",
+        "Cross",
+        "Cumsum",
+    ),
+    *("DepthToSpace", "DepthwiseConv", "Diagonal", "Diff", "Dot", "ExtractPatches", "Flip", "Fliplr"),
+    *("Fold", "GaussianBlur", "GetItem", "Inner", "Kron", "Mean", "Moveaxis", "Outer", "Pad", "PadImages"),
+    *(
+        "Repeat",
+        "Resize",
+        "RGBToGrayscale",
+        "Roll",
+        "Rot90",
+        "ScaleAndTranslate",
+        "SeparableConv",
+        "Slice",
+        "SobelEdges",
+    ),
+    *("SpaceToDepth", "Sum", "Swapaxes", "Take", "TakeAlongAxis", "Tensordot", "Tile", "Trace", "Transpose"),
+    *("Trapezoid", "Tril", "Triu", "Unfold"),
+)
+def linear_operation(op: Any, call: Call) -> list[Rule] | None:
+    """An operation that is linear in its first argument, the only tensor of it."""
+    if len(call.node.inputs) != 1 or not isinstance(call.node.args[0], Value):
+        return None
+    return [Linear(lambda x: function_of(call.node)(x)[0])]
+
+
+@serves("ArraySplit", "Dsplit", "Hsplit", "Split", "Unstack", "Vsplit")
+def _parts(op: Any, call: Call) -> list[Node] | None:
+    """One operation for each part, as a rule has one output."""
+    if len(call.node.inputs) != 1:
+        return None
+
+    def part(number: int) -> Kernel:
+        return lambda x: function_of(call.node)(x)[number]
+
+    (value,) = call.node.inputs
+    return [call.step(Linear(part(i)), value, output=output) for i, output in enumerate(call.node.outputs)]

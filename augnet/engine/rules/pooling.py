@@ -1,68 +1,102 @@
-"""Pooling. The winners of a max-pool are found once and shared by all cotangents."""
+"""Pooling over windows. The winners of a max-pool are found once and shared by all cotangents."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from keras import ops
+import numpy as np
+from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.backends import backend
+from augnet.engine.padding import resolved_pads
+from augnet.engine.rules.base import (
+    Elementwise,
+    Jvp,
+    Kernels,
+    Reach,
+    Rule,
+    Shape,
+    Tensor,
+    Vjp,
+    on_rows,
+)
 from augnet.engine.rules.elementwise import Chain
+from augnet.engine.rules.registry import Call, serves
+from augnet.engine.rules.shaping import as_image
 
 NOTHING = Chain(())
 
 
 @dataclass(frozen=True, eq=False)
-class MaxPool:
+class Pool(Rule):
+    """One number from each window of pixels.
+
+    Attributes:
+        size, strides: of height and width.
+        padding: "same" or "valid".
+    """
+
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str
+    fuses_on_cpu: ClassVar[bool] = False
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
+        pads = resolved_pads(self.padding, inputs[0][:2], self.size, self.strides, (1, 1))
+        first = np.arange(output[axis]) * self.strides[axis] - pads[axis][0]
+        return first, first + self.size[axis] - 1
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Pool):
     """Maximum over windows; of equal elements the first takes the gradient, as in TensorFlow.
 
     Attributes:
         before: elementwise operations just before it, whose slope is only needed where the winners are.
     """
 
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    padding: str
-    before: Chain = NOTHING
+    before: Elementwise = NOTHING
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return ops.max_pool(self.before(x), self.size, self.strides, self.padding)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push | None]:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp | None]:
         height, width = x.shape[1:3]
         x, slope = self.before.value_and_slope(x)
         tiles = height % self.size[0] == 0 and width % self.size[1] == 0
         if self.size == self.strides and tiles:
             return self._tiled(x, slope)
-        made, argmax = backend.max_pool_with_argmax(x, self.size, self.strides, self.padding)
+        output, argmax = backend.max_pool_with_argmax(x, self.size, self.strides, self.padding)
 
         at_winner = None if slope is None else backend.taken(ops.broadcast_to(slope, x.shape), argmax)
 
-        def pull(g: Any) -> tuple[Any]:
+        def vjp(g: Tensor) -> tuple[Tensor]:
             g = g if at_winner is None else g * at_winner
             return (backend.max_pool_gradient(g, argmax, x, self.size, self.strides, self.padding),)
 
-        return made, pull, None
+        return output, vjp, None
 
-    def _tiled(self, x: Any, slope: Any) -> tuple[Any, Pull, Push]:
+    def fused_after(self, before: Elementwise) -> Rule:
+        return replace(self, before=before)
+
+    def _tiled(self, x: Tensor, slope: Tensor | None) -> tuple[Tensor, Vjp, Jvp]:
         """Windows side by side: the cotangent, repeated over the window, times a mask of the winners.
 
         The slope of what comes before is part of the mask, so that it costs nothing per cotangent.
         """
-        made = ops.max_pool(x, self.size, self.strides, self.padding)
+        output = ops.max_pool(x, self.size, self.strides, self.padding)
         batch, height, width, channels = x.shape
         rows, columns = self.size
         split = (height // rows, rows, width // columns, columns, channels)
         blocks = ops.reshape(x, (batch, *split))
-        free = ops.ones_like(made)
+        free = ops.ones_like(output)
         lines = []
         for i in range(rows):
             line = []
             for j in range(columns):
-                wins = ops.cast(ops.equal(blocks[:, :, i, :, j], made), x.dtype) * free
+                wins = ops.cast(ops.equal(blocks[:, :, i, :, j], output), x.dtype) * free
                 free = free - wins
                 line.append(wins)
             lines.append(ops.stack(line, axis=3))
@@ -70,87 +104,64 @@ class MaxPool:
         if slope is not None:
             mask = mask * slope
 
-        def pull(g: Any) -> tuple[Any]:
+        def vjp(g: Tensor) -> tuple[Tensor]:
             n = g.shape[0] * batch
             wide = ops.reshape(g, (n, split[0], 1, split[2], 1, channels))
             wide = ops.broadcast_to(wide, (n, *split))
             return (ops.reshape(wide, (g.shape[0], *x.shape)) * mask,)
 
-        def push(t: Any) -> Any:
+        def jvp(t: Tensor) -> Tensor:
             return ops.sum(ops.reshape(t * mask, (t.shape[0], batch, *split)), axis=(3, 5))
 
-        return made, pull, push
+        return output, vjp, jvp
 
 
 @dataclass(frozen=True, eq=False)
-class AveragePool:
+class AveragePool(Pool):
     """Mean over windows."""
 
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    padding: str
-
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return ops.average_pool(x, self.size, self.strides, self.padding)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         shape = tuple(x.shape[1:])
 
-        def back(g: Any) -> Any:
+        def back(g: Tensor) -> Tensor:
             return backend.average_pool_gradient(
                 g, (g.shape[0], *shape), self.size, self.strides, self.padding
             )
 
-        return self(x), lambda g: (through(back)(g),), through(self)
+        return self(x), lambda g: (on_rows(back)(g),), on_rows(self)
 
 
-@dataclass(frozen=True, eq=False)
-class GlobalAverage:
-    """Mean over height and width, or over all axes but the batch and the channel.
-
-    Attributes:
-        keepdims: whether they stay as axes of length one.
-        axes: how many they are.
-    """
-
-    keepdims: bool = False
-    axes: int = 2
-
-    def __call__(self, x: Any) -> Any:
-        return ops.mean(x, axis=tuple(range(-1 - self.axes, -1)), keepdims=self.keepdims)
-
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        batch, *sizes, channels = x.shape
-
-        def pull(g: Any) -> tuple[Any]:
-            small = ops.reshape(g / math.prod(sizes), (g.shape[0], batch, *[1] * len(sizes), channels))
-            return (ops.broadcast_to(small, (g.shape[0], *x.shape)),)
-
-        return self(x), pull, self
+@serves(layers.MaxPooling2D)
+def _max_pool(layer: Any, call: Call) -> list[Rule]:
+    return [MaxPool(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
 
 
-@dataclass(frozen=True, eq=False)
-class GlobalMax:
-    """Maximum over height and width; equal elements share the gradient, as in TensorFlow.
+@serves(layers.AveragePooling2D)
+def _average_pool(layer: Any, call: Call) -> list[Rule]:
+    return [AveragePool(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
 
-    Attributes:
-        keepdims: whether they stay as axes of length one.
-    """
 
-    keepdims: bool = False
+@serves("MaxPool", "AveragePool")
+def _pool_operation(op: Any, call: Call) -> list[Rule] | None:
+    if len(call.inputs[0]) != 3 or op.data_format == "channels_first":
+        return None
+    size, strides = _pair(op.pool_size), _pair(op.pool_size if op.strides is None else op.strides)
+    return [(MaxPool if type(op).__name__ == "MaxPool" else AveragePool)(size, strides, op.padding)]
 
-    def __call__(self, x: Any) -> Any:
-        return ops.max(x, axis=(1, 2), keepdims=self.keepdims)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        batch, _, _, channels = x.shape
-        wins = ops.cast(ops.equal(x, ops.max(x, axis=(1, 2), keepdims=True)), x.dtype)
-        share = wins / ops.sum(wins, axis=(1, 2), keepdims=True)
+def _pair(sizes: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (sizes, sizes) if isinstance(sizes, int) else sizes
+    return height, width
 
-        def pull(g: Any) -> tuple[Any]:
-            return (ops.reshape(g, (g.shape[0], batch, 1, 1, channels)) * share,)
 
-        def push(t: Any) -> Any:
-            return ops.sum(t * share, axis=(2, 3), keepdims=self.keepdims)
+@serves(layers.MaxPooling1D)
+def _max_pool_of_steps(layer: Any, call: Call) -> list[Rule]:
+    return as_image(call, MaxPool((layer.pool_size[0], 1), (layer.strides[0], 1), layer.padding))
 
-        return self(x), pull, push
+
+@serves(layers.AveragePooling1D)
+def _average_pool_of_steps(layer: Any, call: Call) -> list[Rule]:
+    return as_image(call, AveragePool((layer.pool_size[0], 1), (layer.strides[0], 1), layer.padding))

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.rules.base import (
+    Jvp,
+    Kernels,
+    Reach,
+    Rule,
+    Shape,
+    Tensor,
+    Vjp,
+    on_rows,
+    same_positions,
+)
+from augnet.engine.rules.linear import Linear
+from augnet.engine.rules.registry import Call, serves
 
 
 @dataclass(frozen=True, eq=False)
-class Reshape:
+class Reshape(Rule):
     """Another shape, without batch."""
 
-    shape: tuple[int, ...]
+    shape: Shape
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (x.shape[0], *self.shape))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         shape = tuple(x.shape)
-        made = self(x)
+        output = self(x)
         return (
-            made,
+            output,
             lambda g: (ops.reshape(g, (g.shape[0], *shape)),),
-            lambda t: ops.reshape(t, (t.shape[0], shape[0], *made.shape[1:])),
+            lambda t: ops.reshape(t, (t.shape[0], shape[0], *output.shape[1:])),
         )
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
+        kept = len(output) >= 2 and inputs[0][:2] == output[:2]
+        return same_positions(axis, output) if kept else None
 
 
 @dataclass(frozen=True, eq=False)
-class Permute:
+class Permute(Rule):
     """Another order of axes; order counts from 1, the batch being 0."""
 
     order: tuple[int, ...]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return ops.transpose(x, (0, *self.order))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         inverse = tuple(int(i) + 2 for i in np.argsort(self.order))
         forward = tuple(i + 1 for i in self.order)
         return (
@@ -50,22 +68,76 @@ class Permute:
 
 
 @dataclass(frozen=True, eq=False)
-class Pad:
+class Pad(Rule):
     """Zeros round height and width; negative amounts crop."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return _padded(x, self.rows, self.columns)
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         back = (-self.rows[0], -self.rows[1]), (-self.columns[0], -self.columns[1])
-        return self(x), lambda g: (through(lambda y: _padded(y, *back))(g),), through(self)
+        return self(x), lambda g: (on_rows(lambda y: _padded(y, *back))(g),), on_rows(self)
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
+        read = np.arange(output[axis]) - (self.rows, self.columns)[axis][0]
+        return read, read
 
 
-def _padded(x: Any, rows: tuple[int, int], columns: tuple[int, int]) -> Any:
+def _padded(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
     height, width = x.shape[1:3]
     x = x[:, max(-rows[0], 0) : height - max(-rows[1], 0), max(-columns[0], 0) : width - max(-columns[1], 0)]
     pads = [(0, 0), *((max(a, 0), max(b, 0)) for a, b in (rows, columns)), (0, 0)]
     return ops.pad(x, pads) if any(max(pair) for pair in pads) else x
+
+
+def as_image(call: Call, *rules: Rule) -> list[Rule]:
+    """Rules of images, applied to a sequence (step, channel) as to an image that is one pixel wide."""
+    length, channels = call.inputs[0]
+    return [Reshape((length, 1, channels)), *rules, Reshape(call.output)]
+
+
+@serves(layers.Reshape, layers.Flatten, "Reshape", "Squeeze", "ExpandDims")
+def _reshape(source: Any, call: Call) -> list[Rule] | None:
+    # An operation may move elements from one image's axes into the batch: that is not what the rule does.
+    same = len(call.inputs) == 1 and math.prod(call.inputs[0]) == math.prod(call.output)
+    return [Reshape(call.output)] if same else None
+
+
+@serves(layers.Permute)
+def _permute(layer: Any, call: Call) -> list[Rule]:
+    return [Permute(tuple(layer.dims))]
+
+
+@serves(layers.ZeroPadding2D)
+def _zero_padding(layer: Any, call: Call) -> list[Rule]:
+    return [Pad(tuple(layer.padding[0]), tuple(layer.padding[1]))]
+
+
+@serves(layers.ZeroPadding1D)
+def _zero_padding_of_steps(layer: Any, call: Call) -> list[Rule]:
+    return as_image(call, Pad(tuple(layer.padding), (0, 0)))
+
+
+@serves(layers.Cropping2D)
+def _cropping(layer: Any, call: Call) -> list[Rule]:
+    (top, bottom), (left, right) = layer.cropping
+    return [Pad((-top, -bottom), (-left, -right))]
+
+
+@serves(layers.Cropping1D)
+def _cropping_of_steps(layer: Any, call: Call) -> list[Rule]:
+    first, last = layer.cropping
+    return as_image(call, Pad((-first, -last), (0, 0)))
+
+
+@serves(layers.CenterCrop)
+def _center_crop(layer: Any, call: Call) -> list[Rule]:
+    if len(call.inputs[0]) == 3:
+        (height, width), (rows, columns) = call.inputs[0][:2], call.output[:2]
+        if height >= rows and width >= columns:
+            top, left = (height - rows) // 2, (width - columns) // 2
+            return [Pad((-top, top + rows - height), (-left, left + columns - width))]
+    return [Linear(call.node.op)]  # Keras resizes what is smaller

@@ -3,64 +3,79 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
-from augnet.engine.backends import tensorflow as backend
-from augnet.engine.backends.tensorflow import constant
-from augnet.engine.rules.base import Paths, Pull, Push, through
+from augnet.engine.backends import backend
+from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Tensor, Vjp, on_rows
 from augnet.engine.rules.convolution import Convolution
+from augnet.engine.rules.linear import Linear
+from augnet.engine.rules.registry import Call, serves
+from augnet.engine.rules.shaping import as_image
 
 
 @dataclass(frozen=True, eq=False)
-class Upsample:
+class Upsample(Rule):
     """Every pixel repeated over a block (nearest neighbour)."""
 
     size: tuple[int, int]
 
-    def sizes(self, given: Any) -> tuple[int, int]:
+    def sizes(self, given: Sequence[int]) -> tuple[int, int]:
         """Height and width of what an image of the given ones becomes."""
         return given[0] * self.size[0], given[1] * self.size[1]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         n, height, width, channels = x.shape
         rows, columns = self.size
         wide = ops.broadcast_to(x[:, :, None, :, None, :], (n, height, rows, width, columns, channels))
         return ops.reshape(wide, (n, *self.sizes((height, width)), channels))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
-        def back(g: Any) -> Any:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
+        def back(g: Tensor) -> Tensor:
             # The sum over each block, by the operation that is fast at it.
             return ops.average_pool(g, self.size, self.size, "valid") * math.prod(self.size)
 
-        return self(x), lambda g: (through(back)(g),), through(self)
+        return self(x), lambda g: (on_rows(back)(g),), on_rows(self)
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
+        read = np.arange(output[axis]) // self.size[axis]
+        return read, read
 
 
 @dataclass(frozen=True, eq=False)
-class UpsampledConvolution:
+class UpsampledConvolution(Rule):
     """A convolution without strides or dilation after an upsampling.
 
-    The pull-back through both is one convolution with strides, in whose kernel the sums over the upsampling's
+    The vjp of both is one convolution with strides, in whose kernel the sums over the upsampling's
     blocks are already made: with k x k kernels and blocks of s x s, (k + s - 1)^2 products and not (k s)^2.
     """
 
     upsample: Upsample
     convolution: Convolution
+    fuses_on_cpu: ClassVar[bool] = False
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return self.convolution(self.upsample(x))
 
-    def linearize(self, paths: Paths, x: Any) -> tuple[Any, Pull, Push]:
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         around = self.convolution.pads_back(self.upsample.sizes(x.shape[1:3]))
 
-        def back(g: Any) -> Any:
-            return backend.conv2d(g, constant(self._summed(), g.dtype), self.upsample.size, around, (1, 1))
+        def back(g: Tensor) -> Tensor:
+            return backend.conv2d(
+                g, backend.constant(self._summed(), g.dtype), self.upsample.size, around, (1, 1)
+            )
 
         linear = replace(self, convolution=replace(self.convolution, bias=None))
-        return self(x), lambda g: (through(back)(g),), through(linear)
+        return self(x), lambda g: (on_rows(back)(g),), on_rows(linear)
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
+        sizes = self.upsample.sizes(inputs[0][:2])
+        first, last = self.convolution.window(axis, sizes, np.arange(output[axis]))
+        return first // self.upsample.size[axis], last // self.upsample.size[axis]
 
     def _summed(self) -> np.ndarray:
         kernel = self.convolution.flipped
@@ -70,3 +85,13 @@ class UpsampledConvolution:
         for y, x in np.ndindex(height, width):
             summed[y : y + rows, x : x + columns] += kernel
         return summed
+
+
+@serves(layers.UpSampling2D)
+def _upsampling(layer: Any, call: Call) -> list[Rule]:
+    return [Upsample(tuple(layer.size)) if layer.interpolation == "nearest" else Linear(layer)]
+
+
+@serves(layers.UpSampling1D)
+def _upsampling_of_steps(layer: Any, call: Call) -> list[Rule]:
+    return as_image(call, Upsample((int(layer.size), 1)))

@@ -1,4 +1,4 @@
-"""Where in the picture each output's gradient lies, image by image: the data behind the shortcut flags."""
+"""On a coarse grid over the picture, the share of each output's sensitivity that lies in each part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN_IMAGES = 6
 
 
 @dataclass
-class Place:
+class ShareGrid:
     """Shares of a, the predicted row's magnitude, over the images predicted as one output.
 
     An image enters with its shares a / sum a, so that all weigh the same, whatever their gradients' size. A
@@ -38,12 +38,12 @@ class Place:
     top_image: np.ndarray
 
     @classmethod
-    def empty(cls, rows: int, columns: int) -> Place:
-        """The place of no images, on a grid."""
-        windows = rows - window_cells(rows) + 1, columns - window_cells(columns) + 1
+    def empty(cls, height: int, width: int) -> ShareGrid:
+        """The grid of no images, height x width cells."""
+        windows = height - window_cells(height) + 1, width - window_cells(width) + 1
         return cls(
             count=0,
-            cells=np.zeros((rows, columns)),
+            cells=np.zeros((height, width)),
             squares=np.zeros(windows),
             top_share=np.zeros((*windows, SHOWN_IMAGES), np.float32),
             top_image=np.full((*windows, SHOWN_IMAGES), "", object),
@@ -58,8 +58,8 @@ class Place:
         shares = np.moveaxis(shares, 0, -1).astype(np.float32)
         self._show(shares, np.broadcast_to(images, shares.shape))
 
-    def merge(self, other: Place) -> None:
-        """Takes in the images of another place."""
+    def merge(self, other: ShareGrid) -> None:
+        """Takes in the images of another grid."""
         self.count += other.count
         self.cells += other.cells
         self.squares += other.squares
@@ -80,25 +80,25 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
-    """The place of every output that images were predicted as.
+class ShareGrids:
+    """The grid of every output that images were predicted as.
 
     Attributes:
         height, width: of the maps, in pixels.
-        of: output -> its place.
+        by_output: output -> its grid.
     """
 
     height: int
     width: int
-    of: dict[int, Place] = field(default_factory=dict)
+    by_output: dict[int, ShareGrid] = field(default_factory=dict)
 
     @property
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
         """The pixels at which the grid's rows and columns start, and the end of each side."""
-        rows, columns = (
+        y_edges, x_edges = (
             np.arange(min(side, CELLS) + 1) * side // min(side, CELLS) for side in (self.height, self.width)
         )
-        return rows, columns
+        return y_edges, x_edges
 
     def add(self, magnitude: np.ndarray, outputs: np.ndarray, image_ids: list[str]) -> None:
         """Takes in n images.
@@ -110,60 +110,56 @@ class Places:
         """
         if not len(magnitude):
             return
-        rows, columns = self.edges
-        cells = np.add.reduceat(magnitude, columns[:-1], axis=2, dtype=np.float64)
-        cells = np.add.reduceat(cells, rows[:-1], axis=1)
+        y_edges, x_edges = self.edges
+        cells = np.add.reduceat(magnitude, x_edges[:-1], axis=2, dtype=np.float64)
+        cells = np.add.reduceat(cells, y_edges[:-1], axis=1)
         cells /= cells.sum(axis=(1, 2), keepdims=True)
         ids = np.array(image_ids, object)
         for output in np.unique(outputs).tolist():
             chosen = outputs == output
-            self._place(output).add(cells[chosen], ids[chosen])
+            self._grid(output).add(cells[chosen], ids[chosen])
 
-    def merge(self, other: Places) -> None:
-        """Takes in the images of another Places of the same size."""
-        for output, place in other.of.items():
-            self._place(output).merge(place)
+    def merge(self, other: ShareGrids) -> None:
+        """Takes in the images of another ShareGrids of the same size."""
+        for output, grid in other.by_output.items():
+            self._grid(output).merge(grid)
 
-    def _place(self, output: int) -> Place:
-        if output not in self.of:
-            rows, columns = self.edges
-            self.of[output] = Place.empty(len(rows) - 1, len(columns) - 1)
-        return self.of[output]
+    def _grid(self, output: int) -> ShareGrid:
+        if output not in self.by_output:
+            self.by_output[output] = ShareGrid.empty(*(len(edges) - 1 for edges in self.edges))
+        return self.by_output[output]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Array name -> array, for an NPZ file."""
-        if not self.of:
+        if not self.by_output:
             return {}
-        outputs = sorted(self.of)
-        places = [self.of[output] for output in outputs]
-        shown = np.stack([place.top_image for place in places])
-        images = sorted(set(shown.flat))
-        number = {image_id: k for k, image_id in enumerate(images)}
+        outputs = sorted(self.by_output)
+        grids = [self.by_output[output] for output in outputs]
+        shown = np.stack([grid.top_image for grid in grids])
+        images, number = np.unique(shown.astype(str), return_inverse=True)
         return {
             "output": np.array(outputs),
-            "count": np.array([place.count for place in places]),
-            "cells": np.stack([place.cells for place in places]),
-            "squares": np.stack([place.squares for place in places]),
-            "top_share": np.stack([place.top_share for place in places]),
-            "top_image": np.array([number[image_id] for image_id in shown.flat], np.int32).reshape(
-                shown.shape
-            ),
-            "images": np.array(images, str),
+            "count": np.array([grid.count for grid in grids]),
+            "cells": np.stack([grid.cells for grid in grids]),
+            "squares": np.stack([grid.squares for grid in grids]),
+            "top_share": np.stack([grid.top_share for grid in grids]),
+            "top_image": number.reshape(shown.shape).astype(np.int32),
+            "images": images,
         }
 
     @classmethod
-    def from_arrays(cls, height: int, width: int, arrays: Mapping[str, np.ndarray]) -> Places:
-        """The Places that `arrays` came from."""
-        places = cls(height, width)
+    def from_arrays(cls, height: int, width: int, arrays: Mapping[str, np.ndarray]) -> ShareGrids:
+        """The ShareGrids that `arrays` came from."""
+        grids = cls(height, width)
         for k, output in enumerate(arrays["output"].tolist() if arrays else ()):
-            places.of[output] = Place(
+            grids.by_output[output] = ShareGrid(
                 count=int(arrays["count"][k]),
                 cells=arrays["cells"][k],
                 squares=arrays["squares"][k],
                 top_share=arrays["top_share"][k],
                 top_image=arrays["images"].astype(object)[arrays["top_image"][k]],
             )
-        return places
+        return grids
 
 
 def window_cells(side_cells: int) -> int:

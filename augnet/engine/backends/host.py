@@ -1,4 +1,4 @@
-"""How much memory this machine has, and how much of it a process takes."""
+"""This machine: its memory, how much of it a process takes, and who else uses its processors."""
 
 from __future__ import annotations
 
@@ -50,3 +50,30 @@ def free_bytes() -> int:
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
         free = min(free, int(limit.read_text()) - int(used.read_text()))
     return max(free, 256 * 1024**2)
+
+
+class OtherProcesses:
+    """How much of this machine's processors others use, from now on."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    def share(self) -> float:
+        """In [0, 1], since this object was made; 0.0 where the system does not tell (only Linux does)."""
+        before, now = self._before, self._read()
+        if before is None or now is None or now[0] <= before[0]:
+            return 0.0
+        total, busy, own = (b - a for a, b in zip(before, now, strict=True))
+        return min(1.0, max(0.0, (busy - own) / total))
+
+    @staticmethod
+    def _read() -> tuple[float, float, float] | None:
+        """Seconds of all processors, those not idle, and those of this process."""
+        path = Path("/proc/stat")
+        if not path.exists():
+            return None
+        ticks = [int(part) for part in path.read_text().splitlines()[0].split()[1:9]]
+        per_second = os.sysconf("SC_CLK_TCK")
+        idle = ticks[3] + ticks[4]
+        own = os.times()
+        return sum(ticks) / per_second, (sum(ticks) - idle) / per_second, own.user + own.system

@@ -1,0 +1,106 @@
+"""From a configuration to an inspected model, the preprocessing that feeds it, and the engine's options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+
+from augnet.config import Config
+from augnet.engine import EngineOptions, InspectedModel, ModelSpec, inspect_model
+from augnet.errors import AugnetError
+from augnet.models.loading import load_model
+from augnet.sources import Preprocess
+
+KEYS = {
+    "output": "model.output",
+    "input_size": "preprocess.size",
+    "outputs": "jacobian.outputs",
+    "reduce": "jacobian.reduce",
+    "precision": "jacobian.precision",
+    "memory_bytes": "jacobian.memory",
+    "stored": "store.jacobians",
+}
+"""Arguments of the engine, and the keys of the configuration that set them."""
+
+
+@contextmanager
+def engine_errors_by_key() -> Iterator[None]:
+    """Errors of the engine, which names its arguments in backticks, name the configuration's keys instead."""
+    try:
+        yield
+    except AugnetError as error:
+        message = re.sub(r"`(\w+)`", lambda argument: KEYS.get(argument[1], argument[0]), str(error))
+        raise type(error)(message) from error
+
+
+def open_model(config: Config) -> InspectedModel:
+    """The configured model, loaded and inspected.
+
+    Raises:
+        ModelError: no model is there, or it has no Jacobian.
+        ConfigError: the configuration does not fit it.
+    """
+    return inspect_as_configured(load_model(config.model), config)
+
+
+def inspect_as_configured(model: keras.Model, config: Config) -> InspectedModel:
+    """A loaded model, inspected; raises as open_model."""
+    with engine_errors_by_key():
+        return inspect_model(
+            model,
+            output=config.model.output,
+            space=config.model.space,
+            input_size=config.preprocess.size,
+            reduce=config.jacobian.reduce,
+            precision=config.jacobian.precision,
+        )
+
+
+def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
+    """How image files become inputs of this model.
+
+    Raises:
+        ConfigError: the model's input and the configuration do not fit together.
+    """
+    return Preprocess(
+        config.preprocess,
+        *spec.input_shape,
+        model_rescales=spec.rescale_reason,
+        max_pixels=config.images.max_pixels,
+    )
+
+
+def engine_options(
+    config: Config,
+    preprocess: Preprocess | None = None,
+    *,
+    label_count: int = 0,
+    map_pool: int = 1,
+    images: int | None = None,
+) -> EngineOptions:
+    """What the configuration asks of the engine.
+
+    Args:
+        preprocess: of the model's images, for jacobian.input_space: pixel; the sizes of rows need none.
+        label_count, map_pool, images: of an audit, see EngineOptions.
+    """
+    jacobian, store, scale = config.jacobian, config.store, None
+    if preprocess is not None and jacobian.input_space == "pixel":
+        scale = tuple(preprocess.input_scale.tolist())
+    return EngineOptions(
+        outputs=jacobian.outputs,
+        stored=store.jacobians,
+        store_dtype=store.dtype,
+        store_channels=store.channels,
+        store_pool=store.pool,
+        precision=jacobian.precision,
+        batch_size=None if jacobian.batch_size == "auto" else jacobian.batch_size,
+        memory_bytes=None if jacobian.memory == "auto" else int(jacobian.memory),
+        input_scale=scale,
+        label_count=label_count,
+        map_pool=map_pool,
+        images=images,
+    )

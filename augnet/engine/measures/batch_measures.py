@@ -1,0 +1,164 @@
+"""All that is measured of one batch's rows: on the device as part of its program, and then on the host."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from augnet.engine.batch import JacobianBatch
+from augnet.engine.inspection.model_spec import ModelSpec
+from augnet.engine.measures import on_device
+from augnet.engine.measures.moments import densify
+from augnet.engine.options import EngineOptions, RowLayout
+from augnet.engine.selection import ALL, position
+
+Tensor = Any
+"""A tensor of the backend; its shape is said where it is used."""
+
+
+@dataclass(frozen=True)
+class BatchMeasures:
+    """What is measured of the rows of a model by these options.
+
+    Attributes:
+        map_pool: maps are gathered over blocks of map_pool x map_pool pixels.
+    """
+
+    spec: ModelSpec
+    options: EngineOptions
+    layout: RowLayout
+
+    @property
+    def map_pool(self) -> int:
+        """Side in pixels of the blocks that maps are gathered over; not larger than the image."""
+        return min(self.options.map_pool, max(self.spec.input_shape[:2]))
+
+    def on_device(
+        self,
+        images: Tensor,
+        scores: Tensor,
+        selected: Tensor,
+        rows: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        counts: Tensor,
+    ) -> dict[str, Any]:
+        """The measures of one batch, for tensors, as part of its program.
+
+        Args:
+            images: (batch, height, width, channel), in the model's own input space.
+            scores: (batch, K).
+            selected: (batch, R) int32, the output of each row; -1 where there is none.
+            rows: (batch, R, height, width, channel).
+            labels: (batch,) int32, whose maps an image counts for; -1 for none.
+            targets: (batch,) int32, the right output; -1 where it is not known.
+            counts: (batch,) bool, false for padding.
+        """
+        spec, options, nan = self.spec, self.options, math.nan
+        batch, row_count = rows.shape[:2]
+        if options.input_scale is not None:
+            rows = rows * ops.convert_to_tensor(np.asarray(options.input_scale, float), dtype=rows.dtype)
+        if options.outputs.kind == "label":
+            rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, nan, rows)
+        predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
+        place, found = position(selected, predicted[:, None])
+        place, found = place[:, 0], found[:, 0]
+        gram, l1 = on_device.products(ops.reshape(rows, (batch, row_count, -1)), place)
+        flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
+        first = ops.arange(batch, dtype="int32") * row_count
+        own = ops.take(flat, first + place, axis=0)
+        wide = ops.cast(own, "float64") * ops.cast(images, "float64")
+        own_l1 = ops.sum(ops.cast(ops.absolute(own), "float64"), axis=(1, 2, 3))
+        magnitude = ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32")
+        measures: dict[str, Any] = {
+            "scores": scores,
+            "selected": selected,
+            "gram": gram,
+            "l1": ops.where(found[:, None], l1, nan),
+            "magnitude": ops.where(found[:, None, None], magnitude, nan),
+            "own_l1": ops.where(found, own_l1, nan),
+            "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
+        }
+        finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
+        gathered = ops.logical_and(counts[:, None], finite)
+        if options.outputs.fixed:
+            weights = ops.cast(gathered, rows.dtype)
+            measures["moments"] = on_device.moments_over_batch(rows, weights, finite, self.map_pool)
+        else:
+            group = ops.reshape(ops.where(gathered, selected, -1), (-1,))
+            measures["moments"] = on_device.moments_by_group(flat, group, spec.output_count, self.map_pool)
+        if options.label_count:
+            own_gathered = ops.take(ops.reshape(gathered, (-1,)), first + place, axis=0)
+            group = ops.where(ops.logical_and(own_gathered, found), labels, -1)
+            measures["label_group"] = group
+            measures["label_moments"] = on_device.moments_by_group(
+                own, group, options.label_count, self.map_pool
+            )
+        if options.stored is not None:
+            measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
+        return measures
+
+    def _stored(
+        self, flat: Tensor, selected: Tensor, scores: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The rows to hand back (batch, S, height, width, channel), and the output (batch, S) of each."""
+        options, wanted = self.options, self.options.stored
+        batch, row_count = selected.shape
+        if wanted is None or wanted in (ALL, options.outputs):
+            stored, rows = selected, flat
+        else:
+            stored = wanted.select(scores, targets)
+            places, found = position(selected, stored)
+            first = ops.arange(batch, dtype="int32") * row_count
+            rows = ops.take(flat, ops.reshape(first[:, None] + places, (-1,)), axis=0)
+            if wanted.kind == "label":
+                rows = ops.where(ops.reshape(found, (-1, 1, 1, 1)), rows, math.nan)
+        rows = on_device.stored_rows(rows, options.store_channels, options.store_pool, options.store_dtype)
+        return ops.reshape(rows, (batch, *self.layout.stored_shape)), stored
+
+    def on_host(self, measures: dict[str, Any], count: int) -> JacobianBatch:
+        """What `on_device` returned, as arrays, without the padding behind the first `count` images."""
+        spec, labels = self.spec, self.options.label_count
+        scores = measures["scores"][:count].astype(np.float64)
+        selected, gram = measures["selected"][:count], measures["gram"][:count]
+        finite = np.isfinite(np.diagonal(gram, axis1=1, axis2=2))
+        if self.options.outputs.fixed:
+            outputs = np.asarray(self.options.outputs.numbers(spec.output_count))
+            groups = [(outputs, finite.sum(axis=0), measures["moments"])]
+        else:
+            known = selected[(selected >= 0) & finite]
+            counted = np.bincount(known, minlength=spec.output_count)
+            groups = [(np.arange(spec.output_count), counted, measures["moments"])]
+        if labels:
+            known = measures["label_group"][:count]
+            counted = np.bincount(known[known >= 0], minlength=labels)
+            groups.append((spec.output_count + np.arange(labels), counted, measures["label_moments"]))
+        return JacobianBatch(
+            outputs=scores,
+            probabilities=probabilities(scores, spec.activation, spec.space),
+            selected=selected,
+            gram=gram,
+            l1_from_predicted=measures["l1"][:count],
+            magnitude=measures["magnitude"][:count],
+            input_dot=measures["dot"][:count],
+            stored=measures["stored"][:count] if "stored" in measures else np.zeros((count, 0), np.int32),
+            rows=measures["rows"][:count] if "rows" in measures else None,
+            predicted_l1=measures["own_l1"][:count],
+            moments=densify(groups, spec.output_count + labels),
+        )
+
+
+def probabilities(scores: np.ndarray, activation: str | None, space: str) -> np.ndarray | None:
+    """Probabilities (n, K) float64 of scores (n, K); None for a model without a final softmax or sigmoid."""
+    if activation is None:
+        return None
+    if space == "model":
+        return scores
+    if activation == "softmax":
+        shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return shifted / shifted.sum(axis=-1, keepdims=True)
+    return np.exp(-np.logaddexp(0, -scores))

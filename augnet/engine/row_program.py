@@ -1,0 +1,219 @@
+"""The core that everything computes by: one model, one shape of image, a number of rows -> compiled rows."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from augnet.engine.agreement import Agreement, agreement
+from augnet.engine.backends import backend
+from augnet.engine.graph.graph import Graph
+from augnet.engine.graph.precision import in_precision
+from augnet.engine.inspection.probes import PROBES, probe_images
+from augnet.engine.kernels import ChosenKernels
+from augnet.engine.rows import Cotangents, RuleRows, TapeRows, Tensor, identity, rewrite
+from augnet.engine.rules.base import Kernels
+from augnet.engine.tuning import SMALL_WORK, TUNING_SECONDS, Choice, timed, untimed
+
+log = logging.getLogger(__name__)
+
+BATCH_ELEMENTS = 10**7
+"""Elements of the largest tensor of a batch: more gain nothing on a CPU (benchmarks/engine.py)."""
+MEMORY_SHARE = 0.5
+"""Of the memory that is free: decoding, writing and Beam need room beside the engine."""
+AUTO_BATCH = (64, 256)
+"""Images of an automatic batch at most: of any model, and of one so small that a call costs more than it
+computes (SMALL_WORK)."""
+ROWS_BYTES = 512 * 1024**2
+"""Rows of one batch: they are copied to the host together, where a shard waits for them."""
+COMPARED = 2
+"""Probe images that rules and tape are compared on, where the model is so large that all would take long."""
+
+
+class RowProgram:
+    """Rows of the Jacobian of one function of an image batch, by the fastest program that is right.
+
+    The rules are compared with the tape before they are used; where they differ, or an operation cannot be
+    traced, the tape computes. `Engine` adds the selection of rows and what is measured of them, `AugNet`
+    follows the weights of a model that is being trained; both compute by this alone.
+
+    Args:
+        function: as many tensors (batch, ...) as there are inputs -> outputs (batch, K).
+        graph: the same as a graph, for a function of one input; None where there is none.
+        input_shape: of an image, without batch; of several inputs, of all of them as one flat vector.
+        dtype: of the rows, and of the image.
+        output_count: K.
+        row_count: R, rows of each image.
+        memory_bytes: what a batch may take; None: half of what is free.
+        raw_pixels: whether the function takes pixels in 0..255, for the probe images.
+        rounding: of one product in a coarse arithmetic (bfloat16, TF32), else 0.0.
+
+    Attributes:
+        tape: rows by a tape over `function`.
+        rules: rows by rules over the rewritten graph, or None.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        graph: Graph | None,
+        input_shape: tuple[int, ...],
+        dtype: str,
+        output_count: int,
+        row_count: int,
+        *,
+        memory_bytes: int | None = None,
+        raw_pixels: bool = False,
+        rounding: float = 0.0,
+    ):
+        self._graph, self._raw_pixels, self._rounding = graph, raw_pixels, rounding
+        self.input_shape, self.dtype = input_shape, dtype
+        self.output_count, self.row_count = output_count, row_count
+        self.memory_bytes = memory_bytes or int(MEMORY_SHARE * backend.free_bytes())
+        self.tape = TapeRows(function)
+        self.rules = None if graph is None else rewrite(graph, input_shape, dtype, row_count)
+        if self.rules is not None and not any(node.rule for node in self.rules.graph.nodes):
+            self.rules = None  # one tape over the whole is simpler
+        self.report: dict[str, Any] = {}  # plain JSON values, see tuning.Choice
+        self.guessed_seconds = 0.0
+        """About how long an image takes, as far as could be seen without compiling; rather too long."""
+
+    @cached_property
+    def trusted_rules(self) -> RuleRows | None:
+        """The rules, if they agree with the tape; None where there are none."""
+        rules = self.rules
+        if rules is None:
+            return None
+        few = PROBES if rules.work * PROBES <= SMALL_WORK else COMPARED
+        began = time.perf_counter()
+        found = self._agreement(rules, self.probe(few))
+        taken = time.perf_counter() - began
+        # The comparison was a forward and a few backward passes, each twice, outside a compiled program.
+        self.guessed_seconds = taken / (4 * few) * (1 + self.passes) / 2
+        if not found.words:
+            log.warning("engine: the rules disagree with a tape over the model; going by the tape")
+            self.report = {"rules": "disagree with the tape"} | _errors(found.tape_error, "float64")
+            return None
+        self.report = {"agreement": found.words} | _errors(found.error, found.against)
+        return rules
+
+    def _agreement(self, rules: RuleRows, images: np.ndarray) -> Agreement:
+        # An oracle is wanted only where float32 leaves a doubt.
+        wide = self.float64 if self.dtype != "float64" else None
+        return agreement(rules, self.tape, wide, images, self._rounding)
+
+    def float64(self) -> tuple[RuleRows, TapeRows]:
+        """The rules and the tape in float64, for a function with a graph."""
+        assert self._graph is not None
+        graph = in_precision(self._graph, "float64")
+        rules = rewrite(graph, self.input_shape, "float64", self.row_count)
+        return rules, TapeRows(lambda x: ops.reshape(graph(x), (x.shape[0], self.output_count)))
+
+    @property
+    def passes(self) -> int:
+        """Backward passes that give all rows."""
+        return (None if self.rules is None else self.rules.passes) or self.row_count
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image, and so of one row."""
+        return math.prod(self.input_shape) * np.dtype(self.dtype).itemsize
+
+    def choose(
+        self, batch_size: int, *, seconds: float = TUNING_SECONDS, images: int | None = None
+    ) -> Choice:
+        """The program to use, see tuning.py.
+
+        Args:
+            batch_size: images per batch, at most.
+            seconds: for which programs may be timed to find the fastest, whatever the run; 0: none is.
+            images: of the whole run; None where that is not known.
+        """
+        if not seconds:
+            return untimed(self, batch_size)
+        return timed(self, batch_size, images, seconds)
+
+    def likely_batch_size(self) -> int:
+        """As many images as fill the device, and as the rows, their copies and the moments leave room for."""
+        rows_bytes = self.row_count * self.image_bytes
+        most = min(self.memory_bytes // (8 * rows_bytes), ROWS_BYTES // rows_bytes)
+        rules = self.rules
+        if rules is None:
+            most = min(most, AUTO_BATCH[0])
+        else:
+            small = int(np.clip(SMALL_WORK // rules.work, *AUTO_BATCH))
+            most = min(most, BATCH_ELEMENTS // rules.widest, small)
+        return 2 ** int(math.log2(max(1, most)))
+
+    def rows(self, x: Tensor, cotangents: Cotangents, choice: Choice) -> tuple[Tensor, Tensor]:
+        """Outputs (batch, K) and rows (batch, R, inputs), for tensors, as part of a compiled program.
+
+        Args:
+            x: (batch, *input_shape).
+            cotangents: outputs (batch, K) -> (R, batch, K).
+        """
+        kernels = ChosenKernels(choice.kernels)
+        if choice.program == "rules" and self.rules is not None:
+            return self.rules.rows(x, cotangents, choice.rows_per_pass, kernels)
+        return self.tape.rows(x, cotangents, choice.rows_per_pass, kernels)
+
+    def all_rows(self, x: Tensor, choice: Choice) -> Tensor:
+        """Rows (batch, K, inputs) of every output, by fewer passes where outputs see separate parts of x."""
+        if choice.program == "rules" and self.rules is not None:
+            return self.rules.all_rows(x, choice.rows_per_pass, ChosenKernels(choice.kernels))
+        return self.rows(x, identity, choice)[1]
+
+    def compile(
+        self, function: Callable[..., Any], batch_size: int, xla: bool = False, trial: bool = False
+    ) -> backend.Program:
+        """A function of an image batch as a program.
+
+        Args:
+            trial: it is only to be timed, so compiling it quickly counts for more.
+        """
+        return self.compile_for(function, [((batch_size, *self.input_shape), self.dtype)], xla, trial)
+
+    def compile_for(
+        self,
+        function: Callable[..., Any],
+        signature: backend.Signature,
+        xla: bool = False,
+        trial: bool = False,
+    ) -> backend.Program:
+        """A function that computes rows, with other arguments beside the images, as a program."""
+        heavy = trial or (self.rules is not None and self.rules.heavy)
+        return backend.compiled(function, signature, xla, weights_as_arguments=heavy)
+
+    def probe(self, count: int) -> np.ndarray:
+        """Noise images (count, *input_shape), in [0, 1] or in 0..255; the same every time, repeated."""
+        return np.resize(
+            probe_images(self.input_shape, self._raw_pixels, self.dtype), (count, *self.input_shape)
+        )
+
+    def rule_rows(self, x: Tensor, chunk: int, kernels: Kernels, only: int) -> tuple[Tensor, Tensor]:
+        """What a trial computes: outputs, and the first `only` backward passes of all."""
+        assert self.rules is not None
+        return self.rules.rows(x, self._first(self.row_count), chunk, kernels, only)
+
+    def tape_rows(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Outputs, and the first `count` rows by the tape."""
+        return self.tape.rows(x, self._first(count), 1, ChosenKernels())
+
+    def _first(self, count: int) -> Cotangents:
+        eye = np.eye(self.output_count)[:count, None, :]
+
+        def cotangents(outputs: Tensor) -> Tensor:
+            return backend.constant(np.broadcast_to(eye, (count, *outputs.shape)), outputs.dtype)
+
+        return cotangents
+
+
+def _errors(error: float | None, against: str) -> dict[str, Any]:
+    return {} if error is None else {"error": error, "error_against": against}

@@ -1,0 +1,70 @@
+"""Scale and shift: what normalization by fixed statistics is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+from keras.src.applications.convnext import LayerScale  # not exported
+
+from augnet.engine.backends import backend
+from augnet.engine.rules.base import Elementwise, Tensor
+from augnet.engine.rules.registry import Call, serves, weights_of
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Elementwise):
+    """x * scale + shift, both broadcast over the leading axes; None where it is 1 or 0."""
+
+    scale: np.ndarray | None
+    shift: np.ndarray | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.scale is not None:
+            x = x * backend.constant(self.scale, x.dtype)
+        return x if self.shift is None else x + backend.constant(self.shift, x.dtype)
+
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self(x), None if self.scale is None else backend.constant(self.scale, x.dtype)
+
+
+@serves(layers.BatchNormalization)
+def _batch_normalization(layer: Any, call: Call) -> list[Affine] | None:
+    if getattr(layer, "renorm", False):
+        return None
+    wide, rank = np.float64, len(call.inputs[0])
+    scale = 1 / np.sqrt(weights_of(layer.moving_variance).astype(wide) + layer.epsilon)
+    if layer.scale:
+        scale = scale * weights_of(layer.gamma)
+    shift = -weights_of(layer.moving_mean).astype(wide) * scale
+    if layer.center:
+        shift = shift + weights_of(layer.beta)
+    behind = (1,) * (rank - layer.axis % (rank + 1))  # axes after the one that is normalized
+    return [Affine(scale.reshape(-1, *behind), shift.reshape(-1, *behind))]
+
+
+@serves(layers.Rescaling)
+def _rescaling(layer: Any, call: Call) -> list[Affine]:
+    # As Keras rounds them, which is to float32 even in a float64 model.
+    scale, offset = (
+        backend.values_of(keras.ops.cast(part, "float64")) for part in (layer.scale, layer.offset)
+    )
+    return [Affine(scale, offset)]
+
+
+@serves(layers.Normalization)
+def _normalization(layer: Any, call: Call) -> list[Affine]:
+    mean, variance = (
+        array.reshape(array.shape[1:]).astype(np.float64)
+        for array in (weights_of(layer.mean), weights_of(layer.variance))
+    )
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    return [Affine(deviation, mean)] if layer.invert else [Affine(1 / deviation, -mean / deviation)]
+
+
+@serves(LayerScale)
+def _layer_scale(layer: Any, call: Call) -> list[Affine]:
+    return [Affine(weights_of(layer.gamma), None)]

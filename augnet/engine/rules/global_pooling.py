@@ -1,0 +1,92 @@
+"""Means and extremes over whole axes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from keras import layers, ops
+
+from augnet.engine.rules.base import Jvp, Kernels, Rule, Tensor, Vjp
+from augnet.engine.rules.registry import Call, serves
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalAverage(Rule):
+    """Mean over height and width, or over all axes but the batch and the channel.
+
+    Attributes:
+        keepdims: whether they stay as axes of length one.
+        axes: how many they are.
+    """
+
+    keepdims: bool = False
+    axes: int = 2
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return ops.mean(x, axis=tuple(range(-1 - self.axes, -1)), keepdims=self.keepdims)
+
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
+        batch, *sizes, channels = x.shape
+
+        def vjp(g: Tensor) -> tuple[Tensor]:
+            small = ops.reshape(g / math.prod(sizes), (g.shape[0], batch, *[1] * len(sizes), channels))
+            return (ops.broadcast_to(small, (g.shape[0], *x.shape)),)
+
+        return self(x), vjp, self
+
+
+@dataclass(frozen=True, eq=False)
+class Extremum(Rule):
+    """Maximum over axes; equal elements share the gradient, as in TensorFlow.
+
+    Attributes:
+        axes: counted from behind.
+        keepdims: whether they stay as axes of length one.
+        least: the minimum instead.
+    """
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+    least: bool = False
+
+    def _best(self, x: Tensor, keepdims: bool) -> Tensor:
+        return (ops.min if self.least else ops.max)(x, axis=self.axes, keepdims=keepdims)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._best(x, self.keepdims)
+
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
+        best = self._best(x, True)
+        wins = ops.cast(ops.equal(x, best), x.dtype)
+        share = wins / ops.sum(wins, axis=self.axes, keepdims=True)
+
+        def vjp(g: Tensor) -> tuple[Tensor]:
+            return (ops.reshape(g, (g.shape[0], *best.shape)) * share,)
+
+        def jvp(t: Tensor) -> Tensor:
+            return ops.sum(t * share, axis=self.axes, keepdims=self.keepdims)
+
+        return self(x), vjp, jvp
+
+
+@serves(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
+def _global_average(layer: Any, call: Call) -> list[Rule]:
+    return [GlobalAverage(bool(layer.keepdims), len(call.inputs[0]) - 1)]
+
+
+@serves(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
+def _global_max(layer: Any, call: Call) -> list[Rule]:
+    return [Extremum(tuple(range(-len(call.inputs[0]), -1)), bool(layer.keepdims))]
+
+
+@serves("Amax", "Amin", "Max", "Min")
+def _extremum(op: Any, call: Call) -> list[Rule] | None:
+    if not call.is_unary or op.axis is None or getattr(op, "initial", None) is not None:
+        return None
+    rank = len(call.inputs[0])
+    given = [op.axis] if isinstance(op.axis, int) else list(op.axis)
+    axes = tuple(axis if axis < 0 else axis - rank - 1 for axis in given)
+    least = type(op).__name__ in ("Amin", "Min")
+    return [Extremum(axes, op.keepdims, least)] if min(axes) >= -rank else None

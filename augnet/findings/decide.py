@@ -1,0 +1,33 @@
+"""From the figures of a folded audit to what they mean: decided once, written beside the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from augnet.audits.finalize import FoldedAudit
+from augnet.findings.shortcuts import Hotspot, find_hotspots
+from augnet.storage import names, schema
+from augnet.storage.shards import write_table
+
+HOTSPOT_FIGURES = ("y", "x", "height", "width", "share", "expected")
+"""Of a Hotspot, in outputs.parquet as hotspot_NAME."""
+
+
+def decide(folded: FoldedAudit) -> None:
+    """Find the shortcuts of an audit and write summary.json and outputs.parquet, which name them."""
+    hotspots = find_hotspots(folded.aggregate.share_grids)
+    shortcuts = [hotspot.as_json() for hotspot in hotspots if hotspot.shortcut]
+    folded.folder.write_json(names.SUMMARY, folded.summary.figures | {"shortcuts": shortcuts})
+    with folded.folder.writing(names.OUTPUTS) as path:
+        write_table(path, with_hotspots(folded.summary.outputs, hotspots))
+
+
+def with_hotspots(outputs: pa.Table, hotspots: Sequence[Hotspot]) -> pa.Table:
+    """`schema.OUTPUTS` from `schema.OUTPUT_FIGURES`; null for an output without a hotspot."""
+    rows = outputs.to_pylist()
+    for spot in hotspots:
+        found = {f"hotspot_{name}": getattr(spot, name) for name in HOTSPOT_FIGURES}
+        rows[spot.output] |= found | {"shortcut": spot.shortcut}
+    return pa.Table.from_pylist(rows, schema.OUTPUTS)

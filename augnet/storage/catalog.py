@@ -1,0 +1,182 @@
+"""The catalog of statistics: what is measured of an image, one entry each.
+
+The columns of `statistics/` and their types, the numbers that summary and slices describe, the captions and
+the order of ends in the report, the direction of `Audit.worst` and the table of docs/STATISTICS.md follow.
+
+A new statistic is its formula and its entry. Say, the sensitivity's share on the strongest pixel.
+Its formula is a line among those of `augnet.statistics.image.image_statistics`:
+
+    "peak_share": (ratio(batch.magnitude.max((1, 2)), batch.magnitude.sum((1, 2))), mapped),
+
+and its entry a line among those of `CATALOG`:
+
+    >>> Statistic("peak_share", "the largest a over the sum of a", label="1: on one pixel").is_scalar
+    True
+
+`python docs/statistics_table.py` then brings the documentation up to date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+End = Literal["lowest", "highest"]
+"""The end of a statistic's values at which images are listed."""
+
+INTEGER, REAL, REALS = pa.int32(), pa.float64(), pa.list_(pa.float64())
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One measure of an image, and the column of `statistics/` that holds it.
+
+    Attributes:
+        name: of the column.
+        meaning: what "NAME is" goes on with. J, G, f, a and i are as in docs/STATISTICS.md.
+        type: of its values; a single float64 is described over the dataset, see `is_scalar`.
+        label: of one that is described, a few words to stand behind the name in the report.
+        unit: "" for a pure number. "input" is one unit of the input space that the audit was asked for,
+            "output" one of a logit or, with model.space: model, of an output.
+        worst: the end at which an image deserves a look, None where neither is alarming in itself.
+        source: the paper that defines it.
+    """
+
+    name: str
+    meaning: str
+    type: pa.DataType = REAL
+    label: str = ""
+    unit: str = ""
+    worst: End | None = None
+    source: str = ""
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is one real number per image: what summary, slices and report describe."""
+        return bool(self.type == REAL)
+
+
+GAIN = "output / input"
+
+CATALOG = (
+    Statistic(
+        "predicted", "the largest output; of a model with one yes-or-no output, class 0 or 1", type=INTEGER
+    ),
+    Statistic("probability", "p of the predicted class", label="of the predicted class", worst="lowest"),
+    Statistic("correct", "whether the predicted class is the label's", type=pa.bool_()),
+    Statistic(
+        "outputs",
+        "f, every output of the model, before a final softmax or sigmoid where the space is logits",
+        type=pa.list_(pa.float32()),
+        unit="output",
+    ),
+    Statistic("selected", "the output of each row of J", type=pa.list_(INTEGER)),
+    Statistic(
+        "frobenius",
+        "the norm of the whole Jacobian: how much all outputs together react to a small change of the image",
+        label="norm of the Jacobian",
+        unit=GAIN,
+        worst="highest",
+        source="Novak et al. 2018, arXiv 1802.08760; Hoffman et al. 2019, arXiv 1908.02729",
+    ),
+    Statistic(
+        "spectral",
+        "the largest singular value of J: the reaction to the worst direction of change",
+        label="largest singular value",
+        unit=GAIN,
+        worst="highest",
+        source="Sokolic et al. 2017, arXiv 1605.08254",
+    ),
+    Statistic(
+        "stable_rank",
+        "frobenius² / spectral²: in how many directions J is about as large as in its largest",
+        label="frobenius² / spectral²",
+    ),
+    Statistic(
+        "effective_rank",
+        "exp(-sum s ln s), s the singular values over their sum",
+        label="exponential of the singular values' entropy",
+        source="Roy and Vetterli 2007",
+    ),
+    Statistic(
+        "singular_values", "the square roots of the eigenvalues of G, descending", type=REALS, unit=GAIN
+    ),
+    Statistic("row_l2", "the norm of each row of J, in the order of `selected`", type=REALS, unit=GAIN),
+    Statistic(
+        "margin_l2",
+        "the distance, in model input units, to the nearest point where the linearised model would predict "
+        "another class",
+        label="l2 distance to the nearest boundary, linearised",
+        unit="input",
+        worst="lowest",
+        source="DeepFool, arXiv 1511.04599",
+    ),
+    Statistic(
+        "margin_linf",
+        "the same distance, measured by the largest change of a single pixel",
+        label="the same in the largest change of a pixel",
+        unit="input",
+        worst="lowest",
+        source="DeepFool, arXiv 1511.04599",
+    ),
+    Statistic("rival", "the output beyond the boundary of margin_l2", type=INTEGER),
+    Statistic(
+        "loss_gradient_l2",
+        "the norm of (p - y)^T J, the gradient of the cross-entropy at the label",
+        label="norm of the cross-entropy's gradient",
+        unit="1 / input",
+        worst="highest",
+        source="Arpit et al. 2017, arXiv 1706.05394",
+    ),
+    Statistic(
+        "gini",
+        "sum_k (2k - n - 1) a_(k) / (n sum a), a ascending over the n pixels",
+        label="1: all sensitivity on one pixel; 0: evenly spread",
+        source="Chalasani et al. 2020, arXiv 1810.06583",
+    ),
+    Statistic(
+        "entropy",
+        "-sum s ln s / ln n, s = a / sum a over the n pixels",
+        label="1: evenly spread; 0: on one pixel",
+        source="Bhatt et al. 2020, arXiv 2005.00631",
+    ),
+    Statistic(
+        "border_fraction",
+        "the part of sum a that lies in the outer frame, `statistics.border` of the shorter side wide",
+        label="share of the sensitivity in the outer frame",
+        worst="highest",
+    ),
+    Statistic(
+        "centre_y",
+        "the first moment of a from top to bottom, over the height",
+        label="centre of the sensitivity, 0 top, 1 bottom",
+    ),
+    Statistic(
+        "centre_x",
+        "the first moment of a from left to right, over the width",
+        label="centre of the sensitivity, 0 left, 1 right",
+    ),
+    Statistic(
+        "spread",
+        "the square root of the trace of a's second central moment, over the diagonal",
+        label="of the sensitivity, relative to the diagonal",
+    ),
+    Statistic(
+        "alignment",
+        "|<x, J_i>| / ||J_i||, x the model input",
+        label="|<image, row>| / norm of the row",
+        unit="input",
+        source="Etmann et al. 2019, arXiv 1905.04172",
+    ),
+    Statistic(
+        "flags",
+        "what is wrong with the Jacobian: nan, inf, zero_gradient, unconnected, no_gradient",
+        type=pa.list_(pa.string()),
+    ),
+)
+"""In the order of the columns."""
+
+SCALARS = {statistic.name: statistic for statistic in CATALOG if statistic.is_scalar}
+"""By name: what is described over the dataset."""
