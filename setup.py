@@ -21,6 +21,7 @@ setup(
         "augnet.audits",
         "augnet.engine",
         "augnet.engine.backends",
+        "augnet.engine.backends.tensorflow",
         "augnet.engine.graph",
         "augnet.engine.inspection",
         "augnet.engine.measures",
@@ -43,6 +44,7 @@ setup(
         "keras>=3.8,<4",
         "apache-beam>=2.77,<2.80",
         "numpy>=2.2,<3",
+        "h5py>=3.11,<4",
         "pillow>=12,<14",
         "pyarrow>=18,<27",
         "pydantic>=2.9,<3",
@@ -59,6 +61,7 @@ setup(
         "gcp": ["apache-beam[gcp]>=2.77,<2.80", "gcsfs>=2024.6", "setuptools>=77"],  # it builds what is sent
         "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
         "tiff": ["tifffile>=2024.8"],  # images of many bands; packed by LZW, they need imagecodecs too
+        "legacy": ["tf_keras>=2.18,<2.22"],  # models of Keras 2 that Keras 3 cannot build
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",

@@ -18,12 +18,16 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from augnet.errors import ConfigError
 from augnet.selection import ALL, RowSelection
 
+SCALES = ("auto", "unit", "minus_one_one", "imagenet", "caffe", "none")
+APPLICATIONS = "keras.applications."
+"""What the name of a module with a preprocess_input begins with."""
 Positive = Annotated[int, Field(gt=0)]
 Memory = Annotated[ByteSize, Field(gt=0)]
 
@@ -58,7 +62,18 @@ StoredRows = Annotated[RowSelection | None, PlainValidator(_read_stored_rows), P
 
 class ModelConfig(Section):
     path: str = Field(
-        description="trained model: .keras, .h5 or a SavedModel folder; a path or an address (gs://, s3://)"
+        description="trained model: .keras, .h5, a SavedModel folder, or weights with model.builder; a path "
+        "or an address (gs://, s3://)"
+    )
+    builder: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None = Field(
+        None,
+        description="module:function that builds the model whose weights path holds; its code is run",
+    )
+    modules: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] = Field(
+        (), description="Python modules that register the model's own classes; importing them runs their code"
+    )
+    signature: str | None = Field(
+        None, description="which signature of a SavedModel to run; default: serving_default"
     )
     output: int | str | None = Field(
         None, description="which output of a model with several, by position or name"
@@ -67,9 +82,21 @@ class ModelConfig(Section):
         "logits",
         description="logits: differentiate before a final softmax or sigmoid; model: outputs as they are",
     )
+    constants: dict[str, float | list[Any] | str] = Field(
+        default_factory=dict,
+        description="values for the inputs that are not the image: {name: number, list or file.npy}",
+    )
     safe_mode: bool = Field(
         True, description="refuse models that carry code (Lambda layers); false only for models you trust"
     )
+
+    @field_validator("constants", mode="before")
+    @classmethod
+    def _one_value_for_each_name(cls, value: Any) -> Any:
+        kinds = (int, float, list, str)
+        if not isinstance(value, dict) or not all(isinstance(part, kinds) for part in value.values()):
+            raise ValueError("is {name: number, list or file.npy}, with a space after each colon")
+        return value
 
 
 class ImagesConfig(Section):
@@ -121,11 +148,24 @@ class PreprocessConfig(Section):
     resize: Literal["bilinear", "nearest", "bicubic", "lanczos", "box"] = Field(
         "bilinear", description="Pillow's resampling filter, used when an image has another size"
     )
-    scale: Literal["auto", "unit", "minus_one_one", "imagenet", "none"] | OwnScale = Field(
-        "auto",
-        description="unit: [0, 1]; minus_one_one: [-1, 1]; imagenet: its mean and std; none: 0..255; or "
-        "{mean: [...], std: [...]} in [0, 1] units; auto: none where the model rescales by itself, else unit",
+    crop_to_aspect_ratio: bool = Field(
+        False, description="cut what is too wide or too high off before resizing, instead of distorting"
     )
+    scale: str | OwnScale = Field(
+        "auto",
+        description="unit: [0, 1]; minus_one_one: [-1, 1]; imagenet: its mean and std; caffe: BGR without "
+        "ImageNet's mean; none: 0..255; keras.applications.NAME: its preprocess_input; {mean: [...], std: "
+        "[...]} in [0, 1] units; auto: what the model shows, else unit",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _known_scale(cls, value: str | OwnScale) -> str | OwnScale:
+        if isinstance(value, str) and value not in SCALES and not value.startswith(APPLICATIONS):
+            raise ValueError(
+                f"is {', '.join(SCALES)}, {APPLICATIONS}NAME such as {APPLICATIONS}resnet, or {{mean, std}}"
+            )
+        return value
 
 
 class JacobianConfig(Section):
@@ -194,6 +234,11 @@ class Config(Section):
     beam: dict[str, Any] = Field(
         default_factory=dict, description="Beam pipeline options, such as runner: FlinkRunner"
     )
+
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _preprocess_by_name(cls, value: Any) -> Any:
+        return {"scale": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _stored_rows_are_computed(self) -> Config:

@@ -103,6 +103,8 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     if config.store.jacobians is not None:
         config.store.jacobians.refuse_unknown("store.jacobians", spec.output_count)
     preprocess = open_preprocess(config, spec)
+    for warning in preprocess.warnings:
+        log.warning("%s", warning)
     source = open_source(config.images)
     classes = class_names(config.images, source)
     refs = name_labels(source.list(), classes and classes[0])

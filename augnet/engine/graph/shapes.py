@@ -9,7 +9,7 @@ from augnet.engine.graph.graph import Graph, Shapes, Value
 
 
 def declared_shapes(graph: Graph, input_shape: tuple[int, ...]) -> Shapes | None:
-    """The shapes that the values of a graph are known to have; None where one is open, or () for not known."""
+    """The shapes that the values of a graph are known to have; None where one is open or not known, ()."""
     values = [graph.input, *(value for node in graph.nodes for value in node.outputs)]
     if graph.input.shape != input_shape or any(not value.shape or None in value.shape for value in values):
         return None
