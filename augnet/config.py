@@ -120,12 +120,21 @@ class ImagesConfig(Section):
     path: str = Field(
         description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
     )
-    format: Literal["auto", "folder"] = Field("auto", description="dataset format")
-    labels: Literal["folder", "none"] = Field(
-        "folder", description="folder: the first folder below path is the label; none: no labels"
+    format: Literal[
+        "auto", "folder", "manifest", "webdataset", "zip", "tfrecord", "tfds", "parquet", "hf", "arrays"
+    ] = Field("auto", description="dataset format; auto: told by what is there")
+    image: str | None = Field(
+        None, description="column, feature or array of the images or their paths; default: told by the data"
     )
-    classes: tuple[str, ...] | None = Field(
-        None, description="the label that each model output stands for, in order; default: see the log"
+    labels: str = Field(
+        "auto",
+        description="auto: the first folder below path, or the column or feature called label or class; "
+        "folder: the folder; none: no labels; or the name of a column, feature or array",
+    )
+    classes: tuple[str, ...] | str | None = Field(
+        None,
+        description="the label that each model output stands for, in order, or a text file with one on each "
+        "line; default: the dataset's own, else see the log",
     )
     limit: Positive | None = Field(None, description="audit a random sample of this many images")
     sample_seed: int = Field(0, description="seed of that sample")

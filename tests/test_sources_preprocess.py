@@ -291,11 +291,10 @@ def test_recolored_is_reported():
     assert not make(channels=1)(grey).recolored
 
 
-def test_channels_that_no_image_has():
-    with pytest.raises(
-        ConfigError, match=r"preprocess.color: the model's input has 2 channels; images give 1 \(grey\)"
-    ):
-        make(channels=2)
+def test_channels_that_are_no_colours_are_bands():
+    assert make(channels=2).color == 2
+    with pytest.raises(ImageError, match="neither a TIFF nor an NPY file"):
+        make(channels=2)(png(np.zeros((8, 6, 3), np.uint8)))
 
 
 def test_a_colour_of_other_channels_than_the_models():

@@ -10,7 +10,8 @@ from PIL import Image
 
 from augnet.config import OwnScale, PreprocessConfig
 from augnet.errors import ConfigError, ImageError
-from augnet.sources.decode import CHANNELS, Color, decode
+from augnet.sources.base import Encoded
+from augnet.sources.decode import CHANNELS, Bands, Color, decode
 from augnet.sources.scaling import settle_scale
 
 _FILTERS = {
@@ -60,7 +61,7 @@ class Preprocess:
 
     Attributes:
         height, width, channels: of the prepared image.
-        color: "grey", "rgb" or "rgba".
+        color: "grey", "rgb" or "rgba"; a number of bands where the model's input is none of these.
         resize: name of Pillow's filter.
         scale: "unit", "minus_one_one", "imagenet", "caffe", "none" or an OwnScale; never "auto".
         reason: one sentence that says why this scale.
@@ -100,11 +101,11 @@ class Preprocess:
             for values in (scaling.mean, scaling.std)
         )
 
-    def __call__(self, data: bytes) -> Prepared:
-        """The model input made of one encoded image.
+    def __call__(self, data: Encoded) -> Prepared:
+        """The model input made of one image.
 
         Args:
-            data: an image file, as `decode` takes it.
+            data: an image file or array, as `decode` takes it.
 
         Raises:
             ImageError: stage "decode" or "preprocess".
@@ -113,15 +114,17 @@ class Preprocess:
         pixels = decoded.pixels
         resized = pixels.shape[:2] != (self.height, self.width)
         if resized:
-            pixels = self._resize(pixels)
-        return Prepared(self._rescale(pixels), resized, decoded.recolored)
+            pixels = self._resize(pixels, limits=None if decoded.is_model_input else (0, 255))
+        image = np.ascontiguousarray(pixels) if decoded.is_model_input else self._rescale(pixels)
+        return Prepared(image, resized, decoded.recolored)
 
     def picture(self, image: np.ndarray) -> np.ndarray:
         """The uint8 picture (height, width, 1 or 3) that an input (height, width, channel) was made of."""
         pixels = (image * self._std + self._mean) * self._divisor
         if self._reverse:
             pixels = pixels[..., ::-1]
-        return np.rint(pixels[..., :3]).clip(0, 255).astype(np.uint8)
+        shown = pixels[..., :3] if self.channels >= 3 else pixels[..., :1]
+        return np.rint(shown).clip(0, 255).astype(np.uint8)
 
     def describe(self) -> dict[str, Any]:
         """What was settled, as plain JSON values; size is (height, width)."""
@@ -135,7 +138,7 @@ class Preprocess:
             "warnings": list(self.warnings),
         }
 
-    def _resize(self, pixels: np.ndarray) -> np.ndarray:
+    def _resize(self, pixels: np.ndarray, limits: tuple[int, int] | None) -> np.ndarray:
         height, width, channels = pixels.shape
         if height * self.width > _MAX_RESIZE_PIXELS:
             raise ImageError(
@@ -143,9 +146,10 @@ class Preprocess:
             )
         size, kernel = (self.width, self.height), _FILTERS[self.resize]
         box = self._box(height, width)
-        if pixels.dtype == np.float32:
+        if pixels.dtype == np.float32 or channels not in CHANNELS.values():
             planes = [Image.fromarray(pixels[..., c]).resize(size, kernel, box) for c in range(channels)]
-            return np.stack([np.asarray(plane) for plane in planes], axis=-1).clip(0, 255)
+            resized = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+            return resized if limits is None else resized.clip(*limits)
         image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(size, kernel, box)
         return np.asarray(image).reshape(self.height, self.width, channels)
 
@@ -191,15 +195,12 @@ def _size_text(height: int | None, width: int | None) -> str:
     return f"{height or 'any'} x {width or 'any'}"
 
 
-def _resolve_color(config: PreprocessConfig, channels: int) -> Color:
+def _resolve_color(config: PreprocessConfig, channels: int) -> Color | Bands:
     if config.color == "auto":
         for color, count in CHANNELS.items():
             if count == channels:
                 return color
-        raise ConfigError(
-            f"preprocess.color: the model's input has {channels} channels; images give 1 (grey), 3 (rgb) or "
-            "4 (rgba)"
-        )
+        return channels
     if CHANNELS[config.color] != channels:
         raise ConfigError(
             f"preprocess.color: {config.color!r} has {CHANNELS[config.color]} channels, but the model's "
