@@ -87,7 +87,8 @@ def reading_a_file(folder):
     return exported(folder, ["call"], call=read)
 
 
-def own_model(folder):
+def own_code(folder):
+    """Of your own: a model class, a layer in a graph of layers, and the weights of that."""
     (folder / "own_code_of_the_table.py").write_text(
         "import keras\n"
         "@keras.saving.register_keras_serializable('own_table')\n"
@@ -97,9 +98,13 @@ def own_model(folder):
         "        self.dense = keras.layers.Dense(2)\n"
         "    def call(self, x):\n"
         "        return self.dense(keras.ops.mean(x, (1, 2)))\n"
+        "@keras.saving.register_keras_serializable('own_table')\n"
+        "class Twice(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
         "def build():\n"
         "    image = keras.Input((8, 8, 3))\n"
-        "    return keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)))\n"
+        "    return keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(Twice()(image))))\n"
     )
     sys.path.insert(0, str(folder))
     try:
@@ -108,15 +113,18 @@ def own_model(folder):
         sys.path.remove(str(folder))
     model = own.Own()
     model(np.zeros((1, 8, 8, 3)))
-    path = saved(model, folder)
-    own.build().save_weights(folder / "model.weights.h5")
-    keras.saving.get_custom_objects().pop("own_table>Own")
-    del sys.modules["own_code_of_the_table"]
-    return path
+    saved(model, folder, "class.keras")
+    saved(own.build(), folder, "layer.keras")
+    own.build().save_weights(folder / "own.weights.h5")
+    forget_own_code()
+    return folder
 
 
-def weights(folder):
-    return own_model(folder).with_name("model.weights.h5")
+def forget_own_code():
+    """As in a new process: neither imported nor registered."""
+    sys.modules.pop("own_code_of_the_table", None)
+    for name in ("Own", "Twice"):
+        keras.saving.get_custom_objects().pop(f"own_table>{name}", None)
 
 
 def two_inputs(folder):
@@ -176,8 +184,18 @@ CASES = {
         {},
     ),
     "a Lambda layer with Python code in it": (doubled, {"model.safe_mode": False}),
-    "layers or functions of your own": (own_model, {"model.modules": ["own_code_of_the_table"]}),
-    "weights alone": (weights, {"model.builder": "own_code_of_the_table:build"}),
+    "a layer or function of your own": (
+        lambda f: own_code(f) / "layer.keras",
+        {"model.modules": ["own_code_of_the_table"]},
+    ),
+    "a model class of your own": (
+        lambda f: own_code(f) / "class.keras",
+        {"model.modules": ["own_code_of_the_table"]},
+    ),
+    "weights alone": (
+        lambda f: own_code(f) / "own.weights.h5",
+        {"model.builder": "own_code_of_the_table:build"},
+    ),
     "several outputs": (two_outputs, {"model.output": 1}),
     "several inputs, the image among them": (two_inputs, {"model.constants": {"size": 1}}),
     "an image of integers that the model casts": (
@@ -236,6 +254,7 @@ def test_a_row(row, tmp_path, keras2_models, monkeypatch):
         with pytest.raises(ModelError, match=next(iter(keys)).replace(".", r"\.")):
             open_model(load_config(flags={"model.path": str(path), "images.path": "i", "output": "o"}))
         assert outcome(path, **keys) == then
+    forget_own_code()
 
 
 def test_the_configurations_on_the_page_are_valid():
@@ -244,9 +263,8 @@ def test_the_configurations_on_the_page_are_valid():
     for block in blocks:
         flags = {"images.path": "i", "output": "o"}
         for section, keys in yaml.safe_load(block).items():
-            named = (
-                keys if isinstance(keys, dict) else {"scale": keys}
-            )  # preprocess: keras.applications.resnet
+            # preprocess: keras.applications.resnet
+            named = keys if isinstance(keys, dict) else {"scale": keys}
             flags |= {f"{section}.{key}": value for key, value in named.items()}
         assert load_config(flags={"model.path": "m", **flags})
 

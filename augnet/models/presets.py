@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from augnet.config import APPLICATIONS
 from augnet.engine.graph.graph import Graph, Node, trace
 from augnet.errors import ModelError
 from augnet.models.explain import LOADING_ERRORS
 from augnet.models.one_image import RAW_PIXELS
 
-APPLICATIONS = "keras.applications."
 COLOURS = ((0, 0, 0), (255, 255, 255), (200, 30, 90), (17, 140, 250))
 GREYS = ((0,), (255,), (60,), (200,))
 """Constant images that are sent through what lies in front of a network."""
