@@ -5,7 +5,7 @@
 First and second calls are taken in processes of their own, so that none profits from another's work; they
 hold building the program and compiling it, not building the model. Later calls take turns in one process:
 AugNet as it has become after so many seconds of calls, `batch_jacobian` and K gradients, each in a
-tf.function, and the engine's bare rows. Ratios are the better tape's time over AugNet's, and over the engine's.
+tf.function, and the engine's bare rows. Ratios: the better tape's time over AugNet's, and over the engine's.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -82,8 +81,8 @@ class RowProgram:
         if self.rules is not None and not any(node.rule for node in self.rules.graph.nodes):
             self.rules = None  # one tape over the whole is simpler
         self.report: dict[str, Any] = {}  # plain JSON values, see tuning.Choice
-        self.guessed_seconds = 0.0
-        """About how long an image takes, as far as could be seen without compiling; rather too long."""
+        self.pass_seconds = 0.0
+        """About how long one pass through the graph takes for an image, uncompiled: rather too long."""
 
     @cached_property
     def trusted_rules(self) -> RuleRows | None:
@@ -92,11 +91,8 @@ class RowProgram:
         if rules is None:
             return None
         few = PROBES if rules.work * PROBES <= SMALL_WORK else COMPARED
-        began = time.perf_counter()
         found = self._agreement(rules, self.probe(few))
-        taken = time.perf_counter() - began
-        # The comparison was a forward and a few backward passes, each twice, outside a compiled program.
-        self.guessed_seconds = taken / (4 * few) * (1 + self.passes) / 2
+        self.pass_seconds = found.seconds / 2
         if not found.words:
             log.warning("engine: the rules disagree with a tape over the model; going by the tape")
             self.report = {"rules": "disagree with the tape"} | _errors(found.tape_error, "float64")

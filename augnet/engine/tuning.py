@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,8 @@ HEAVY_ROWS = 5
 """Rows per pass, at least, of a program whose weights are laid out anew in every pass."""
 TRIED_PASSES = 4
 """Backward passes of a program while it is tried: their time stands out from the forward pass's."""
+FORWARD_RUNS = 3
+"""Of a trial's forward pass alone, about."""
 ROW_COPIES = 3
 """Of the rows that were not computed when a program was timed: passes leave them in pieces."""
 TAPE_ROWS = 2
@@ -95,11 +97,17 @@ def timed(
     passes = program.passes
     if rules is None or rules.work * batch_size * passes < SMALL_WORK:
         return untimed(program, batch_size)
-    if images is not None and images * program.guessed_seconds < allowed_seconds:
-        return untimed(program, batch_size)
+    likely = likely_chunk(program, batch_size)
+    if images is not None:
+        run_seconds = images * program.pass_seconds * (1 + passes)
+        allowed = max(allowed_seconds, TUNING_SHARE * run_seconds)
+        first_trial = (
+            batch_size * program.pass_seconds * (FORWARD_RUNS + 2 * (1 + trial_passes(likely, passes)))
+        )
+        if run_seconds < allowed_seconds or first_trial > allowed:
+            return untimed(program, batch_size)
     began, others = time.monotonic(), host.OtherProcesses()
     tuner = _Tuner(program, rules, batch_size, began + allowed_seconds)
-    likely = likely_chunk(program, batch_size)
     log.info("engine: trying programs for %d images at a time, for about %.0f s", batch_size, allowed_seconds)
     first = tuner.attempt(likely, xla=False)
     if first is None and (batch_size == 1 or not tuner.short_of_memory):
@@ -108,6 +116,8 @@ def timed(
         log.info("engine: %d images at a time need more memory than there is; trying half", batch_size)
         return timed(program, batch_size // 2, images, allowed_seconds)
     if images is not None:
+        if images * first < allowed_seconds:  # the guess was far too high
+            return replace(untimed(program, batch_size), report=program.report | {"seconds_per_image": first})
         tuner.deadline = began + max(allowed_seconds, TUNING_SHARE * images * first)
     tuner.time_kernels()
     for size in chunk_sizes(program, batch_size):
@@ -144,6 +154,11 @@ def timed(
         log.info("engine: going by the tape, which is faster here")
         return Choice("tape", 1, batch_size, busy=busy, report=report)
     return Choice("rules", size, batch_size, xla, tuner.chosen, busy, report)
+
+
+def trial_passes(size: int, passes: int) -> int:
+    """Backward passes of a trial of a program with so many rows per pass."""
+    return min(passes, size * max(1, TRIED_PASSES // size))
 
 
 def likely_chunk(program: RowProgram, batch_size: int) -> int:
@@ -205,7 +220,7 @@ class _Tuner:
             return None
         began = time.monotonic()
         program, batch, passes = self._program, self._batch_size, self._program.passes
-        trial = min(passes, size * max(1, TRIED_PASSES // size))
+        trial = trial_passes(size, passes)
         kernels = ChosenKernels(self.chosen) if self.seconds else self._kernels
         try:
             compiled = program.compile(

@@ -19,7 +19,7 @@ from augnet.engine.graph.precision import in_precision
 from augnet.engine.graph.reduce import reduced_function, reduced_graph
 from augnet.engine.inspection.dependence import Dependence, dependence, has_steps
 from augnet.engine.inspection.probes import probe_images
-from augnet.engine.inspection.randomness import is_random
+from augnet.engine.inspection.randomness import is_random, may_be_random
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.options import Precision
 from augnet.errors import ModelError
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 REBUILT = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
 """The Keras dtype that a model is built with for a precision that float32 layers do not compute in."""
+LOOKED_AT = 3
+"""Probe images that a model is tried on: one of them keeps its place when those beside it change."""
 LISTED = 20
 """Outputs that a warning names."""
 
@@ -143,7 +145,7 @@ def inspect_model(
                 f"use float32, or rebuild the model with dtype={REBUILT[precision]!r}"
             )
         function = plain_function(model, output)
-    probes = probe_images(input_shape, rescales, dtype)
+    probes = probe_images(input_shape, rescales, dtype)[:LOOKED_AT]
     outputs = _evaluate(function, probes)
     if reduce is not None:
         function = reduced_function(function, outputs.shape, reduce)
@@ -306,12 +308,12 @@ def _outputs_without_a_row(
         )
     if len(outputs) != len(probes):
         raise ModelError(f"model: makes {len(outputs)} outputs from {len(probes)} images")
-    if is_random(function, probes):
+    if may_be_random(graph) and is_random(function, probes):
         raise ModelError(
             "model: its outputs are random at inference (the same images give others), so they have no "
             "Jacobian; take the random layer out, or make it depend on training=True"
         )
-    if mixes_samples(function, probes):
+    if mixes_samples(function, probes, outputs):
         raise ModelError(
             "model: an image's outputs change with the other images of its batch, so it has no Jacobian of "
             "its own; use a model whose samples are independent at inference"

@@ -8,10 +8,20 @@ from typing import Any
 import keras
 import numpy as np
 
+from augnet.engine.graph.graph import Graph
+
 CALLS = 3
 """Of the same images. Two may agree by chance where a coin is tossed."""
 RANDOM = 1e-4
 """Above this change, relative to the outputs, it is no rounding."""
+
+
+def may_be_random(graph: Graph | None) -> bool:
+    """Whether a model may draw random numbers at all: Keras' own layers draw none at inference."""
+    return graph is None or any(
+        isinstance(layer, keras.layers.Lambda) or type(layer).__module__.split(".")[0] != "keras"
+        for layer in graph.layers()
+    )
 
 
 def is_random(function: Callable[[Any], Any], images: np.ndarray) -> bool:
