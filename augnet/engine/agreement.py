@@ -45,14 +45,14 @@ class Agreement:
     seconds: float = 0.0
 
 
-def agreement(
+def compare(
     rules: RuleRows,
     tape: TapeRows,
     wide: Callable[[], tuple[RuleRows, TapeRows]] | None,
     images: np.ndarray,
     rounding: float = 0.0,
 ) -> Agreement:
-    """Compare the two on the images, without compiling the rules.
+    """How the two agree on the images; the rules are not compiled for that.
 
     Where float32 cannot tell a kink from a fault, float64 judges. In a coarse arithmetic rounding and a fault
     look alike, so there the rules must come about as close to float64 as the tape does.
