@@ -69,8 +69,8 @@ class Shapes:
 class ModelJacobian:
     """The rows of one model, by the core that an Engine computes by, kept true to weights that may change.
 
-    The rules hold copies of the weights, which are compared with the model's, bit for bit, before every
-    batch. While the weights stay, rules compute. After they changed, a tape does what is asked for once, as
+    The rules hold copies of the weights, which are compared with the model's, bit for bit, at every
+    call. While the weights stay, rules compute. After they changed, a tape does what is asked for once, as
     it refers to the model's own variables; rules are made again for what is asked for a second time.
 
     It is an object of its own, which neither Keras nor the backend tracks, so that a model with one is saved,
