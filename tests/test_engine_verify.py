@@ -134,9 +134,7 @@ def test_a_right_engine_passes_before_every_judge(make):
 def test_a_unet_reduced_to_one_number_per_channel_passes(reduce):
     made = unet()
     checks = verify(engine_of(made, batch_size=4, reduce=reduce), made, noise(4), reduce=reduce)
-    rules = named(checks).pop(RULES)
-    assert rules.passed or rules.reason.startswith("the engine cannot compute in float64 (TypeError: ")
-    assert all(check.passed for check in checks if check is not rules) and len(checks) == 5, checks
+    assert all(check.passed for check in checks) and len(checks) == 5, checks
 
 
 def test_the_output_and_space_that_the_engine_was_given_are_judged():
@@ -208,7 +206,7 @@ def test_a_fault_too_small_for_float32_fails(monkeypatch):
     assert [check.name for check in checks if check.failed] == [RULES]
 
 
-@pytest.mark.parametrize("fault, failed", [(1e-6, True), (1e-12, False)])
+@pytest.mark.parametrize("fault, failed", [(1e-6, True), (1e-8, False)])
 def test_a_constant_in_float32_widens_the_bound_by_its_rounding_and_no_more(fault, failed):
     made = RIGHT["LeakyReLU"]()
     engine = engine_of(made, batch_size=4)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -44,15 +42,15 @@ def verify_sample(config: Config, count: int, progress: Progress | None = None) 
     config = _drawing(config, MOST_LOTS * count)
     with private_file(tempfile.gettempdir()) as table, tempfile.TemporaryDirectory() as scratch:
         planned = prepare(config, table)
-        model = planned.model
         tell("choosing how to compute", 0, count)
-        engine, preprocess = open_engine(planned.run, model, OutputFolder(scratch))
-        refs = _refs(table, config.images.sample_seed)
+        engine, preprocess = open_engine(planned.run, planned.model, OutputFolder(scratch))
+        drawn = pq.read_table(table, columns=["image_id", "uri", "label"]).to_pylist()
+    np.random.default_rng(config.images.sample_seed).shuffle(drawn)  # so that a part of them is a sample too
     checks: list[Check] = []
-    for lot in _lots(_readable(config, refs, preprocess), count):
+    for lot in _lots(config, (ImageRef(**row) for row in drawn), preprocess, count):
         found = verify(
             engine,
-            model.model,
+            planned.model.model,
             lot,
             output=config.model.output,
             space=config.model.space,
@@ -63,7 +61,7 @@ def verify_sample(config: Config, count: int, progress: Progress | None = None) 
         if not any(check.can_gain for check in checks):
             break
     if not checks:
-        raise AuditError(f"none of {len(refs)} images drawn from {config.images.path!r} can be read")
+        raise AuditError(f"none of {len(drawn)} images drawn from {config.images.path!r} can be read")
     return checks
 
 
@@ -77,20 +75,16 @@ def _drawing(config: Config, count: int) -> Config:
     return config.model_copy(update=update)
 
 
-def _refs(table: Path, seed: int) -> list[ImageRef]:
-    """The plan's images in random order, so that a part of them is a sample too."""
-    rows = pq.read_table(table, columns=["image_id", "uri", "label"]).to_pylist()
-    return [ImageRef(**rows[i]) for i in np.random.default_rng(seed).permutation(len(rows))]
-
-
-def _readable(config: Config, refs: list[ImageRef], preprocess: Preprocess) -> Iterator[np.ndarray]:
-    source = open_source(config.images)
+def _lots(
+    config: Config, refs: Iterable[ImageRef], preprocess: Preprocess, count: int
+) -> Iterator[np.ndarray]:
+    """The images that can be read, in batches (n, height, width, channel) of at most `count`."""
+    source, lot = open_source(config.images), []
     for ref in refs:
         with suppress(ImageError):
-            yield preprocess(source.read(ref)).image
-
-
-def _lots(images: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Images (height, width, channel) in batches (n, height, width, channel) of at most `count`."""
-    while lot := list(islice(images, count)):
+            lot.append(preprocess(source.read(ref)).image)
+        if len(lot) == count:
+            yield np.stack(lot)
+            lot = []
+    if lot:
         yield np.stack(lot)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 KINK_FACTOR = 10
 """A kink explains an error up to so many times the judge's own change: a few noises miss the worst."""
@@ -22,8 +23,7 @@ class Check:
         name: what was compared with what.
         images: images, or directions of images, that were compared.
         kinks: those of them left out, because a kink lies within the step or the rounding.
-        error: the largest normwise relative difference of the others, in relation to what it may be.
-        tolerance: what it may be.
+        error, tolerance: of the others, the worst normwise relative difference, and what it may be.
         reason: why there is no such judge for this model, or "".
     """
 
@@ -48,7 +48,7 @@ class Check:
     @property
     def failed(self) -> bool:
         """Whether it was judged, and the error is too large, or no number."""
-        return self.judged > 0 and not self.error <= self.tolerance
+        return self.judged > 0 and not self.passed
 
     @property
     def can_gain(self) -> bool:
@@ -58,11 +58,8 @@ class Check:
 
 def unanswered(checks: Iterable[Check]) -> list[str]:
     """Questions, in words, that no judge has answered: of these nothing is known."""
-    open_ones = dict(QUESTIONS)
-    for check in checks:
-        if check.judged:
-            open_ones.pop(check.question, None)
-    return list(open_ones.values())
+    answered = {check.question for check in checks if check.judged}
+    return [words for question, words in QUESTIONS.items() if question not in answered]
 
 
 def joined(first: Sequence[Check], second: Sequence[Check]) -> list[Check]:
@@ -70,42 +67,38 @@ def joined(first: Sequence[Check], second: Sequence[Check]) -> list[Check]:
     table = []
     for one, other in zip(first, second, strict=True):
         judged = [check for check in (one, other) if check.judged]
-        worst = max(judged, key=_ratio) if judged else one
+        worst = max(judged, key=lambda check: (check.failed, check.error / check.tolerance), default=one)
         images, kinks = one.images + other.images, one.kinks + other.kinks
         table.append(replace(worst, images=images, kinks=kinks, reason=one.reason or other.reason))
     return table
 
 
-def _ratio(check: Check) -> float:
-    return float("inf") if np.isnan(check.error) else check.error / check.tolerance
+@dataclass
+class Judge:
+    """Gathers comparisons of one kind; question, name and reason are those of its Check."""
 
+    question: str
+    name: str
+    reason: str = ""
+    _noted: list[list[np.ndarray]] = field(default_factory=list)
 
-@dataclass(frozen=True)
-class Finding:
-    """Comparisons of one image by one judge: arrays of one length.
+    def note(self, errors: ArrayLike, restless: ArrayLike, allowed: ArrayLike) -> None:
+        """Comparisons of an image: one number, or an array with one for each direction.
 
-    Attributes:
-        errors: normwise relative differences.
-        restless: how much the judge itself changes near the image; infinite where it cannot judge.
-        allowed: what an error may be.
-    """
+        Args:
+            errors: normwise relative differences.
+            restless: how much the judge itself changes near the image; infinite where it cannot judge.
+            allowed: what an error may be.
+        """
+        self._noted.append(list(np.broadcast_arrays(np.atleast_1d(errors), restless, allowed)))
 
-    errors: np.ndarray
-    restless: np.ndarray
-    allowed: np.ndarray
-
-
-def check_of(question: str, name: str, findings: list[Finding], reason: str) -> Check:
-    """The worst of the comparisons that no kink explains."""
-    if reason or not findings:
-        return Check(question, name, 0, 0, 0.0, 0.0, reason)
-    errors, restless, allowed = (
-        np.concatenate([getattr(finding, part) for finding in findings])
-        for part in ("errors", "restless", "allowed")
-    )
-    kinks = ((errors > allowed) & (errors < KINK_FACTOR * restless)) | np.isinf(restless)
-    if kinks.all():
-        return Check(question, name, errors.size, errors.size, 0.0, float(allowed.max()))
-    ratios = np.where(np.isnan(errors), np.inf, errors / allowed)
-    worst = int(np.argmax(np.where(kinks, -1.0, ratios)))
-    return Check(question, name, errors.size, int(kinks.sum()), float(errors[worst]), float(allowed[worst]))
+    def check(self) -> Check:
+        """The worst of the comparisons that no kink explains."""
+        if self.reason or not self._noted:
+            return Check(self.question, self.name, 0, 0, 0.0, 0.0, self.reason)
+        errors, restless, allowed = np.concatenate(self._noted, axis=1)
+        kinks = ((errors > allowed) & (errors < KINK_FACTOR * restless)) | np.isinf(restless)
+        ratios = np.where(kinks, -1.0, errors / allowed)
+        worst = np.argmax(ratios)  # what is no number counts as largest
+        error = 0.0 if kinks.all() else float(errors[worst])
+        return Check(self.question, self.name, errors.size, int(kinks.sum()), error, float(allowed[worst]))

@@ -5,11 +5,9 @@ Nothing here is taken from the engine, so a fault of its graph, rules or rewriti
 
 from __future__ import annotations
 
-import logging
+import json
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.ops import get_gradient_function  # not exported, and the only way to ask
 
-from augnet.engine.verification.remake import Interpolation, before_activation, graph_of, remake
-from augnet.errors import ConfigError, ModelError
+from augnet.engine.verification.remake import before_activation, graph_of, remake
+from augnet.errors import ModelError
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative error of one rounded number."""
-AT = re.compile(r"at:\[\s*(\d+)\s*,\s*(\d+)\s*\]")
+ZERO = tf.UnconnectedGradients.ZERO
 SEEN_APART = 0.1
 """Outputs of the model and of its remake that differ by this share are not those of one model."""
 EXACT = ("Identity", "Maximum", "Minimum", "Relu", "Reshape", "Transpose")
@@ -42,17 +40,12 @@ class Coarse:
     Attributes:
         operations: their names.
         results: relative rounding of what operations give, all of them together: noise from image to image.
-        constants: the same of constants: they are the same for all images, so differences know none of it.
+        rounding: with that of constants, which are the same for all images, so differences know none of it.
     """
 
     operations: tuple[str, ...] = ()
     results: float = 0.0
-    constants: float = 0.0
-
-    @property
-    def rounding(self) -> float:
-        """Of results and constants."""
-        return self.results + self.constants
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,18 +92,16 @@ class Oracle:
         x = tf.constant(image[None], self.dtype)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
-            scores = tf.unstack(self.program(x.shape)(x)[0])
-        zero = tf.UnconnectedGradients.ZERO
-        rows = [tape.gradient(scores[output], x, unconnected_gradients=zero)[0] for output in outputs]
-        return tf.stack(rows).numpy().astype(np.float64)
+            scores = tf.gather(self.program(x.shape)(x)[0], outputs)
+        rows = tape.jacobian(scores, x, ZERO, experimental_use_pfor=False)
+        return rows[:, 0].numpy().astype(np.float64)
 
     def directional(self, image: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """J v (direction, K) of one image by forward mode, float64; only where `no_forward_mode` is ""."""
         x = tf.constant(np.broadcast_to(image, directions.shape), self.dtype)
         with tf.autodiff.ForwardAccumulator(x, tf.constant(directions, self.dtype)) as forward:
             scores = self.program(x.shape)(x)
-        found: np.ndarray = forward.jvp(scores, unconnected_gradients=tf.UnconnectedGradients.ZERO).numpy()
-        return found.astype(np.float64)
+        return forward.jvp(scores, ZERO).numpy().astype(np.float64)
 
     def secants(self, image: np.ndarray, directions: np.ndarray, step: float) -> np.ndarray:
         """Central differences (direction, K) of one image, float64."""
@@ -140,88 +131,61 @@ def make_oracle(
     Raises:
         ModelError: no such output.
     """
+    scores, activation = _scores_of(model, output, space, reduce)
     outside, reason = "float64" if dtype == "float64" else "float32", ""
-    resizings: list[Interpolation] = []
-    remade: keras.Model = model
+    resizings: dict[int, float] = {}
     try:
-        with _no_retracing_warning():
-            remade, resizings = remake(model, dtype)
-            _refuse_another(model, remade, images[:1].astype(outside), outside)
+        remade, resizings = remake(model, dtype)
+        scores_again, activation = _scores_of(remade, output, space, reduce)
+        own, again = (f(tf.constant(images[:1], outside)).numpy() for f in (scores, scores_again))
+        if np.linalg.norm(own - again) > SEEN_APART * np.linalg.norm(own):
+            raise ValueError("made again from its configuration, the model has other outputs")
+        scores = scores_again
     except Exception as error:  # a layer may raise anything; then the model itself has to do, and it is said
         first = (str(error).strip().splitlines() or [""])[0]
-        remade, outside, reason = model, "float32", f"{type(error).__name__}: {first[:200]}"
-    activation = None
-    graph = graph_of(remade)
-    if graph is not None:
-        end = _chosen(graph.outputs, list(graph.output_names), output)
-        logits, activation = before_activation(end) if space == "logits" else (end, None)
-        logits_model = keras.Model(graph.inputs, logits)
-
-        def call(x: Any) -> Any:
-            return logits_model(x, training=False)
-
-    else:
-
-        def call(x: Any) -> Any:
-            found = remade(x, training=False)
-            names = list(found) if isinstance(found, dict) else None
-            found = keras.tree.flatten(found)
-            return _chosen(found, names or [str(i) for i in range(len(found))], output)
-
-    with_channels = _takes_channels(remade)
-
-    def function(x: tf.Tensor) -> tf.Tensor:
-        scores = call(x if with_channels else x[..., 0])
-        if reduce is not None:
-            scores = _reduced(scores, reduce)
-        return tf.cast(tf.reshape(scores, (x.shape[0], math.prod(scores.shape[1:]))), outside)
+        outside, reason = "float32", f"{type(error).__name__}: {first[:200]}"
 
     @cache
     def program(shape: tuple[int, ...]) -> Any:
-        with _no_retracing_warning():
-            traced = tf.function(function, autograph=False)
-            return traced.get_concrete_function(tf.TensorSpec(shape, outside))
+        return tf.function(scores, autograph=False).get_concrete_function(tf.TensorSpec(shape, outside))
 
-    single = program((1, *images.shape[1:]))
-    if outside == "float64":
-        parts = _coarse_parts(single, resizings)
-    else:
-        parts = Coarse(results=_own_rounding(remade)) if reason else Coarse()
-    missing = _without_forward_mode(function, single.inputs[0], single.outputs[0])
-    return Oracle(program, outside, activation, parts, missing, reason)
-
-
-@contextmanager
-def _no_retracing_warning() -> Iterator[None]:
-    """Keras traces each grouped convolution anew, of which TensorFlow warns whoever calls the model."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    single, coarse = program((1, *images.shape[1:])), Coarse()
+    if reason:
+        dtypes = [layer.compute_dtype for layer in model._flatten_layers()]
+        own_rounding = max(ROUNDING.get(dtype, 0.0) for dtype in dtypes)
+        coarse = Coarse((), own_rounding, own_rounding)
+    elif outside == "float64":
+        coarse = _coarse_parts(single, resizings)
+    missing = _without_forward_mode(scores, single.inputs[0], single.outputs[0])
+    return Oracle(program, outside, activation, coarse, missing, reason)
 
 
-def _refuse_another(model: keras.Model, remade: keras.Model, image: np.ndarray, dtype: str) -> None:
-    """Raises ValueError where a layer's configuration does not say all that the layer does."""
-    image = image if _takes_channels(model) else image[..., 0]
-    pairs = zip(
-        keras.tree.flatten(model(tf.constant(image, model.inputs[0].dtype), training=False)),
-        keras.tree.flatten(remade(tf.constant(image, dtype), training=False)),
-        strict=True,
+def _scores_of(
+    model: keras.Model, output: int | str | None, space: str, reduce: str | None
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], str | None]:
+    """Images (n, height, width, channel) -> outputs (n, K) of their dtype, and the activation taken off."""
+    shape = (
+        model.inputs[0].shape if getattr(model, "inputs", None) else model.get_build_config()["input_shape"]
     )
-    for ours, theirs in pairs:
-        ours, theirs = tf.cast(ours, tf.float64).numpy(), tf.cast(theirs, tf.float64).numpy()
-        if np.linalg.norm(ours - theirs) > SEEN_APART * np.linalg.norm(ours):
-            raise ValueError("made again from its configuration, the model has other outputs")
+    graph, activation = graph_of(model), None
+    if graph is not None:
+        end = _chosen(graph.outputs, list(graph.output_names), output)
+        end, activation = before_activation(end) if space == "logits" else (end, None)
+        model, output = keras.Model(graph.inputs, end), None
 
+    def scores(x: tf.Tensor) -> tf.Tensor:
+        found = model(x if len(shape) == 4 else x[..., 0], training=False)
+        names = sorted(found) if isinstance(found, dict) else None
+        found = keras.tree.flatten(found)
+        found = _chosen(found, names or [str(i) for i in range(len(found))], output)
+        if reduce in ("mean", "sum"):
+            found = {"mean": tf.reduce_mean, "sum": tf.reduce_sum}[reduce](found, (1, 2))
+        elif reduce is not None:
+            row, column = json.loads(reduce.removeprefix("at:"))
+            found = found[:, row, column]
+        return tf.cast(tf.reshape(found, (x.shape[0], math.prod(found.shape[1:]))), x.dtype)
 
-def _takes_channels(model: keras.Model) -> bool:
-    """Whether the model takes (n, height, width, channel), or (n, height, width) of one channel."""
-    if getattr(model, "inputs", None):
-        return len(keras.tree.flatten(model.inputs)[0].shape) == 4
-    return len((model.get_build_config() or {})["input_shape"]) == 4
+    return scores, activation
 
 
 def _chosen(outputs: list[Any], names: list[str], output: int | str | None) -> Any:
@@ -232,40 +196,28 @@ def _chosen(outputs: list[Any], names: list[str], output: int | str | None) -> A
     return outputs[place]
 
 
-def _reduced(scores: tf.Tensor, reduce: str) -> tf.Tensor:
-    """Outputs (n, height, width, channel) -> (n, channel)."""
-    if reduce == "mean":
-        return tf.reduce_mean(scores, (1, 2))
-    if reduce == "sum":
-        return tf.reduce_sum(scores, (1, 2))
-    place = AT.fullmatch(reduce)
-    if place is None:
-        raise ConfigError(f"jacobian.reduce: {reduce!r} is not mean, sum or at:[y,x]")
-    return scores[:, int(place[1]), int(place[2])]
-
-
-def _coarse_parts(program: Any, resizings: list[Interpolation]) -> Coarse:
+def _coarse_parts(program: Any, resizings: dict[int, float]) -> Coarse:
     """What is less exact than float64 in a float64 program.
 
     TensorFlow has some operations in float32 only, and some constants (the slope of LeakyRelu), whatever the
     dtype of the tensor that they are used on. Constants that float32 has exactly count for nothing.
     """
-    names = {"resizing" for layer in resizings if layer.rounding}
-    results, constants = 0.0, sum(layer.rounding for layer in resizings)
-    for op in _reached([tensor.op for tensor in program.outputs], lambda op: [x.op for x in op.inputs]):
-        dtypes = {tensor.dtype.base_dtype.name for tensor in op.outputs}
-        coarse = [ROUNDING[dtype] for dtype in dtypes & (ROUNDING.keys() - {"float64"})]
+    names = {"resizing" for _ in resizings}
+    results, constants = 0.0, sum(resizings.values())
+    for op in _behind(program.outputs):
+        dtypes = {tensor.dtype.base_dtype.name for tensor in op.outputs} & ROUNDING.keys()
+        rounding = max((ROUNDING[dtype] for dtype in dtypes - {"float64"}), default=0.0)
         attributes = [value.f for value in op.node_def.attr.values() if value.HasField("f")]
         if op.type == "Const":
-            if coarse and not all(map(_is_exact, tf.make_ndarray(op.get_attr("value")).flat)):
-                constants += max(coarse)
-        elif coarse and op.type not in EXACT:
+            if rounding and not _are_exact(tf.make_ndarray(op.get_attr("value")).flat):
+                constants += rounding
+        elif rounding and op.type not in EXACT:
             names.add(op.type)
-            results += max(coarse)
-        elif "float64" in dtypes and not all(map(_is_exact, attributes)):
+            results += rounding
+        elif "float64" in dtypes and not _are_exact(attributes):
             names.add(op.type)
             constants += ROUNDING["float32"]
-    return Coarse(tuple(sorted(names)), results, constants)
+    return Coarse(tuple(sorted(names)), results, results + constants)
 
 
 def _without_forward_mode(function: Callable[[tf.Tensor], tf.Tensor], images: Any, scores: Any) -> str:
@@ -279,23 +231,16 @@ def _without_forward_mode(function: Callable[[tf.Tensor], tf.Tensor], images: An
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
             found = function(x)
-        return tape.gradient(found, x, cotangents, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return tape.gradient(found, x, cotangents, unconnected_gradients=ZERO)
 
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (images, scores)]
-    with _no_retracing_warning():
-        graph = tf.function(backward, autograph=False).get_concrete_function(*specs)
-    needed = _reached([tensor.op for tensor in graph.outputs], lambda op: [x.op for x in op.inputs])
-    names = {op.name for op in needed}
-
-    def users(op: Any) -> list[Any]:
-        floats = [tensor for tensor in op.outputs if tensor.dtype.is_floating]
-        return [user for tensor in floats for user in tensor.consumers() if user.name in names]
-
-    cotangents = graph.inputs[1].op
-    for op in _reached([cotangents], users):
-        is_float = any(tensor.dtype.is_floating for tensor in op.outputs)
-        if op is not cotangents and is_float and op.type not in CONSTANT and not _has_gradient(op):
-            return str(op.type)
+    graph = tf.function(backward, autograph=False).get_concrete_function(*specs)
+    passed = {graph.inputs[1].op}
+    for op in _behind(graph.outputs):
+        if any(tensor.op in passed and _carries(tensor) for tensor in op.inputs):
+            passed.add(op)
+            if any(map(_carries, op.outputs)) and op.type not in CONSTANT and not _has_gradient(op):
+                return str(op.type)
     return ""
 
 
@@ -307,22 +252,21 @@ def _has_gradient(op: Any) -> bool:
         return False
 
 
-def _reached(start: Iterable[Any], neighbours: Callable[[Any], Iterable[Any]]) -> list[Any]:
-    """Operations of a graph that lie on a way from these."""
-    waiting, found = list(start), {}
-    while waiting:
-        op = waiting.pop()
-        if op.name not in found:
-            found[op.name] = op
-            waiting += neighbours(op)
-    return list(found.values())
+def _behind(tensors: Iterable[Any]) -> list[Any]:
+    """The operations that derivatives pass on their way to these tensors of a graph, in order."""
+    found = {tensor.op for tensor in tensors}
+    operations = next(iter(found)).graph.get_operations()  # in the order in which they were made
+    for op in reversed(operations):
+        if op in found:
+            found |= {tensor.op for tensor in op.inputs if _carries(tensor)}
+    return [op for op in operations if op in found]
 
 
-def _is_exact(value: float) -> bool:
-    """Whether a float32 constant is the decimal number that was meant: 0.25 is, 0.3 is not."""
-    return abs(value) > LARGEST or float(str(np.float32(value))) == float(value)
+def _carries(tensor: Any) -> bool:
+    """Whether derivatives pass a tensor."""
+    return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)
 
 
-def _own_rounding(model: keras.Model) -> float:
-    """Of the coarsest arithmetic that a layer of the model computes in."""
-    return max(ROUNDING.get(layer.compute_dtype, 0.0) for layer in model._flatten_layers())
+def _are_exact(values: Iterable[float]) -> bool:
+    """Whether float32 constants are the decimal numbers that were meant: 0.25 is, 0.3 is not."""
+    return all(abs(value) > LARGEST or float(str(np.float32(value))) == float(value) for value in values)
