@@ -62,21 +62,19 @@ class ParquetJacobianWriter(JacobianWriter):
         row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
         self._group_rows = max(1, ROW_GROUP_BYTES // row_bytes)
         self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
         self._count = 0
 
     def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
         n, stored = outputs.shape
-        flat = np.ascontiguousarray(rows, dtype=self.dtype).reshape(n * stored, *self.row_shape)
+        flat = np.ascontiguousarray(rows, dtype=self.dtype).reshape(-1)
         tensor = pa.ExtensionArray.from_storage(
             self._schema.field("jacobian").type,
-            pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), int(np.prod(self.row_shape))),
+            pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(self.row_shape))),
         )
         names = pa.array(np.repeat(np.asarray(image_ids, dtype=object), stored), pa.string())
         batch = pa.record_batch([names, pa.array(outputs.reshape(-1), pa.int32()), tensor], self._schema)
         self._pending.append(batch)
-        self._pending_rows += len(batch)
-        if self._pending_rows >= self._group_rows:
+        if sum(map(len, self._pending)) >= self._group_rows:
             self._flush()
         first = self._count
         self._count += n * stored
@@ -90,7 +88,7 @@ class ParquetJacobianWriter(JacobianWriter):
         if self._pending:
             table = pa.Table.from_batches(self._pending, self._schema)
             self._writer.write_table(table, row_group_size=self._group_rows)
-        self._pending, self._pending_rows = [], 0
+        self._pending = []
 
 
 class NpzJacobianWriter(JacobianWriter):
