@@ -43,12 +43,7 @@ DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
 
 @dataclass(frozen=True)
 class PlannedAudit:
-    """What is known of an audit before it begins.
-
-    Attributes:
-        run: its description.
-        model: inspected, for whoever goes on in this process.
-    """
+    """What is known of an audit before it begins; the model is for whoever goes on in this process."""
 
     run: Run
     model: InspectedModel
@@ -57,11 +52,8 @@ class PlannedAudit:
 def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     """Prepare an audit and write its plan.parquet and run.json.
 
-    A folder that holds the same audit, begun or finished, is taken up as it is.
-
-    Args:
-        config: of the audit.
-        fresh: delete what the output folder holds of an earlier audit.
+    A folder that holds the same audit, begun or finished, is taken up as it is; with `fresh`, what it holds
+    of an earlier audit is deleted first.
 
     Raises:
         ConfigError: config, model and images do not fit together, or the result would not fit the disk.
@@ -82,9 +74,8 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     log.info("%d images in %d units", run.images, run.units)
     log.info("scale: %s. %s", run.preprocess["scale"], run.preprocess["reason"])
     log.info("labels: %s", run.label_rule)
-    if earlier:
-        earlier = replace(earlier, config=config)  # what is no part of its identity may be new
-        return replace(planned, run=earlier)
+    if earlier:  # what of the config is no part of its identity may be new
+        return replace(planned, run=replace(earlier, config=config))
     run.write(folder)
     return planned
 
