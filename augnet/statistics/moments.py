@@ -11,6 +11,9 @@ from augnet.engine.batch import MapMoments
 FLOAT64_MAPS = ("mean", "m2", "mean_abs", "max_abs")
 """The (group, height, width, channel) arrays of MapMoments."""
 
+MOMENTS = ("count", *FLOAT64_MAPS)
+"""The arrays of MapMoments."""
+
 
 def empty_moments(groups: int, *shape: int) -> MapMoments:
     """Moments of no rows: of maps, shape (height, width, channel) after pooling, or of numbers, shape ()."""
