@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from typing import BinaryIO
 
@@ -32,14 +33,9 @@ PAIRED_OUTPUTS = 2048
 
 @dataclass(frozen=True)
 class Shape:
-    """What two aggregates must share to be merged.
+    """What two aggregates must share to be merged: numbers of outputs and known labels, and the input's size.
 
-    Attributes:
-        outputs: K, the model's outputs.
-        labels: known labels, 0 for none.
-        height, width, channels: of the model input.
-        map_pool: side in pixels of the blocks over which maps are kept.
-        gallery: images at each end of a gallery.
+    Maps are kept over blocks of `map_pool` pixels a side, and `gallery` images at each end of a gallery.
     """
 
     outputs: int
@@ -137,8 +133,7 @@ class Aggregate:
         """Takes in a batch of n images.
 
         Args:
-            batch: as measured.
-            statistics: the batch's columns, from `image_statistics`.
+            batch, statistics: as measured, and its columns from `image_statistics`.
             images: (n, height, width, channel), the model inputs.
             image_ids: n ids, unique in the dataset.
             label_ids: (n,) integers, the label's number; -1 for none.
@@ -189,11 +184,7 @@ class Aggregate:
             self.pairs.cosine[pairs] += np.einsum("nij,ni,nj->ij", gram[part], inverse[part], inverse[part])
 
     def merge(self, other: Aggregate) -> None:
-        """Takes in the images of another aggregate.
-
-        Raises:
-            ValueError: the two are not of the same audit.
-        """
+        """Takes in the images of another aggregate; raises ValueError when it is of another audit."""
         if self.shape != other.shape:
             raise ValueError(f"aggregates of different audits do not merge: {self.shape} and {other.shape}")
         for name in (*COUNTS, "flags", "labels", "input_sum"):
@@ -210,10 +201,6 @@ class Aggregate:
 
         Maps and pairs are written only for groups and outputs that have any rows.
         """
-        if isinstance(file, str | os.PathLike):
-            with open(file, "wb") as opened:
-                self.save(opened)
-            return
         groups = np.flatnonzero(self.moments.count)
         met = np.flatnonzero(self.pairs.count.any(axis=1))
         predicted, rival = np.nonzero(self.pairs.rivals)
@@ -234,15 +221,12 @@ class Aggregate:
             **{f"places.{name}": array for name, array in self.share_grids.arrays().items()},
             **{f"gallery.{name}": array for name, array in self.gallery.arrays().items()},
         }
-        np.savez(file, allow_pickle=False, **arrays)
+        with open(file, "wb") if isinstance(file, str | os.PathLike) else nullcontext(file) as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Aggregate:
-        """The aggregate that `save` wrote.
-
-        Raises:
-            ValueError: a file of another format.
-        """
+        """The aggregate that `save` wrote; raises ValueError for a file of another format."""
         with np.load(file, allow_pickle=False) as stored:
             if "format" not in stored or stored["format"] != FORMAT:
                 raise ValueError(f"{file}: not an aggregate of format {FORMAT}; audit the unit again")

@@ -41,13 +41,9 @@ PARTS = tuple(part.name for part in fields(Exhibit))
 
 @dataclass(frozen=True)
 class Gallery:
-    """Up to `size` images at each end of each of SHOWN.
+    """Up to `size` images at each end of each of SHOWN, the most extreme first.
 
     Equal values are ordered by image_id, so that the order of additions and merges leaves no trace.
-
-    Attributes:
-        size: images kept at each end.
-        exhibits: (statistic, "lowest" | "highest") -> the images, the most extreme first.
     """
 
     size: int
@@ -98,9 +94,8 @@ class Gallery:
         """Array name -> array, for an NPZ file; a list that is empty is left out."""
         result = {}
         for (name, end), shown in self.exhibits.items():
-            if shown:
-                for part in PARTS:
-                    result[f"{name}.{end}.{part}"] = np.array([getattr(exhibit, part) for exhibit in shown])
+            for part in PARTS if shown else ():
+                result[f"{name}.{end}.{part}"] = np.array([getattr(exhibit, part) for exhibit in shown])
         return result
 
     @classmethod

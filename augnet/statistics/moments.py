@@ -30,11 +30,8 @@ def without_nonfinite(moments: MapMoments) -> MapMoments:
 def choose_map_pool(groups: int, height: int, width: int, channels: int, budget_bytes: int) -> int:
     """The smallest block side, in pixels, with which the maps of one MapMoments fit in `budget_bytes`.
 
-    Args:
-        groups: outputs plus labels.
-        height, width, channels: of the model input.
-        budget_bytes: for the four float64 maps of every group. When not even one block for the whole image
-            fits, that is what comes back.
+    The budget is for the four float64 maps of every group, an output or a label. When not even one block for
+    the whole image fits, that is what comes back.
     """
     per_block = len(FLOAT64_MAPS) * np.dtype(np.float64).itemsize * groups * channels
     longest = max(height, width)
@@ -49,7 +46,6 @@ def block_mean(images: np.ndarray, pool: int) -> np.ndarray:
 
     Args:
         images: (..., height, width, channel), any real type.
-        pool: block side in pixels.
 
     Returns:
         (..., ceil(height / pool), ceil(width / pool), channel) float64.

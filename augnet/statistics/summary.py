@@ -120,12 +120,9 @@ def summarize(
 
 
 def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> Listed:
-    """The images of the `wanted` values, which are the most extreme; of equal ones, those that come first.
+    """The images of the `wanted` (m,) of the values (n,), NaN for null; of equal ones, those that come first.
 
-    Args:
-        values: (n,), NaN for null.
-        wanted: (m,), the most extreme first.
-        sign: 1 where low values are wanted, -1 where high ones are.
+    The wanted are the most extreme, in that order; `sign` is 1 where they are low values, -1 where high.
     """
     if not len(wanted):
         return np.empty(0, np.int64), wanted
