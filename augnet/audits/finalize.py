@@ -119,11 +119,7 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
 
 
 def refuse_failures(output: str, max_fraction: float) -> None:
-    """Judge a finished audit by its failures.
-
-    Raises:
-        AuditError: a larger share of its images failed; the message has the commonest reasons.
-    """
+    """Raise AuditError, with the commonest reasons, when more of a finished audit's images failed."""
     audit = open_audit(output)
     planned, failed = audit.counts["planned"], audit.counts["failed"]
     if failed > max_fraction * planned:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,7 @@ from augnet.audits.records import unit_record
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.storage import names, schema
-from augnet.storage.files import FileEntry, OutputFolder, json_bytes
+from augnet.storage.files import FileEntry, OutputFolder, json_digest
 
 SCHEMAS = {
     names.PLAN: schema.PLAN,
@@ -53,7 +52,7 @@ def check(output: str) -> list[str]:
 
 
 def _identity_problems(manifest: dict[str, Any], run: Run) -> Iterator[str]:
-    if run.fingerprint != hashlib.sha256(json_bytes(run.identity)).hexdigest():
+    if run.fingerprint != json_digest(run.identity):
         yield f"{names.RUN}: the fingerprint is not that of its contents"
     if manifest["fingerprint"] != run.fingerprint:
         yield f"{names.MANIFEST}: belongs to another run than {names.RUN}"

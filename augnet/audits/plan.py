@@ -30,7 +30,7 @@ from augnet.models.loading import fingerprint
 from augnet.sources import ImageRef, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
-from augnet.storage.files import OutputFolder, json_bytes, private_file
+from augnet.storage.files import OutputFolder, json_bytes, json_digest, private_file
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +81,7 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
 
 
 def prepare(config: Config, table: Path) -> PlannedAudit:
-    """Decide everything about an audit and write nothing but its plan, to `table`.
-
-    Raises:
-        ConfigError: config, model and images do not fit together.
-    """
+    """Decide everything about an audit and write nothing but its plan, to `table`; raises as `plan`."""
     model = open_model(config)
     spec = model.spec
     config.jacobian.outputs.refuse_unknown("jacobian.outputs", spec.output_count)
@@ -105,7 +101,7 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     }
     run = Run(
         config=config,
-        fingerprint=hashlib.sha256(json_bytes(identity)).hexdigest(),
+        fingerprint=json_digest(identity),
         identity=identity,
         model=spec,
         preprocess=preprocess.describe(),

@@ -81,12 +81,7 @@ class Auditor:
 
     @classmethod
     def open(cls, output: str) -> Auditor:
-        """The auditor of the run that the folder `output` describes.
-
-        Raises:
-            AuditError: the model is no longer the one that was planned with.
-            ConfigError: this machine's device does not have the precision that is asked for.
-        """
+        """The auditor of the run that the folder `output` describes; raises as model_of and open_engine."""
         folder = OutputFolder(output)
         run = Run.read(folder)
         engine, preprocess = open_engine(run, model_of(run), folder)

@@ -150,7 +150,7 @@ class ShareGrids:
         for k, output in enumerate(arrays["output"].tolist() if arrays else ()):
             figures = (arrays[name][k] for name in FIGURES)
             shown = arrays["images"].astype(object)[arrays["top_image"][k]]
-            grids.by_output[output] = ShareGrid(int(arrays["count"][k]), *figures, top_image=shown)
+            grids.by_output[output] = ShareGrid(int(arrays["count"][k]), *figures, shown)
         return grids
 
 

@@ -274,9 +274,14 @@ def json_bytes(tree: Any) -> bytes:
     return (json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def json_digest(tree: Any) -> str:
+    """sha256 of a tree, by its `json_bytes`."""
+    return hashlib.sha256(json_bytes(tree)).hexdigest()
+
+
 def sealed(tree: dict[str, Any]) -> bytes:
     """JSON with its own checksum inside, so that any change to it is found."""
-    return json_bytes({**tree, "sha256": hashlib.sha256(json_bytes(tree)).hexdigest()})
+    return json_bytes({**tree, "sha256": json_digest(tree)})
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
