@@ -22,11 +22,9 @@ class Status:
     """An audit as its folder shows it now.
 
     Attributes:
-        finished: whether the results are complete.
         units_done, units: how many have a record, of how many.
         images_done, images: audited or failed, of those planned.
         failed: of those done.
-        reasons: the commonest reasons of failures.
         images_per_second: of the last units, by the times of their records; None before the third.
         idle_seconds: since the last unit, by the clock of this machine; None before the first.
         missing: numbers of the first units without a record.

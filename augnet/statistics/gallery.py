@@ -20,11 +20,9 @@ THUMBNAIL_PIXELS = 128
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One image of a gallery.
+    """One image of a gallery, and its value of the statistic.
 
     Attributes:
-        value: of the statistic.
-        image_id: of the image.
         thumbnail: (h, w, 1 or 3) uint8, the picture averaged over blocks of pixels.
         heat: (h, w) float32, the predicted row's magnitude averaged over the same blocks; NaN where that row
             was not selected.

@@ -148,9 +148,9 @@ class ShareGrids:
         """The ShareGrids that `arrays` came from."""
         grids = cls(height, width)
         for k, output in enumerate(arrays["output"].tolist() if arrays else ()):
-            figures = (arrays[name][k] for name in FIGURES)
+            figures = {name: arrays[name][k] for name in FIGURES}
             shown = arrays["images"].astype(object)[arrays["top_image"][k]]
-            grids.by_output[output] = ShareGrid(int(arrays["count"][k]), *figures, shown)
+            grids.by_output[output] = ShareGrid(int(arrays["count"][k]), top_image=shown, **figures)
         return grids
 
 

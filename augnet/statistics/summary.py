@@ -126,10 +126,8 @@ def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> Listed:
     """
     if not len(wanted):
         return np.empty(0, np.int64), wanted
-    beyond = np.flatnonzero(sign * values < sign * wanted[-1])
-    last = np.flatnonzero(values == wanted[-1])[: len(wanted) - len(beyond)]
-    images = np.concatenate([beyond, last])
-    images = images[np.lexsort((images, sign * values[images]))]
+    reached = np.flatnonzero(sign * values <= sign * wanted[-1])
+    images = reached[np.argsort(sign * values[reached], kind="stable")][: len(wanted)]
     return images, values[images]
 
 

@@ -15,25 +15,14 @@ ROW_GROUP_BYTES = 32 * 1024**2
 
 
 class JacobianWriter(ABC):
-    """Takes batches of stored rows and fills one shard file.
-
-    Args:
-        path: file to fill.
-        row_shape: (height, width, channel) of one stored row.
-        dtype: "float32" or "float16".
-    """
+    """Fills one shard file with batches of stored rows (height, width, channel), in float32 or float16."""
 
     def __init__(self, path: Path, row_shape: tuple[int, int, int], dtype: str):
         self.path, self.row_shape, self.dtype = path, row_shape, np.dtype(dtype)
 
     @abstractmethod
     def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
-        """Append images.
-
-        Args:
-            image_ids: n names.
-            outputs: (n, S) int32, the model output of each row.
-            rows: (n, S, height, width, channel).
+        """Append n images: rows (n, S, height, width, channel) of the model outputs (n, S) int32.
 
         Returns:
             Where each image lies in the file: its first table row (Parquet) or its index (NPZ).
