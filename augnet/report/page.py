@@ -54,6 +54,7 @@ def render(audit: Audit) -> str:
     Returns:
         The page's full path.
     """
+    failures = audit.failures.select(["image_id", "stage", "error"])
     page = _template().render(
         shortcuts=_shortcuts(audit),
         maps=_output_maps(audit),
@@ -62,7 +63,7 @@ def render(audit: Audit) -> str:
         map_note=_map_note(audit),
         galleries=_galleries(audit),
         plots=_plots(audit),
-        failures=audit.failures.slice(0, SHOWN_FAILURES).to_pylist(),
+        failures=[list(row.values()) for row in failures.slice(0, SHOWN_FAILURES).to_pylist()],
         **_texts(audit),
         **_tables(audit),
     )
@@ -237,7 +238,7 @@ def _tables(audit: Audit) -> dict[str, Any]:
         label_rows.append([label, f"{count:,}", *means])
     described = _described(audit)
     return {
-        "figure_columns": COLUMNS.values(),
+        "figure_columns": ["statistic", *COLUMNS.values()],
         "figures": [[kind.name, *(_number(figure[key]) for key in COLUMNS)] for kind, figure in described],
         "label_columns": ["label", "images", *(f"mean {name}" for name in LABEL_MEANS)],
         "label_rows": label_rows,
