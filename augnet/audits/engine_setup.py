@@ -77,7 +77,7 @@ def engine_options(
     map_pool: int = 1,
     images: int | None = None,
 ) -> EngineOptions:
-    """What the configuration asks of the engine, and an audit, see EngineOptions.
+    """What the configuration asks of the engine; label_count, map_pool and images are those of an audit.
 
     `preprocess` is for jacobian.input_space: pixel; the sizes of rows need none.
     """

@@ -119,7 +119,7 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
 
 
 def refuse_failures(output: str, max_fraction: float) -> None:
-    """Raise AuditError, with the commonest reasons, when a larger share of an audit's images failed."""
+    """Raise AuditError, with the commonest reasons, when more than this share of the images failed."""
     audit = open_audit(output)
     planned, failed = audit.counts["planned"], audit.counts["failed"]
     if failed > max_fraction * planned:

@@ -81,7 +81,11 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
 
 
 def prepare(config: Config, table: Path) -> PlannedAudit:
-    """Decide everything about an audit and write nothing but its plan, to `table`; raises as `plan`."""
+    """Decide everything about an audit and write nothing but its plan, to `table`.
+
+    Raises:
+        ConfigError: config, model and images do not fit together.
+    """
     model = open_model(config)
     spec = model.spec
     config.jacobian.outputs.refuse_unknown("jacobian.outputs", spec.output_count)

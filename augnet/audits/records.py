@@ -14,12 +14,7 @@ from augnet.storage.files import OutputFolder, UnitRecord
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A row group of the plan. A few bytes: this, and the record of it, is all that travels.
-
-    Attributes:
-        unit_id: its number, and its row group in plan.parquet.
-        unit_count: how many units the plan has; part of the file names.
-    """
+    """The row group `unit_id` of a plan of `unit_count`. This, and the record of it, is all that travels."""
 
     unit_id: int
     unit_count: int

@@ -203,7 +203,7 @@ def _exhibits(audit: Audit, statistic: str, end: str) -> list[dict[str, str]]:
         file = f"{statistic}-{end}-{number}"
         exhibit = {"image_id": str(image_id), "value": f"{statistic} {_number(float(value))}", "heat": ""}
         exhibit["picture"] = _save(audit, file, figures.picture(thumbnail))
-        if not np.isnan(heat).any():  # it is where the predicted row was not computed
+        if not np.isnan(heat).any():  # as it is where the predicted row was not computed
             exhibit["heat"] = _save(audit, f"{file}-heat", figures.heat_map(heat, thumbnail))
         exhibits.append(exhibit)
     return exhibits

@@ -191,8 +191,8 @@ class Aggregate:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         merge_moments(self.moments, other.moments)
         merge_moments(self.row_l2, other.row_l2)
-        for name in ("count", "cosine", "rivals"):
-            getattr(self.pairs, name)[...] += getattr(other.pairs, name)
+        for name, figures in vars(self.pairs).items():
+            figures += getattr(other.pairs, name)
         self.share_grids.merge(other.share_grids)
         self.gallery.merge(other.gallery)
 

@@ -60,7 +60,6 @@ class Gallery:
 
         Args:
             values: statistic -> (n,) float64, NaN where null.
-            image_ids: n ids.
             magnitude: (n, height, width), of the predicted row.
             picture: k -> (height, width, 1 or 3) uint8, called only for images that enter.
         """

@@ -104,7 +104,6 @@ class ShareGrids:
         Args:
             magnitude: (n, height, width), finite and not all zero for each image.
             outputs: (n,) the output each is predicted as.
-            image_ids: n ids.
         """
         if not len(magnitude):
             return

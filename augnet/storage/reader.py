@@ -120,10 +120,8 @@ class Audit:
     def worst(self, statistic: str, count: int = 20, end: End | None = None) -> pa.Table:
         """The rows of the `count` images at one end of a statistic, the most extreme first.
 
-        Args:
-            statistic: one of `augnet.storage.catalog.SCALARS`.
-            count: of rows, at most; images without a value are left out.
-            end: "lowest" or "highest"; by default the catalog's alarming end: smallest margin, largest norm.
+        Images without a value are left out. `end` is by default the alarming one of the statistic in
+        `augnet.storage.catalog.SCALARS`: the smallest margin, the largest norm.
 
         Raises:
             KeyError: no such statistic.
