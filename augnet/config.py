@@ -6,6 +6,7 @@ Every key is one in YAML, a command-line flag (`--section.key=value`) and a line
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,12 +19,16 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from augnet.errors import ConfigError
 from augnet.selection import ALL, RowSelection
 
+SCALES = ("auto", "unit", "minus_one_one", "imagenet", "caffe", "none")
+APPLICATIONS = "keras.applications."
+"""What the name of a module with a preprocess_input begins with."""
 Positive = Annotated[int, Field(gt=0)]
 Memory = Annotated[ByteSize, Field(gt=0)]
 
@@ -58,7 +63,18 @@ StoredRows = Annotated[RowSelection | None, PlainValidator(_read_stored_rows), P
 
 class ModelConfig(Section):
     path: str = Field(
-        description="trained model: .keras, .h5 or a SavedModel folder; a path or an address (gs://, s3://)"
+        description="trained model: .keras, .h5, a SavedModel folder, or weights with model.builder; a path "
+        "or an address (gs://, s3://)"
+    )
+    builder: str | None = Field(
+        None,
+        description="module:function that builds the model whose weights path holds; its code is run",
+    )
+    modules: tuple[str, ...] = Field(
+        (), description="Python modules that register the model's own classes; importing them runs their code"
+    )
+    signature: str | None = Field(
+        None, description="which signature of a SavedModel to run; default: serving_default"
     )
     output: int | str | None = Field(
         None, description="which output of a model with several, by position or name"
@@ -67,21 +83,58 @@ class ModelConfig(Section):
         "logits",
         description="logits: differentiate before a final softmax or sigmoid; model: outputs as they are",
     )
+    constants: dict[str, float | list[Any] | str] = Field(
+        default_factory=dict,
+        description="values for the inputs that are not the image: {name: number, list or file.npy}",
+    )
     safe_mode: bool = Field(
         True, description="refuse models that carry code (Lambda layers); false only for models you trust"
     )
+
+    @field_validator("builder")
+    @classmethod
+    def _is_function_of_module(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.]+:[\w.]+", value):
+            raise ValueError("is module:function, such as my_models:build")
+        return value
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _are_module_names(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(name, str) and re.fullmatch(r"[\w.]+", name) for name in value
+        ):
+            raise ValueError("is a list of modules as they are imported, such as [my_layers, pack.layers]")
+        return value
+
+    @field_validator("constants", mode="before")
+    @classmethod
+    def _one_value_for_each_name(cls, value: Any) -> Any:
+        kinds = (int, float, list, str)
+        if not isinstance(value, dict) or not all(isinstance(part, kinds) for part in value.values()):
+            raise ValueError("is {name: number, list or file.npy}, with a space after each colon")
+        return value
 
 
 class ImagesConfig(Section):
     path: str = Field(
         description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
     )
-    format: Literal["auto", "folder"] = Field("auto", description="dataset format")
-    labels: Literal["folder", "none"] = Field(
-        "folder", description="folder: the first folder below path is the label; none: no labels"
+    format: Literal[
+        "auto", "folder", "manifest", "webdataset", "zip", "tfrecord", "tfds", "parquet", "hf", "arrays"
+    ] = Field("auto", description="dataset format; auto: told by what is there")
+    image: str | None = Field(
+        None, description="column, feature or array of the images or their paths; default: told by the data"
     )
-    classes: tuple[str, ...] | None = Field(
-        None, description="the label that each model output stands for, in order; default: see the log"
+    labels: str = Field(
+        "auto",
+        description="auto: the first folder below path, or the column or feature called label or class; "
+        "folder: the folder; none: no labels; or the name of a column, feature or array",
+    )
+    classes: tuple[str, ...] | str | None = Field(
+        None,
+        description="the label that each model output stands for, in order, or a text file with one on each "
+        "line; default: the dataset's own, else see the log",
     )
     limit: Positive | None = Field(None, description="audit a random sample of this many images")
     sample_seed: int = Field(0, description="seed of that sample")
@@ -112,11 +165,24 @@ class PreprocessConfig(Section):
     resize: Literal["bilinear", "nearest", "bicubic", "lanczos", "box"] = Field(
         "bilinear", description="Pillow's resampling filter, used when an image has another size"
     )
-    scale: Literal["auto", "unit", "minus_one_one", "imagenet", "none"] | OwnScale = Field(
-        "auto",
-        description="unit: [0, 1]; minus_one_one: [-1, 1]; imagenet: its mean and std; none: 0..255; or "
-        "{mean: [...], std: [...]} in [0, 1] units; auto: none where the model rescales by itself, else unit",
+    crop_to_aspect_ratio: bool = Field(
+        False, description="cut what is too wide or too high off before resizing, instead of distorting"
     )
+    scale: str | OwnScale = Field(
+        "auto",
+        description="unit: [0, 1]; minus_one_one: [-1, 1]; imagenet: its mean and std; caffe: BGR without "
+        "ImageNet's mean; none: 0..255; keras.applications.NAME: its preprocess_input; {mean: [...], std: "
+        "[...]} in [0, 1] units; auto: what the model shows, else unit",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _known_scale(cls, value: str | OwnScale) -> str | OwnScale:
+        if isinstance(value, str) and value not in SCALES and not value.startswith(APPLICATIONS):
+            raise ValueError(
+                f"is {', '.join(SCALES)}, {APPLICATIONS}NAME such as {APPLICATIONS}resnet, or {{mean, std}}"
+            )
+        return value
 
 
 class JacobianConfig(Section):
@@ -185,6 +251,11 @@ class Config(Section):
     beam: dict[str, Any] = Field(
         default_factory=dict, description="Beam pipeline options, such as runner: FlinkRunner"
     )
+
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _preprocess_by_name(cls, value: Any) -> Any:
+        return {"scale": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _stored_rows_are_computed(self) -> Config:

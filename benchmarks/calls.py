@@ -2,10 +2,10 @@
 
     python -m benchmarks.calls [--models NAME ...] [--seconds 60] [--write]
 
-First and second calls are taken in processes of their own, so that none profits from another's work; they hold
-building the program and compiling it, not building the model. Later calls take turns in one process: AugNet as
-it has become after so many seconds of calls, `batch_jacobian` and K gradients, each in a tf.function, and the
-engine's bare rows. Ratios are the better tape's time over AugNet's; the second is the engine's.
+First and second calls are taken in processes of their own, so that none profits from another's work; they
+hold building the program and compiling it, not building the model. Later calls take turns in one process:
+AugNet as it has become after so many seconds of calls, `batch_jacobian` and K gradients, each in a
+tf.function, and the engine's bare rows. Ratios: the better tape's time over AugNet's, and over the engine's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ROUNDS = 7
 
 
 def way(name: str, model, x: np.ndarray):
-    """A function without arguments that computes the Jacobian once; what it needs is made at its first call."""
+    """A function without arguments that computes the Jacobian; what it needs is made at its first call."""
     if name == "AugNet":
         augnet = AugNet.from_model(model)
         return lambda: augnet.return_jacobian(x)
@@ -117,11 +117,11 @@ def main() -> None:
         print(json.dumps([seconds(call), seconds(call)]))
         return
     lines = [
-        "What a call of `AugNet` takes (`python -m benchmarks.calls`), against both compiled tapes: in seconds,",
+        "What a call of `AugNet` takes (`python -m benchmarks.calls`), against both compiled tapes: seconds;",
         "the first and second calls in processes of their own, the later ones in turns.",
         "",
-        "| model, images | first: AugNet | batch_jacobian | K gradients | second: AugNet | better tape | later: AugNet"
-        " | better tape | ratio | engine's ratio |",
+        "| model, images | first: AugNet | batch_jacobian | K gradients | second: AugNet | better tape | "
+        "later: AugNet | better tape | ratio | engine's ratio |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in given.models:
@@ -132,8 +132,9 @@ def main() -> None:
         second = min(early["batch_jacobian"][1], early["K gradients"][1])
         lines.append(
             f"| {name}, {batch} | {early['AugNet'][0]:.1f} | {early['batch_jacobian'][0]:.1f} | "
-            f"{early['K gradients'][0]:.1f} | {early['AugNet'][1]:.3f} | {second:.3f} | {late['AugNet']:.3f} | "
-            f"{tape:.3f} | {tape / late['AugNet']:.2f} | {tape / late['engine rows']:.2f} |"
+            f"{early['K gradients'][0]:.1f} | {early['AugNet'][1]:.3f} | {second:.3f} | "
+            f"{late['AugNet']:.3f} | {tape:.3f} | {tape / late['AugNet']:.2f} | "
+            f"{tape / late['engine rows']:.2f} |"
         )
         print(lines[-1], flush=True)
     if given.write:

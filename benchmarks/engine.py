@@ -152,7 +152,7 @@ def bench(name: str, rounds: int, jax_python: str | None, quick: bool) -> dict:
     ours.first = time.perf_counter() - start
     engine.measure(images)
     whole = Way("ours, with all measures", engine.batch_size, lambda x: _measured(engine, images), None)
-    rewritten = engine._rewritten
+    rewritten = engine.program.rules
     forward = tf.function(rewritten.graph, autograph=False)
     plain = tf.constant(images if len(shape) == 3 else images[..., 0])
     faster = Way("our forward pass", engine.batch_size, forward, plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def own_log_level() -> None:
     """A command that an earlier test ran in this process has set its `--log-level` for good."""
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def keras2_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models that Keras 2 wrote; see keras2/make.py."""
+    folder = tmp_path_factory.mktemp("keras2")
+    with zipfile.ZipFile(Path(__file__).parent / "keras2" / "models.zip") as archive:
+        archive.extractall(folder)
+    return folder
 
 
 @pytest.fixture

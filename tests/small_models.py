@@ -272,6 +272,7 @@ OPERATIONS: dict[str, Make] = {
     "moments": lambda x: ops.add(*ops.moments(x, axes=[1, 2])),
     "norm": lambda x: ops.norm(x, axis=-1),
     "normalize": lambda x: ops.normalize(x, axis=-1),
+    "one hot": lambda x: ops.one_hot(ops.argmax(x, axis=-1), 3) * x,
     "pad and resize": lambda x: ops.image.resize(
         ops.pad(
             ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), constant_values=1.0),

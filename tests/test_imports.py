@@ -1,6 +1,7 @@
 """What may import what: one way between packages and inside augnet; and `import augnet` is light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,28 @@ def test_unknown_names():
     assert augnet.__version__ and set(augnet.__all__) >= {"AugNet", "open_audit"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         augnet.nothing  # noqa: B018
+
+
+SPEAK_TENSORFLOW = (
+    "augnet/engine/backends/",
+    "augnet/engine/verif",  # the judges of the engine share nothing with it
+    "augnet/models/",  # files that TensorFlow wrote
+    "augnet/sources/",
+)
+
+
+def test_tensorflow_is_spoken_behind_the_backend_only():
+    speaking = [
+        path.relative_to(ROOT).as_posix()
+        for path in MODULES
+        if path.relative_to(ROOT).parts[0] == "augnet" and "tensorflow" in imported(path)
+    ]
+    assert speaking and not [name for name in speaking if not name.startswith(SPEAK_TENSORFLOW)]
+
+
+def test_the_documented_backend_is_the_one_there_is():
+    from augnet.engine.backends import backend
+
+    text = (ROOT / "docs/ENGINE.md").read_text().split("## What a backend offers")[1]
+    documented = set(re.findall(r"`(\w+)`", text.split("A second backend")[0])) - {"backend"}
+    assert documented == set(backend.__all__) - {"Program", "Signature"}

@@ -1,5 +1,6 @@
 """Every format loads and differentiates, nothing unsafe runs, and a fingerprint is the model's alone."""
 
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -13,9 +14,10 @@ import tensorflow as tf
 from keras import layers
 
 from augnet import AugNet
-from augnet.config import ModelConfig
-from augnet.errors import ModelError
+from augnet.config import ModelConfig, load_config
+from augnet.errors import ConfigError, ModelError
 from augnet.models.loading import fingerprint, load_model
+from augnet.models.saved_model import load_saved_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -74,10 +76,43 @@ def test_saved_model_with_several_inputs_and_outputs(tmp_path):
     a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
     model = keras.Model({"a": a, "b": b}, {"one": layers.Dense(2)(a), "two": layers.Concatenate()([a, b])})
     model.export(tmp_path / "many", verbose=False)
-    loaded = load(tmp_path / "many")
+    loaded = load_saved_model(tmp_path / "many", signature=None, safe_mode=True)
     x = {"a": np.ones((2, 2), "float32"), "b": np.zeros((2, 3), "float32")}
     assert {name: part.shape for name, part in loaded(x).items()} == {"one": (2, 2), "two": (2, 5)}
     np.testing.assert_allclose(loaded(x)["one"], model(x)["one"], atol=1e-6)
+    assert load(tmp_path / "many", constants={"b": 0}).output_names == ["one", "two"]
+    with pytest.raises(ModelError, match=r"2 inputs \(a \(2,\), b \(3,\)\); give a value for each"):
+        load(tmp_path / "many")
+
+
+def test_a_keras_3_model_saved_by_tensorflow(tmp_path):
+    model = cnn()
+    tf.saved_model.save(model, str(tmp_path / "plain"))
+    np.testing.assert_allclose(load(tmp_path / "plain")(images()), model(images()), atol=1e-6)
+
+
+def test_signatures_by_name(tmp_path):
+    module, spec = tf.Module(), tf.TensorSpec((None, 3), tf.float32, name="x")
+    module.scores = tf.function(lambda x: {"logits": 2 * x, "embedding": 3 * x}, input_signature=[spec])
+    module.loss = tf.function(lambda x: {"loss": 5 * x}, input_signature=[spec])
+    folder = str(tmp_path / "named")
+    tf.saved_model.save(module, folder, signatures={"scores": module.scores, "loss": module.loss})
+    x = np.ones((1, 3), "float32")
+    np.testing.assert_array_equal(load(folder, signature="loss")(x), 5 * x)
+    scores = load(folder, signature="scores")
+    assert sorted(scores.output_names) == ["embedding", "logits"]
+    np.testing.assert_array_equal(inspect_model_output(scores, "embedding")(x), 3 * x)
+    with pytest.raises(ModelError, match=r"model\.signature: choose one .* 2: loss: x \(None, 3\) -> loss"):
+        load(folder)
+    with pytest.raises(ModelError, match=r"model\.signature: no signature 'other'; the model has loss"):
+        load(folder, signature="other")
+    cnn().save(tmp_path / "cnn.keras")
+    with pytest.raises(ModelError, match=r"model\.signature: .* is no SavedModel folder"):
+        load(tmp_path / "cnn.keras", signature="loss")
+
+
+def inspect_model_output(model, name):
+    return keras.Model(model.input, model.outputs[model.output_names.index(name)])
 
 
 def export(folder, function, *specs):
@@ -132,6 +167,69 @@ def test_unknown_classes(tmp_path, name):
     keras.Model(inputs, Mine()(inputs)).save(tmp_path / name)
     with pytest.raises(ModelError, match=r"uses 'Mine'.*register_keras_serializable.*model\.export"):
         load(tmp_path / name)
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """A module in the working folder that registers a layer and has functions that build models."""
+    (tmp_path / "own_layers.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('own')\n"
+        "class Twice(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+        "def build():\n"
+        "    return keras.Sequential([keras.Input((3,)), Twice(), keras.layers.Dense(2)])\n"
+        "def nothing():\n"
+        "    return None\n"
+    )
+    (tmp_path / "needy.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    keras.utils.set_random_seed(0)
+    model = importlib.import_module("own_layers").build()
+    model.save("own.keras")
+    for name in ("own.weights.h5", "legacy.h5"):
+        model.save_weights("own.weights.h5") if "weights" in name else model.save(name)
+    yield model(np.ones((1, 3)))
+    registered = keras.saving.get_custom_objects()
+    registered.pop("own>Twice", None)
+    sys.modules.pop("own_layers")
+
+
+def forget_module(monkeypatch):
+    """As in a new process: neither imported nor registered; only the working folder is left to find it."""
+    keras.saving.get_custom_objects().pop("own>Twice")
+    sys.modules.pop("own_layers")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(Path.cwd())])
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize("name", ["own.keras", "legacy.h5"])
+def test_modules_that_register_classes(own_code, monkeypatch, name):
+    forget_module(monkeypatch)
+    with pytest.raises(ModelError, match=r"Twice.*in model\.modules"):
+        load(name)
+    np.testing.assert_array_equal(load(name, modules=["own_layers"])(np.ones((1, 3))), own_code)
+
+
+@pytest.mark.parametrize("name", ["own.keras", "own.weights.h5", "legacy.h5"])
+def test_weights_and_a_builder(own_code, name):
+    np.testing.assert_array_equal(load(name, builder="own_layers:build")(np.ones((1, 3))), own_code)
+
+
+def test_modules_and_builders_that_are_wrong(own_code):
+    cnn().save_weights("other.weights.h5")
+    for options, words in (
+        ({"modules": ["no_such_module"]}, r"model\.modules: there is no module 'no_such_module'"),
+        ({"modules": ["needy"]}, r"model\.modules: 'needy' needs the module 'no_such_package'"),
+        ({"builder": "own_layers:biuld"}, r"model\.builder: own_layers has no 'biuld'"),
+        ({"builder": "own_layers:nothing"}, r"nothing\(\) gave a NoneType, not a keras\.Model"),
+        ({"builder": "own_layers:Twice.call"}, r"own_layers:Twice\.call\(\) failed \(TypeError"),
+        ({"builder": "own_layers:build"}, r"'other\.weights\.h5' are not those of the model that own_layers"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            load("other.weights.h5", **options)
 
 
 def test_paths_that_hold_no_model(tmp_path):
@@ -206,3 +304,16 @@ def test_fingerprint_of_a_saved_model_is_of_its_files_and_not_of_its_place(tmp_p
     model.layers[-1].bias.assign(np.ones(4, "float32"))
     model.export(tmp_path / "two", verbose=False)
     assert fingerprint(load(tmp_path / "two")) != before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("builder", "my_models.build", "'my_models.build' is module:function"),
+        ("modules", "my_layers.py", r"'my_layers.py' is a list of modules .* \[my_layers"),
+        ("modules", ["../my_layers"], r"is a list of modules as they are imported"),
+    ],
+)
+def test_modules_and_builders_that_are_no_names(key, value, rule):
+    with pytest.raises(ConfigError, match=rf"^model\.{key}: .*{rule}"):
+        load_config(flags={"model.path": "m", "images.path": "i", "output": "o", f"model.{key}": value})

@@ -252,7 +252,7 @@ def test_rules_that_disagree_are_not_used(monkeypatch, ways, caplog):
 
 def lstm():
     steps = keras.Input((5, 3))
-    return AugNet(steps, layers.Dense(2)(layers.SimpleRNN(4)(steps)))
+    return AugNet(steps, layers.SimpleRNN(4)(steps))
 
 
 def mixed():

@@ -91,7 +91,7 @@ def test_a_deep_model_equals_the_plain_loop_away_from_kinks(tmp_path):
     model = keras.applications.MobileNetV2((64, 64, 3), alpha=0.35, weights=None, classes=10)
     model.save(tmp_path / "m.keras")
     write_images(tmp_path / "images", 3, size=(64, 64))
-    found = audit(tmp_path / "m.keras", tmp_path / "images", tmp_path / "out")
+    found = audit(tmp_path / "m.keras", tmp_path / "images", tmp_path / "out", "--preprocess.scale=unit")
     double, smooth = in_float64(model), 0
     for image_id in found.statistics["image_id"].to_pylist():
         image = pixels(tmp_path / "images" / image_id)

@@ -211,8 +211,10 @@ def test_a_single_link_may_lead_anywhere(tmp_path: Path):
 def test_no_image(tmp_path: Path):
     fill(tmp_path, "a.txt", "empty/b.txt")
     expected = (
-        f"images.path: no image under '{tmp_path}' (looked for .png .jpg .jpeg .webp .bmp .gif .tif .tiff); "
-        "give a folder, a glob or a single image"
+        f"images.path: no image under '{tmp_path}' "
+        "(looked for .png .jpg .jpeg .webp .bmp .gif .tif .tiff .npy); "
+        "give a folder of images, a glob, one image, or a dataset as a .csv, .jsonl, .parquet, .tar, .zip, "
+        ".tfrecord, .npz or .npy"
     )
     for config in ({}, {"limit": 3}):
         with pytest.raises(ConfigError) as info:

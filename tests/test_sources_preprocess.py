@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from augnet.config import OwnScale, PreprocessConfig
+from augnet.config import OwnScale, PreprocessConfig, load_config
 from augnet.errors import ConfigError, ImageError
 from augnet.sources import Preprocess
 from augnet.sources import preprocess as preprocess_module
+from augnet.sources.scaling import application_scale
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -32,9 +35,11 @@ def make(
     width: int | None = 6,
     channels: int = 3,
     model_rescales: bool | str = False,
+    suggestion: tuple[str, str] = ("", ""),
     **config: Any,
 ) -> Preprocess:
-    return Preprocess(PreprocessConfig(**config), height, width, channels, model_rescales, 10_000)
+    settings = PreprocessConfig(**config)
+    return Preprocess(settings, height, width, channels, model_rescales, 10_000, *suggestion)
 
 
 # Scale
@@ -75,7 +80,7 @@ def test_own_scale(mean: list[float], std: list[float]):
 
 
 @pytest.mark.parametrize(
-    "scale", ["unit", "minus_one_one", "imagenet", "none", {"mean": [0.3], "std": [0.1, 0.2, 0.4]}]
+    "scale", ["unit", "minus_one_one", "imagenet", "caffe", "none", {"mean": [0.3], "std": [0.1, 0.2, 0.4]}]
 )
 def test_input_scale_is_the_slope(scale: Any):
     preprocess = make(scale=scale)
@@ -115,6 +120,64 @@ def test_the_input_scale_of_imagenet():
 def test_the_scale_and_why(scale: str, model_rescales: bool | str, resolved: str, reason: str):
     preprocess = make(scale=scale, model_rescales=model_rescales)
     assert (preprocess.scale, preprocess.reason) == (resolved, reason)
+
+
+APPLICATIONS = sorted(
+    name for name in dir(keras.applications) if hasattr(getattr(keras.applications, name), "preprocess_input")
+)
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_keras_applications_preprocess_as_their_own_modules_do(name: str):
+    preprocess = make(scale=f"keras.applications.{name}")
+    pixels = noise(8, 6, 3)
+    own = getattr(keras.applications, name).preprocess_input(pixels.astype("float32"))
+    np.testing.assert_allclose(preprocess(png(pixels)).image, own, rtol=1e-6, atol=1e-6)
+    assert preprocess.reason == f"The configuration says keras.applications.{name}."
+
+
+def test_the_modes_of_keras_applications():
+    modes = {name: application_scale(f"keras.applications.{name}") for name in APPLICATIONS}
+    assert len(modes) >= 16
+    assert {modes[name] for name in ("resnet", "resnet50", "vgg16", "vgg19", "imagenet_utils")} == {"caffe"}
+    assert modes["densenet"] == "imagenet"
+    assert {modes[name] for name in ("resnet_v2", "mobilenet_v2", "xception")} == {"minus_one_one"}
+    assert modes["efficientnet"] == "none"
+
+
+def test_a_network_of_keras_applications_by_its_name_alone(tmp_path: Path):
+    tree = "{model: {path: m.keras}, images: {path: i}, output: o, preprocess: keras.applications.vgg16}"
+    (tmp_path / "config.yaml").write_text(tree)
+    assert load_config(str(tmp_path / "config.yaml")).preprocess.scale == "keras.applications.vgg16"
+    with pytest.raises(
+        ConfigError, match=r"preprocess\.scale: 'keras.apps' is auto, unit, .*, or \{mean, std"
+    ):
+        load_config(str(tmp_path / "config.yaml"), {"preprocess": {"scale": "keras.apps"}})
+
+
+def test_an_unknown_application_names_those_there_are():
+    with pytest.raises(ConfigError, match=r"no module 'keras\.applications\.resnet51'; .* resnet, resnet50,"):
+        make(scale="keras.applications.resnet51")
+
+
+def test_caffe_is_shown_as_it_was_and_is_reversed_for_the_model():
+    pixels = noise(8, 6, 3)
+    preprocess = make(scale="caffe")
+    image = preprocess(png(pixels)).image
+    np.testing.assert_allclose(image[..., 0], pixels[..., 2] - np.float32(103.939), rtol=1e-6)
+    np.testing.assert_array_equal(preprocess.picture(image), pixels)
+
+
+def test_what_was_guessed_is_warned_of():
+    guessed = make()
+    assert guessed.warnings and guessed.describe()["warnings"] == list(guessed.warnings)
+    assert "preprocess.scale was guessed; set it" in guessed.warnings[0]
+    assert not make(scale="unit").warnings and not make(model_rescales="a Rescaling layer").warnings
+    network = make(suggestion=("keras.applications.resnet", "its layers are those of it"))
+    assert network.scale == "caffe"
+    assert "keras.applications.resnet.preprocess_input, because its layers are" in network.warnings[0]
+    own = make(suggestion=("none", "it does so itself"), scale="unit")
+    assert (own.scale, own.warnings) == ("unit", ())
 
 
 def test_an_own_scale_resolves_to_itself():
@@ -162,6 +225,21 @@ def test_filters_that_overshoot_stay_in_range(name: str):
     edge = np.repeat(np.array([[0, 0, 65535, 65535]], np.uint16), 4, axis=0)
     image = make(8, 8, 1, scale="none", resize=name)(png(edge)).image
     assert (image.min(), image.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("size", [(20, 15), (15, 20), (9, 40), (40, 9), (8, 6)])
+def test_cropping_to_the_aspect_ratio_is_what_keras_does(tmp_path: Path, size: tuple[int, int]):
+    (tmp_path / "image.png").write_bytes(png(noise(*size, 3)))
+    kept = keras.utils.load_img(
+        tmp_path / "image.png", target_size=(8, 6), interpolation="bilinear", keep_aspect_ratio=True
+    )
+    preprocess = make(crop_to_aspect_ratio=True, scale="none")
+    np.testing.assert_array_equal(preprocess((tmp_path / "image.png").read_bytes()).image, np.asarray(kept))
+
+
+def test_cropping_leaves_at_least_a_pixel():
+    prepared = make(crop_to_aspect_ratio=True, scale="none")(png(np.array([[[9, 9, 9]] * 3], np.uint8)))
+    np.testing.assert_array_equal(prepared.image, np.full((8, 6, 3), 9))
 
 
 def test_only_the_axis_that_the_model_leaves_open_is_free():
@@ -213,11 +291,10 @@ def test_recolored_is_reported():
     assert not make(channels=1)(grey).recolored
 
 
-def test_channels_that_no_image_has():
-    with pytest.raises(
-        ConfigError, match=r"preprocess.color: the model's input has 2 channels; images give 1 \(grey\)"
-    ):
-        make(channels=2)
+def test_channels_that_are_no_colours_are_bands():
+    assert make(channels=2).color == 2
+    with pytest.raises(ImageError, match="neither a TIFF nor an NPY file"):
+        make(channels=2)(png(np.zeros((8, 6, 3), np.uint8)))
 
 
 def test_a_colour_of_other_channels_than_the_models():
@@ -253,10 +330,13 @@ def test_describe_is_plain_json():
         "size": [8, 6],
         "color": "grey",
         "resize": "box",
+        "crop_to_aspect_ratio": False,
         "scale": {"mean": [0.5], "std": [0.25]},
         "reason": "The configuration says so.",
+        "warnings": [],
     }
     assert make().describe()["scale"] == "unit"
+    assert make(scale="caffe").describe()["color"] == "bgr"
 
 
 def test_travels_to_workers():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import keras
 
@@ -12,6 +13,7 @@ from augnet.config import Config
 from augnet.engine import EngineOptions, InspectedModel, ModelSpec, inspect_model
 from augnet.errors import AugnetError
 from augnet.models.loading import load_model
+from augnet.models.presets import suggest_scale
 from augnet.sources import Preprocess
 
 KEYS = {
@@ -49,7 +51,7 @@ def open_model(config: Config) -> InspectedModel:
 def inspect_as_configured(model: keras.Model, config: Config) -> InspectedModel:
     """A loaded model, inspected; raises as open_model."""
     with engine_errors_by_key():
-        return inspect_model(
+        inspected = inspect_model(
             model,
             output=config.model.output,
             space=config.model.space,
@@ -57,6 +59,11 @@ def inspect_as_configured(model: keras.Model, config: Config) -> InspectedModel:
             reduce=config.jacobian.reduce,
             precision=config.jacobian.precision,
         )
+    suggestion = suggest_scale(model, config.model.output)
+    if suggestion is None:
+        return inspected
+    spec = replace(inspected.spec, scale=suggestion.scale, scale_reason=suggestion.reason)
+    return replace(inspected, spec=spec)
 
 
 def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
@@ -66,6 +73,8 @@ def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
         *spec.input_shape,
         model_rescales=spec.rescale_reason,
         max_pixels=config.images.max_pixels,
+        suggested=spec.scale,
+        suggested_reason=spec.scale_reason,
     )
 
 

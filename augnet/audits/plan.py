@@ -9,6 +9,7 @@ import platform
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 import augnet
 from augnet.audits.engine_setup import open_model, open_preprocess
-from augnet.audits.labels import name_outputs
+from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.run import MAPPED_LABELS, Run
 from augnet.audits.sizing import refuse_oversize, unit_images
 from augnet.config import Config, config_json
@@ -86,14 +87,20 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     Raises:
         ConfigError: config, model and images do not fit together.
     """
+    config = read_classes(config)
     model = open_model(config)
     spec = model.spec
     config.jacobian.outputs.refuse_unknown("jacobian.outputs", spec.output_count)
     if config.store.jacobians is not None:
         config.store.jacobians.refuse_unknown("store.jacobians", spec.output_count)
     preprocess = open_preprocess(config, spec)
-    listing = _write_plan(open_source(config.images).list(), table, unit_images(config, spec))
-    label_outputs, label_rule = name_outputs(config.images.classes, listing.labels, spec.output_count)
+    for warning in preprocess.warnings:
+        log.warning("%s", warning)
+    source = open_source(config.images)
+    classes = class_names(config.images, source)
+    refs = name_labels(source.list(), classes and classes[0])
+    listing = _write_plan(refs, table, unit_images(config, spec))
+    label_outputs, label_rule = name_outputs(classes, listing.label_images, spec.output_count)
     groups = spec.output_count + (len(listing.labels) if len(listing.labels) <= MAPPED_LABELS else 0)
     versions = {"python": platform.python_version(), "augnet": augnet.__version__}
     versions |= {name: importlib.metadata.version(name) for name in (*DECIDING, "apache-beam")}
@@ -125,13 +132,18 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
 class _Listing:
     images: int
     units: int
-    labels: tuple[str, ...]
+    label_images: dict[str, int]
     sha256: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.label_images)
 
 
 def _write_plan(refs: Iterator[ImageRef], path: Path, unit_size: int) -> _Listing:
     """Write one row group per unit, and digest the list on the way."""
-    digest, labels, images, units = hashlib.sha256(), set(), 0, 0
+    digest, images, units = hashlib.sha256(), 0, 0
+    labels: Counter[str | None] = Counter()
     with pq.ParquetWriter(path, schema.PLAN, compression="zstd") as writer:
         for unit in _cut(refs, unit_size):
             columns = {key: [getattr(ref, key) for ref in unit] for key in ("image_id", "uri", "label")}
@@ -140,7 +152,8 @@ def _write_plan(refs: Iterator[ImageRef], path: Path, unit_size: int) -> _Listin
                 digest.update(json_bytes([ref.image_id, ref.uri, ref.label]))
             labels.update(columns["label"])
             images, units = images + len(unit), units + 1
-    return _Listing(images, units, tuple(sorted(labels - {None})), digest.hexdigest())
+    label_images = sorted((label, count) for label, count in labels.items() if label is not None)
+    return _Listing(images, units, dict(label_images), digest.hexdigest())
 
 
 def _cut(refs: Iterable[ImageRef], size: int) -> Iterator[list[ImageRef]]:

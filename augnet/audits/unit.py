@@ -21,7 +21,7 @@ from augnet.audits.run import Run
 from augnet.audits.worker import model_of, open_engine
 from augnet.engine import Engine, JacobianBatch
 from augnet.errors import ImageError
-from augnet.sources import ImageRef, Prepared, Preprocess, Source, open_source
+from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source, open_source
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.image import task_of
 from augnet.storage import names
@@ -159,17 +159,26 @@ class Auditor:
         """Decode in threads, in order, at most two batches ahead of the device."""
         waiting: deque[Future[Decoded]] = deque()
         for ref in refs:
-            waiting.append(self._decoders.submit(self._decode, ref))
+            data = self._read(ref) if self.source.reads_forward(ref) else None
+            waiting.append(self._decoders.submit(self._decode, ref, data))
             if len(waiting) >= 2 * self.engine.batch_size:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
-    def _decode(self, ref: ImageRef) -> Decoded:
+    def _read(self, ref: ImageRef) -> Encoded | ImageError:
+        try:
+            return self.source.read(ref)
+        except ImageError as error:
+            return error
+
+    def _decode(self, ref: ImageRef, data: Encoded | ImageError | None) -> Decoded:
+        """The image, of its bytes where they are read already."""
         start = time.perf_counter_ns()
+        data = self._read(ref) if data is None else data
         prepared: Prepared | ImageError
         try:
-            prepared = self.preprocess(self.source.read(ref))
+            prepared = data if isinstance(data, ImageError) else self.preprocess(data)
         except ImageError as error:
             prepared = error
         return Decoded(ref, prepared, (time.perf_counter_ns() - start) // 1000)

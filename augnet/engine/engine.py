@@ -57,6 +57,7 @@ class Engine:
         layout: the rows of one image, see RowLayout.
         device: "cpu" or "gpu".
         precision: of the options.
+        program: the rows that it computes by.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Engine:
         self.device = backend.device_kind()
         self._model, self._tuning_seconds = model, tuning_seconds
         self._measures = BatchMeasures(model.spec, options, self.layout)
-        self._program = RowProgram(
+        self.program = RowProgram(
             model.function,
             model.graph,
             model.input_shape,
@@ -91,7 +92,7 @@ class Engine:
         )
         self._lock = threading.Lock()
         self._choice = choice
-        batch_size = options.batch_size or self._program.likely_batch_size()
+        batch_size = options.batch_size or self.program.likely_batch_size()
         batch_size = min(batch_size, options.images or batch_size)
         size = batch_size if choice is None else choice.batch_size
         dtypes = [model.dtype, "int32", "int32"]
@@ -121,7 +122,7 @@ class Engine:
         if self._choice is None:
             images = self.options.images
             seconds = self._tuning_seconds
-            self._choice = self._program.choose(self.batch_size, seconds=seconds, images=images)
+            self._choice = self.program.choose(self.batch_size, seconds=seconds, images=images)
             self.batch_size = min(self.batch_size, self._choice.batch_size)
         return self._choice
 
@@ -187,7 +188,7 @@ class Engine:
         choice, spec, shape = self.choice(), self.spec, self._model.input_shape
         if choice.program != "rules":
             return None
-        rules, _ = self._program.float64()
+        rules, _ = self.program.float64()
         kernels = ChosenKernels(choice.kernels)
 
         def compute(x: Tensor, outputs: Tensor) -> Tensor:
@@ -213,11 +214,11 @@ class Engine:
 
         batch = (batch_size,)
         signature = [(self._batch_shape(batch_size), self._model.dtype), (batch, "int32"), (batch, "int32")]
-        return self._program.compile_for(program, [*signature, ((), "int32")])
+        return self.program.compile_for(program, [*signature, ((), "int32")])
 
     def _compile_rows(self, batch_size: int) -> backend.Program:
         signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
-        return self._program.compile_for(lambda images, count: self._rows(images, None)[1], signature)
+        return self.program.compile_for(lambda images, count: self._rows(images, None)[1], signature)
 
     def _batch_shape(self, batch_size: int) -> tuple[int, ...]:
         return (batch_size, *self.spec.input_shape)
@@ -233,7 +234,7 @@ class Engine:
             return ops.one_hot(ops.transpose(picked[0]), spec.output_count, dtype=outputs.dtype)
 
         def compute(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            scores, rows = self._program.rows(x, cotangents, choice)
+            scores, rows = self.program.rows(x, cotangents, choice)
             return scores, rows, picked[0]
 
         scores, rows, selected = (backend.fused(compute) if choice.xla else compute)(x)

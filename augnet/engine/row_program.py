@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine.agreement import Agreement, agreement
+from augnet.engine.agreement import Agreement, compare
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph
 from augnet.engine.graph.precision import in_precision
@@ -81,33 +80,38 @@ class RowProgram:
         self.rules = None if graph is None else rewrite(graph, input_shape, dtype, row_count)
         if self.rules is not None and not any(node.rule for node in self.rules.graph.nodes):
             self.rules = None  # one tape over the whole is simpler
-        self.report: dict[str, Any] = {}  # plain JSON values, see tuning.Choice
-        self.guessed_seconds = 0.0
-        """About how long an image takes, as far as could be seen without compiling; rather too long."""
 
     @cached_property
-    def trusted_rules(self) -> RuleRows | None:
-        """The rules, if they agree with the tape; None where there are none."""
-        rules = self.rules
-        if rules is None:
+    def agreement(self) -> Agreement | None:
+        """How the rules agree with the tape; None where there are none."""
+        if self.rules is None:
             return None
-        few = PROBES if rules.work * PROBES <= SMALL_WORK else COMPARED
-        began = time.perf_counter()
-        found = self._agreement(rules, self.probe(few))
-        taken = time.perf_counter() - began
-        # The comparison was a forward and a few backward passes, each twice, outside a compiled program.
-        self.guessed_seconds = taken / (4 * few) * (1 + self.passes) / 2
+        few = PROBES if self.rules.work * PROBES <= SMALL_WORK else COMPARED
+        wide = self.float64 if self.dtype != "float64" else None
+        found = compare(self.rules, self.tape, wide, self.probe(few), self._rounding)
         if not found.words:
             log.warning("engine: the rules disagree with a tape over the model; going by the tape")
-            self.report = {"rules": "disagree with the tape"} | _errors(found.tape_error, "float64")
-            return None
-        self.report = {"agreement": found.words} | _errors(found.error, found.against)
-        return rules
+        return found
 
-    def _agreement(self, rules: RuleRows, images: np.ndarray) -> Agreement:
-        # An oracle is wanted only where float32 leaves a doubt.
-        wide = self.float64 if self.dtype != "float64" else None
-        return agreement(rules, self.tape, wide, images, self._rounding)
+    @property
+    def trusted_rules(self) -> RuleRows | None:
+        """The rules, if they agree with the tape; None where there are none."""
+        return self.rules if self.agreement and self.agreement.words else None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the comparison found, as plain JSON values, see tuning.Choice."""
+        found = self.agreement
+        if found is None:
+            return {}
+        if not found.words:
+            return {"rules": "disagree with the tape"} | _errors(found.tape_error, "float64")
+        return {"agreement": found.words} | _errors(found.error, found.against)
+
+    @property
+    def pass_seconds(self) -> float:
+        """About how long one pass through the graph takes for an image, uncompiled: rather too long."""
+        return self.agreement.seconds / 2 if self.agreement else 0.0
 
     def float64(self) -> tuple[RuleRows, TapeRows]:
         """The rules and the tape in float64, for a function with a graph."""
@@ -202,9 +206,9 @@ class RowProgram:
         assert self.rules is not None
         return self.rules.rows(x, self._first(self.row_count), chunk, kernels, only)
 
-    def tape_rows(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def tape_rows(self, x: Tensor, count: int, chunk: int = 1) -> tuple[Tensor, Tensor]:
         """Outputs, and the first `count` rows by the tape."""
-        return self.tape.rows(x, self._first(count), 1, ChosenKernels())
+        return self.tape.rows(x, self._first(count), chunk, ChosenKernels())
 
     def _first(self, count: int) -> Cotangents:
         eye = np.eye(self.output_count)[:count, None, :]

@@ -13,7 +13,7 @@ from keras import ops
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Value
 from augnet.engine.graph.linearize import Linearized, linearize
-from augnet.engine.graph.shapes import shapes_of
+from augnet.engine.graph.shapes import declared_shapes, shapes_of
 from augnet.engine.rewrites.coloring import Coloring, coloring
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
 from augnet.engine.rewrites.folding import fold_affine
@@ -218,7 +218,8 @@ def _basis(at_cut: dict[Value, Tensor], dtype: str) -> Tensor:
 
 def rewrite(graph: Graph, input_shape: tuple[int, ...], dtype: str, row_count: int) -> RuleRows:
     """The graph rewritten for this many rows of every image (*input_shape)."""
-    ruled = with_rules(graph, shapes_of(graph, input_shape, dtype))
+    declared = declared_shapes(graph, input_shape)
+    ruled = with_rules(graph, shapes_of(graph, input_shape, dtype) if declared is None else declared)
     shapes = shapes_of(ruled, input_shape, dtype)
     final = fuse_elementwise(move_convolutions(fold_affine(ruled, shapes), shapes))
     shapes = shapes_of(final, input_shape, dtype)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,8 @@ HEAVY_ROWS = 5
 """Rows per pass, at least, of a program whose weights are laid out anew in every pass."""
 TRIED_PASSES = 4
 """Backward passes of a program while it is tried: their time stands out from the forward pass's."""
+FORWARD_RUNS = 3
+"""Of a trial's forward pass alone, about."""
 ROW_COPIES = 3
 """Of the rows that were not computed when a program was timed: passes leave them in pieces."""
 TAPE_ROWS = 2
@@ -92,58 +94,65 @@ def timed(
         allowed_seconds: what it may take whatever the run.
     """
     rules = program.trusted_rules
+    if rules is None:
+        return _timed_tape(program, batch_size, images, allowed_seconds)
     passes = program.passes
-    if rules is None or rules.work * batch_size * passes < SMALL_WORK:
+    if rules.work * batch_size * passes < SMALL_WORK:
         return untimed(program, batch_size)
-    if images is not None and images * program.guessed_seconds < allowed_seconds:
-        return untimed(program, batch_size)
-    began, others = time.monotonic(), host.OtherProcesses()
-    tuner = _Tuner(program, rules, batch_size, began + allowed_seconds)
     likely = likely_chunk(program, batch_size)
+    if images is not None:
+        run_seconds = images * program.pass_seconds * (1 + passes)
+        runs = FORWARD_RUNS + 2 * (1 + trial_passes(likely, passes))
+        first_trial = batch_size * program.pass_seconds * runs
+        if run_seconds < allowed_seconds or first_trial > max(allowed_seconds, TUNING_SHARE * run_seconds):
+            return untimed(program, batch_size)
     log.info("engine: trying programs for %d images at a time, for about %.0f s", batch_size, allowed_seconds)
+    tuner = _Tuner(program, rules, batch_size, allowed_seconds)
     first = tuner.attempt(likely, xla=False)
-    if first is None and (batch_size == 1 or not tuner.short_of_memory):
-        return untimed(program, batch_size)
-    if first is None:
+    if first is None and batch_size > 1 and tuner.short_of_memory:
         log.info("engine: %d images at a time need more memory than there is; trying half", batch_size)
         return timed(program, batch_size // 2, images, allowed_seconds)
+    if first is None:
+        return untimed(program, batch_size)
     if images is not None:
-        tuner.deadline = began + max(allowed_seconds, TUNING_SHARE * images * first)
+        if images * first < allowed_seconds:  # the guess was far too high
+            return replace(untimed(program, batch_size), report=program.report | {"seconds_per_image": first})
+        tuner.deadline = tuner.began + max(allowed_seconds, TUNING_SHARE * images * first)
     tuner.time_kernels()
-    for size in chunk_sizes(program, batch_size):
+    sizes = chunk_sizes(program, batch_size)
+    for size in sizes:
         if size != likely or tuner.chosen:
             tuner.attempt(size, xla=False)
     if rules.fuses:
-        tuner.attempt(max(chunk_sizes(program, batch_size)), xla=True)
-    tape_seconds = tuner.tape_seconds()
-    (size, xla), seconds = min(tuner.seconds.items(), key=lambda item: item[1])
-    report = program.report | {
-        "passes": passes,
-        "seconds_per_image": seconds,
-        "rows_per_pass": {
-            f"{n}{' xla' if fused else ''}": found for (n, fused), found in tuner.seconds.items()
-        },
-        "memory_bytes": tuner.memory[size, xla],
-        "tuning_seconds": time.monotonic() - began,
-    }
-    if tape_seconds is not None:
-        report |= {"tape_seconds_per_image": tape_seconds, "gain": tape_seconds / seconds}
-    slower = tape_seconds is not None and tape_seconds < seconds
-    log.info(
-        "engine: %s; %d backward passes for %d rows, %d at a time%s: about %.3g ms per image%s",
-        rules.summary,
-        passes,
-        program.row_count,
-        size,
-        " with XLA" if xla else "",
-        1e3 * seconds,
-        "" if tape_seconds is None else f", {tape_seconds / seconds:.3g} times as fast as a tape",
-    )
-    busy = others.share() > BUSY_SHARE
-    if slower:
-        log.info("engine: going by the tape, which is faster here")
-        return Choice("tape", 1, batch_size, busy=busy, report=report)
-    return Choice("rules", size, batch_size, xla, tuner.chosen, busy, report)
+        tuner.attempt(sizes[-1], xla=True)
+    return tuner.conclusion(tuner.tape_seconds())
+
+
+def _timed_tape(program: RowProgram, batch_size: int, images: int | None, allowed_seconds: float) -> Choice:
+    """One backward pass per row, or one that TensorFlow makes of them all: whichever is faster."""
+    others, times = host.OtherProcesses(), dict[int, float]()
+    probe = program.probe(batch_size)
+    for size in sorted({1, program.row_count}):
+        try:
+            compiled = program.compile(_all_rows_by_tape(program, size), batch_size, trial=True)
+            backend.wait(compiled(probe))
+            times[size] = backend.seconds(compiled, [probe], 0.3) / batch_size
+        except backend.Unsupported as error:
+            log.debug("engine: a tape with %d rows per pass: %s", size, error)
+        if images is not None and images * times.get(size, 0.0) < allowed_seconds:
+            break  # the run would be over before another program is compiled
+    size = min(times, key=times.__getitem__, default=1)
+    report = program.report | {"seconds_per_image": times.get(size)}
+    return Choice("tape", size, batch_size, busy=others.share() > BUSY_SHARE, report=report)
+
+
+def _all_rows_by_tape(program: RowProgram, size: int) -> Callable[[Any], Any]:
+    return lambda x: program.tape_rows(x, program.row_count, size)
+
+
+def trial_passes(size: int, passes: int) -> int:
+    """Backward passes of a trial of a program with so many rows per pass."""
+    return min(passes, size * max(1, TRIED_PASSES // size))
 
 
 def likely_chunk(program: RowProgram, batch_size: int) -> int:
@@ -183,7 +192,8 @@ class _Tuner:
         short_of_memory: whether a program took more than it may.
     """
 
-    def __init__(self, program: RowProgram, rules: RuleRows, batch_size: int, deadline: float):
+    def __init__(self, program: RowProgram, rules: RuleRows, batch_size: int, allowed_seconds: float):
+        self.began, self._others = time.monotonic(), host.OtherProcesses()
         self._program, self._rules, self._batch_size = program, rules, batch_size
         self._kernels = CollectedKernels()
         self._last = 0.0
@@ -194,7 +204,7 @@ class _Tuner:
         self._forward: float | None = None
         self.seconds: dict[Tried, float] = {}
         self.memory: dict[Tried, int] = {}
-        self.deadline = deadline
+        self.deadline = self.began + allowed_seconds
         self.short_of_memory = False
         self.chosen: dict[str, str] = {}
 
@@ -205,7 +215,7 @@ class _Tuner:
             return None
         began = time.monotonic()
         program, batch, passes = self._program, self._batch_size, self._program.passes
-        trial = min(passes, size * max(1, TRIED_PASSES // size))
+        trial = trial_passes(size, passes)
         kernels = ChosenKernels(self.chosen) if self.seconds else self._kernels
         try:
             compiled = program.compile(
@@ -229,6 +239,33 @@ class _Tuner:
         self.seconds[tried] = (forward + max(taken - forward, 0) * passes / trial) / batch
         self._last = time.monotonic() - began
         return self.seconds[tried]
+
+    def conclusion(self, tape_seconds: float | None) -> Choice:
+        """The fastest of all that was tried.
+
+        Args:
+            tape_seconds: that the tape takes per image; None where that is not known.
+        """
+        program, rules, batch_size = self._program, self._rules, self._batch_size
+        (size, xla), seconds = min(self.seconds.items(), key=lambda item: item[1])
+        report = program.report | {
+            "passes": program.passes,
+            "seconds_per_image": seconds,
+            "rows_per_pass": {f"{n}{' xla' * fused}": found for (n, fused), found in self.seconds.items()},
+            "memory_bytes": self.memory[size, xla],
+            "tuning_seconds": time.monotonic() - self.began,
+        }
+        words = f"{rules.summary}; {program.passes} backward passes for {program.row_count} rows, "
+        words += f"{size} at a time{' with XLA' * xla}: about {1e3 * seconds:.3g} ms per image"
+        if tape_seconds is not None:
+            report |= {"tape_seconds_per_image": tape_seconds, "gain": tape_seconds / seconds}
+            words += f", {tape_seconds / seconds:.3g} times as fast as a tape"
+        log.info("engine: %s", words)
+        busy = self._others.share() > BUSY_SHARE
+        if tape_seconds is not None and tape_seconds < seconds:
+            log.info("engine: going by the tape, which is faster here")
+            return Choice("tape", 1, batch_size, busy=busy, report=report)
+        return Choice("rules", size, batch_size, xla, self.chosen, busy, report)
 
     def time_kernels(self) -> None:
         """Choose kernels, in half of the time that is left."""

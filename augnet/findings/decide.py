@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import pyarrow as pa
 
 from augnet.audits.finalize import FoldedAudit
+from augnet.findings.predictions import doubted_predictions
 from augnet.findings.shortcuts import Hotspot, find_hotspots
 from augnet.storage import names, schema
 from augnet.storage.shards import write_table
+
+log = logging.getLogger(__name__)
 
 
 def decide(folded: FoldedAudit) -> None:
     """Find the shortcuts of an audit and write summary.json and outputs.parquet, which name them."""
     hotspots = find_hotspots(folded.aggregate.share_grids)
     shortcuts = [hotspot.as_json() for hotspot in hotspots if hotspot.shortcut]
-    folded.folder.write_json(names.SUMMARY, folded.summary.figures | {"shortcuts": shortcuts})
+    figures, slices = folded.summary.figures, folded.summary.slices
+    doubts = doubted_predictions(
+        images_by(slices, "predicted"), images_by(slices, "label"), figures["judged"], figures["accuracy"]
+    )
+    for doubt in doubts:
+        log.warning("predictions: %s", doubt)
+    folded.folder.write_json(names.SUMMARY, figures | {"shortcuts": shortcuts, "doubts": doubts})
     with folded.folder.writing(names.OUTPUTS) as path:
         write_table(path, with_hotspots(folded.summary.outputs, hotspots))
+
+
+def images_by(slices: pa.Table, column: str) -> dict[str, int]:
+    """Value of a slice column -> images with it, of `schema.SLICES`."""
+    counts: dict[str, int] = {}
+    for row in slices.select(["column", "value", "count"]).to_pylist():
+        if row["column"] == column:  # a statistic that is null for an image does not count it
+            counts[row["value"]] = max(row["count"], counts.get(row["value"], 0))
+    return counts
 
 
 def with_hotspots(outputs: pa.Table, hotspots: Sequence[Hotspot]) -> pa.Table:

@@ -250,10 +250,12 @@ class CompiledRows:
         return not self._tuned and self.spent_seconds > max(TUNED_AFTER_SECONDS, cost / TUNING_SHARE)
 
     def tune(self) -> None:
-        """Time programs, and go on with the fastest."""
+        """Time programs, and go on with the fastest; of several inputs there is only one."""
+        self._tuned = True
+        if len(self._kinds) > 1:
+            return
         seconds = max(TUNED_AFTER_SECONDS, self.spent_seconds) * TUNING_SHARE
         choice = self._program.choose(self.batch_size, seconds=seconds)
-        self._tuned = True
         if replace(choice, report=self._choice.report, busy=self._choice.busy) != self._choice:
             self._choice, self._batched = choice, self._batched_for(choice.batch_size)
 

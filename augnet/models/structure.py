@@ -86,9 +86,10 @@ def _parts(model: keras.Model, x: Any) -> list[Any]:
 def _checked(value: Any, spec: keras.KerasTensor) -> Any:
     """`value` as an array or tensor with the shape that `spec` asks for, its batch axis aside."""
     name = f"input {spec.name!r}"
-    if not isinstance(value, np.ndarray) and not keras.ops.is_tensor(value):
+    if not isinstance(value, np.ndarray):
         try:
-            value = backend.values_of(value) if hasattr(value, "assign") else np.asarray(value)
+            known = keras.ops.is_tensor(value) or hasattr(value, "assign")  # a tensor, or a variable
+            value = backend.values_of(value) if known else np.asarray(value)
         except ValueError as error:
             raise ValueError(f"AugNet: {name} is not an array: {error}; make all samples one shape") from None
     if not _is_real(value.dtype):

@@ -119,6 +119,7 @@ def _texts(audit: Audit) -> dict[str, Any]:
         "counts": counts,
         "cards": cards,
         "details": details,
+        "doubts": [*preprocess["warnings"], *summary["doubts"]],
         "model_text": f"Model {title}: {model['output_count']} outputs, {sizes}.",
         "images_text": f"Images {config['images']['path']}: {counts['planned']:,} planned.",
     }

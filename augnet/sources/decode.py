@@ -7,6 +7,10 @@ levels are scaled from the full range of the file's bit depth to 0..255, as floa
 16-bit *colour* PNG and TIFF as 8 bits.) Of an animation the first frame is taken, of a TIFF the first page.
 32-bit integer and floating point images are refused: such files do not say which value is white.
 
+Arrays, from NPY files and containers, are taken as they are: uint8 and uint16 hold levels, uint16 scaled to
+0..255 as above; floating point arrays hold the model's own input, which is not scaled again. A model whose
+input is not grey, RGB or RGBA (its colour is then a number of bands) takes NPY and multiband TIFF files.
+
 (Of a broken TIFF, libtiff itself writes a line to standard error; Pillow offers no way to stop it.)
 """
 
@@ -25,10 +29,16 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from augnet.errors import ImageError
+from augnet.sources.bands import NPY_MAGIC, load_npy, load_tiff
 
 Color = Literal["grey", "rgb", "rgba"]
+Bands = int
+"""Channels of a model's input that are no colours."""
 CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3, "rgba": 4}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+_ARRAY_MODES = (1, 3, 4)
+"""Channels of a uint8 array that Pillow converts as it does images."""
 
 _MODES: dict[Color, str] = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
 _NATIVE_COLORS = {
@@ -70,24 +80,33 @@ class Decoded:
     Attributes:
         pixels: (height, width, channel), uint8, or float32 for 16-bit sources; 0..255. May be read-only.
         recolored: whether the file was of another colour mode. Palettes count as rgb, 1 and 16 bits as grey.
+        is_model_input: whether `pixels` are float32 in the model's own space instead of 0..255.
     """
 
     pixels: np.ndarray
     recolored: bool
+    is_model_input: bool = False
 
 
-def decode(data: bytes, color: Color, max_pixels: int) -> Decoded:
-    """The pixels of one encoded image.
+def decode(data: bytes | np.ndarray, color: Color | Bands, max_pixels: int) -> Decoded:
+    """The pixels of one image.
 
     Args:
-        data: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
-        color: the colour mode to return.
+        data: a PNG, JPEG, WebP, BMP, GIF, TIFF or NPY file, or an array (height, width) or (height, width,
+            channel) of uint8, uint16 or floats.
+        color: the colour mode to return, or a number of bands.
         max_pixels: height * width above which the image is refused by its header, before it is decoded.
             Pillow has a limit of its own, 2 * PIL.Image.MAX_IMAGE_PIXELS.
 
     Raises:
         ImageError: stage "decode"; the reason depends on the bytes alone.
     """
+    if isinstance(data, np.ndarray):
+        return _of_array(data, color, max_pixels)
+    if data.startswith(NPY_MAGIC):
+        return _of_array(load_npy(data), color, max_pixels)
+    if isinstance(color, int):
+        return _of_array(load_tiff(data, color, max_pixels), color, max_pixels)
     _hush_pillow()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -114,6 +133,29 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
             "decode",
             f"{height} x {width} pixels (height x width), more than images.max_pixels ({max_pixels})",
         )
+
+
+def _of_array(array: np.ndarray, color: Color | Bands, max_pixels: int) -> Decoded:
+    array = array[..., np.newaxis] if array.ndim == 2 else array
+    if array.ndim != 3 or not array.size:
+        raise ImageError("decode", f"an array of shape {array.shape}, not (height, width, channel)")
+    _check_size((array.shape[1], array.shape[0]), max_pixels)
+    found, wanted = array.shape[-1], color if isinstance(color, int) else CHANNELS[color]
+    if array.dtype == np.uint8 and not isinstance(color, int) and found in _ARRAY_MODES:
+        return _convert(Image.fromarray(array[..., 0] if found == 1 else array), color)
+    if array.dtype == np.uint16:
+        pixels = np.multiply(array, 255, dtype=np.float32) / np.float32(65535)
+    elif array.dtype == np.uint8:
+        pixels = array
+    elif array.dtype.kind == "f":
+        pixels = array.astype(np.float32)
+    else:
+        raise ImageError("decode", f"an array of {array.dtype}; save it as uint8, uint16 or float32")
+    if found == 1 and not isinstance(color, int):
+        pixels = _spread(pixels[..., 0], color)
+    elif found != wanted:
+        raise ImageError("decode", f"an array of {found} channels; the model takes {wanted}")
+    return Decoded(pixels, found != wanted, is_model_input=array.dtype.kind == "f")
 
 
 def _convert(image: Image.Image, color: Color) -> Decoded:

@@ -12,22 +12,23 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 from collections.abc import Iterator
-from typing import BinaryIO
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
-from augnet.sources.base import ImageRef, Source, sample
+from augnet.sources.base import ImageRef, Source, check_folder_labels, sample
+from augnet.sources.paths import path_to_uri, printable, read_regular, uri_to_path
 from augnet.sources.pattern import Pattern, State, split_glob
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy")
 """File name endings of images, matched in either case."""
 
-_LOOKED_FOR = f"(looked for {' '.join(SUFFIXES)}); give a folder, a glob or a single image"
+_GIVE = (
+    "give a folder of images, a glob, one image, or a dataset as a .csv, .jsonl, .parquet, .tar, .zip, "
+    ".tfrecord, .npz or .npy"
+)
+_LOOKED_FOR = f"(looked for {' '.join(SUFFIXES)}); {_GIVE}"
 _Names = list[str]  # inside FolderSource, `list` is its method
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO must not wait for a writer
 
 
 class FolderSource(Source):
@@ -45,6 +46,7 @@ class FolderSource(Source):
     """
 
     def __init__(self, config: ImagesConfig):
+        check_folder_labels(config)
         self._config = config
         self._single: ImageRef | None = None
         self._pattern = Pattern(("**",))
@@ -54,21 +56,19 @@ class FolderSource(Source):
             name = os.path.basename(path)
             if not _is_image_name(name):
                 raise ConfigError(f"images.path: {config.path!r} is not an image {_LOOKED_FOR}")
-            self._single = ImageRef(_printable(name), _path_to_uri(os.path.abspath(path)), None)
+            self._single = ImageRef(printable(name), path_to_uri(os.path.abspath(path)), None)
             root = os.path.dirname(os.path.realpath(path))  # a link that the user names is followed
         elif not os.path.isdir(path):
             exists = os.path.lexists(path)
             glob = None if exists else split_glob(path)
             if glob is None:
                 problem = "is neither a folder nor a regular file" if exists else "does not exist"
-                raise ConfigError(
-                    f"images.path: {config.path!r} {problem}; give a folder, a glob or a single image"
-                )
+                raise ConfigError(f"images.path: {config.path!r} {problem}; {_GIVE}")
             root, self._pattern = glob
             if not os.path.isdir(root):
                 raise ConfigError(
                     f"images.path: {config.path!r} starts in {root!r}, which is not a readable folder; "
-                    "give a folder, a glob or a single image"
+                    f"{_GIVE}"
                 )
         self._root = os.path.abspath(root)
         self._real_root = os.path.realpath(root)
@@ -97,13 +97,12 @@ class FolderSource(Source):
             ImageError: stage "read": the file is gone, unreadable, empty, larger than `max_bytes`, not a
                 regular file, or reached by a link that is not followed.
         """
-        path = _uri_to_path(ref.uri)
+        path = uri_to_path(ref.uri)
         real_path = os.path.realpath(path)
         if not _is_below(real_path, self._real_root):
             raise ImageError("read", "a link that leads out of images.path, which is not followed")
         try:
-            with open(real_path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
-                return self._read_regular(file)
+            return read_regular(real_path, self._config.max_bytes)
         except OSError as error:
             if os.path.islink(path) and os.path.isdir(path):
                 reason = "a link to a folder, which is not followed"
@@ -112,19 +111,6 @@ class FolderSource(Source):
             else:
                 reason = f"the file cannot be read: {os.strerror(error.errno or errno.EIO)}"
             raise ImageError("read", reason) from error
-
-    def _read_regular(self, file: BinaryIO) -> bytes:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("read", "not a regular file")
-        if status.st_size == 0:
-            raise ImageError("read", "the file is empty")
-        if status.st_size > self._config.max_bytes:
-            raise ImageError(
-                "read",
-                f"the file has {status.st_size} bytes, more than images.max_bytes ({self._config.max_bytes})",
-            )
-        return file.read(status.st_size)
 
     def _walk(self) -> Iterator[ImageRef]:
         """Depth first, on a stack of its own: neither depth nor a folder's size meets Python's limits."""
@@ -170,7 +156,7 @@ class FolderSource(Source):
                         names.append(entry.name)
                 elif _is_image_name(entry.name) and self._pattern.matches(state, entry.name):
                     names.append(entry.name)
-        names.sort(key=_printable, reverse=True)
+        names.sort(key=printable, reverse=True)
         return names
 
     def _misses(self, folder_link: str, state: State) -> bool:
@@ -195,10 +181,10 @@ class FolderSource(Source):
         return not target_state >= state
 
     def _ref(self, path: str) -> ImageRef:
-        image_id = _printable(path)
+        image_id = printable(path)
         label, slash, _ = image_id.partition("/")
-        has_label = bool(slash) and self._config.labels == "folder"
-        return ImageRef(image_id, _path_to_uri(os.path.join(self._root, path)), label if has_label else None)
+        has_label = bool(slash) and self._config.labels != "none"
+        return ImageRef(image_id, path_to_uri(os.path.join(self._root, path)), label if has_label else None)
 
 
 def _is_image_name(name: str) -> bool:
@@ -218,19 +204,4 @@ def _local_path(path: str) -> str:
             f"images.path: {path!r} is not on this machine, and {scheme[0]} cannot be read; "
             "copy or mount the images, and give a local path or file:///path"
         )
-    return _uri_to_path(path)
-
-
-def _printable(name: str) -> str:
-    """The name as valid Unicode: bytes that are not UTF-8 become `\\xff`."""
-    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _path_to_uri(path: str) -> str:
-    if _printable(path) == path:
-        return path
-    return "file://" + quote_from_bytes(os.fsencode(path))
-
-
-def _uri_to_path(uri: str) -> str:
-    return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri
+    return uri_to_path(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,9 @@ from PIL import Image
 
 from augnet.config import OwnScale, PreprocessConfig
 from augnet.errors import ConfigError, ImageError
-from augnet.sources.decode import CHANNELS, Color, decode
-
-IMAGENET = OwnScale(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+from augnet.sources.base import Encoded
+from augnet.sources.decode import CHANNELS, Bands, Color, decode
+from augnet.sources.scaling import settle_scale
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -22,6 +21,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
 }
+GUESSED = "preprocess.scale was guessed; set it if your model was trained otherwise."
 _MAX_RESIZE_PIXELS = 2**28
 """Pixels between Pillow's two resize passes, 4 bytes each: a bound for pictures of absurd proportions."""
 
@@ -47,7 +47,7 @@ class Preprocess:
     A resized image is what `keras.utils.load_img(path, target_size=..., interpolation=...)` gives: Pillow's
     filters, which average over all source pixels when they shrink (`tf.image.resize` does not, unless
     antialias=True), rounded to 8 bits and kept in 0..255. 16-bit images are resized in float32, without
-    rounding.
+    rounding. With crop_to_aspect_ratio it is what load_img gives with keep_aspect_ratio=True.
 
     Args:
         config: the `preprocess` section.
@@ -57,13 +57,15 @@ class Preprocess:
         model_rescales: whether the model rescales its input by itself, as True, False, or as words that name
             what in it does ("layer 'rescaling' divides by 255").
         max_pixels: `images.max_pixels`.
+        suggested, suggested_reason: see settle_scale.
 
     Attributes:
         height, width, channels: of the prepared image.
-        color: "grey", "rgb" or "rgba".
+        color: "grey", "rgb" or "rgba"; a number of bands where the model's input is none of these.
         resize: name of Pillow's filter.
-        scale: "unit", "minus_one_one", "imagenet", "none" or an OwnScale; never "auto".
+        scale: "unit", "minus_one_one", "imagenet", "caffe", "none" or an OwnScale; never "auto".
         reason: one sentence that says why this scale.
+        warnings: sentences on what was guessed.
         input_scale: (channel,) float64, d model input / d pixel, with pixels in 0..255.
 
     Raises:
@@ -78,27 +80,32 @@ class Preprocess:
         channels: int,
         model_rescales: bool | str,
         max_pixels: int,
+        suggested: str = "",
+        suggested_reason: str = "",
     ):
         self.height, self.width = _resolve_size(config, height, width)
         self.channels = channels
         self.color = _resolve_color(config, channels)
-        self.scale, self.reason = _resolve_scale(config, model_rescales)
-        self.resize = config.resize
+        settled = settle_scale(config, model_rescales, suggested, suggested_reason)
+        self.scale, self.reason = settled.scale, settled.reason
+        self.warnings = (f"{GUESSED} {settled.reason}",) if settled.guess else ()
+        self.resize, self._crop = config.resize, config.crop_to_aspect_ratio
         self._max_pixels = max_pixels
-        divisor, mean, std = _formula(self.scale, channels)
-        self.input_scale = 1 / (divisor * np.broadcast_to(std, channels))
-        self._divisor = np.float32(divisor)
+        scaling = settled.scaling(channels)
+        self.input_scale = 1 / (scaling.divisor * np.broadcast_to(scaling.std, channels))
+        self._reverse = scaling.reverse
+        self._divisor = np.float32(scaling.divisor)
         self._mean, self._std = (
             # As whole rows of pixels: NumPy is several times faster on those than on a few channels.
             np.tile(np.broadcast_to(values, channels).astype(np.float32), (self.width, 1))
-            for values in (mean, std)
+            for values in (scaling.mean, scaling.std)
         )
 
-    def __call__(self, data: bytes) -> Prepared:
-        """The model input made of one encoded image.
+    def __call__(self, data: Encoded) -> Prepared:
+        """The model input made of one image.
 
         Args:
-            data: an image file, as `decode` takes it.
+            data: an image file or array, as `decode` takes it.
 
         Raises:
             ImageError: stage "decode" or "preprocess".
@@ -107,39 +114,59 @@ class Preprocess:
         pixels = decoded.pixels
         resized = pixels.shape[:2] != (self.height, self.width)
         if resized:
-            pixels = self._resize(pixels)
-        return Prepared(self._rescale(pixels), resized, decoded.recolored)
+            pixels = self._resize(pixels, limits=None if decoded.is_model_input else (0, 255))
+        image = np.ascontiguousarray(pixels) if decoded.is_model_input else self._rescale(pixels)
+        return Prepared(image, resized, decoded.recolored)
 
     def picture(self, image: np.ndarray) -> np.ndarray:
         """The uint8 picture (height, width, 1 or 3) that an input (height, width, channel) was made of."""
         pixels = (image * self._std + self._mean) * self._divisor
-        return np.rint(pixels[..., :3]).clip(0, 255).astype(np.uint8)
+        if self._reverse:
+            pixels = pixels[..., ::-1]
+        shown = pixels[..., :3] if self.channels >= 3 else pixels[..., :1]
+        return np.rint(shown).clip(0, 255).astype(np.uint8)
 
     def describe(self) -> dict[str, Any]:
-        """What was settled, as plain JSON values: size (height, width), color, resize, scale, reason."""
+        """What was settled, as plain JSON values; size is (height, width)."""
         return {
             "size": [self.height, self.width],
-            "color": self.color,
+            "color": "bgr" if self._reverse else self.color,
             "resize": self.resize,
+            "crop_to_aspect_ratio": self._crop,
             "scale": self.scale.model_dump(mode="json") if isinstance(self.scale, OwnScale) else self.scale,
             "reason": self.reason,
+            "warnings": list(self.warnings),
         }
 
-    def _resize(self, pixels: np.ndarray) -> np.ndarray:
+    def _resize(self, pixels: np.ndarray, limits: tuple[int, int] | None) -> np.ndarray:
         height, width, channels = pixels.shape
         if height * self.width > _MAX_RESIZE_PIXELS:
             raise ImageError(
                 "preprocess", f"{height} x {width} pixels (height x width) are too tall a picture to resize"
             )
         size, kernel = (self.width, self.height), _FILTERS[self.resize]
-        if pixels.dtype == np.float32:
-            planes = [Image.fromarray(pixels[..., c]).resize(size, kernel) for c in range(channels)]
-            return np.stack([np.asarray(plane) for plane in planes], axis=-1).clip(0, 255)
-        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(size, kernel)
+        box = self._box(height, width)
+        if pixels.dtype == np.float32 or channels not in CHANNELS.values():
+            planes = [Image.fromarray(pixels[..., c]).resize(size, kernel, box) for c in range(channels)]
+            resized = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+            return resized if limits is None else resized.clip(*limits)
+        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(size, kernel, box)
         return np.asarray(image).reshape(self.height, self.width, channels)
+
+    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what is resized: all, or the middle with the input's proportions."""
+        if not self._crop:
+            return 0, 0, width, height
+        # Whole pixels, rounded as keras.utils.load_img(keep_aspect_ratio=True) does, but at least one.
+        box_height = max(1, min(height, width * self.height // self.width))
+        box_width = max(1, min(width, height * self.width // self.height))
+        top, left = (height - box_height) // 2, (width - box_width) // 2
+        return left, top, left + box_width, top + box_height
 
     def _rescale(self, pixels: np.ndarray) -> np.ndarray:
         """(pixels / divisor - mean) / std, step by step in float32 as keras.applications does it."""
+        if self._reverse:
+            pixels = pixels[..., ::-1]
         image = np.divide(pixels, self._divisor, dtype=np.float32)
         if self._mean.any():
             image -= self._mean
@@ -168,50 +195,15 @@ def _size_text(height: int | None, width: int | None) -> str:
     return f"{height or 'any'} x {width or 'any'}"
 
 
-def _resolve_color(config: PreprocessConfig, channels: int) -> Color:
+def _resolve_color(config: PreprocessConfig, channels: int) -> Color | Bands:
     if config.color == "auto":
         for color, count in CHANNELS.items():
             if count == channels:
                 return color
-        raise ConfigError(
-            f"preprocess.color: the model's input has {channels} channels; images give 1 (grey), 3 (rgb) or "
-            "4 (rgba)"
-        )
+        return channels
     if CHANNELS[config.color] != channels:
         raise ConfigError(
             f"preprocess.color: {config.color!r} has {CHANNELS[config.color]} channels, but the model's "
             f"input has {channels}; leave color at auto"
         )
     return config.color
-
-
-def _resolve_scale(config: PreprocessConfig, model_rescales: bool | str) -> tuple[str | OwnScale, str]:
-    rescaling = "the model rescales its input by itself"
-    if isinstance(model_rescales, str):
-        rescaling += f" ({model_rescales})"
-    if config.scale != "auto":
-        although = f", although {rescaling}" if model_rescales and config.scale != "none" else ""
-        return config.scale, f"The configuration says so{although}."
-    if model_rescales:
-        return "none", f"Pixels stay in 0..255, because {rescaling}."
-    return "unit", "Pixels are divided by 255, because the model does not rescale its input by itself."
-
-
-def _formula(scale: str | OwnScale, channels: int) -> tuple[float, np.ndarray, np.ndarray]:
-    """Divisor, mean and std (1 or channel,) float64, of (pixel / divisor - mean) / std."""
-    nothing, one = np.zeros(1), np.ones(1)
-    match scale:
-        case "none":
-            return 1.0, nothing, one
-        case "unit":
-            return 255.0, nothing, one
-        case "minus_one_one":
-            return 127.5, one, one
-    own = scale if isinstance(scale, OwnScale) else IMAGENET
-    for name, values in (("mean", own.mean), ("std", own.std)):
-        if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
-            raise ConfigError(
-                f"preprocess.scale: {name} {list(values)} does not fit a model input of {channels} channels; "
-                f"give {{mean, std}} of 1 or {channels} finite numbers each"
-            )
-    return 255.0, np.array(own.mean), np.array(own.std)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import fsspec
 
 from augnet.config import ImagesConfig
-from augnet.errors import ConfigError, ImageError
+from augnet.errors import ConfigError
 from augnet.redact import without_secrets
-from augnet.sources.base import ImageRef, Source, sample
+from augnet.sources.base import ImageRef, Source, check_folder_labels, sample
+from augnet.sources.files import read_address
 from augnet.sources.folder import SUFFIXES
 
 
@@ -30,6 +31,7 @@ class RemoteSource(Source):
     reads_at_once = 16  # each waits for the network
 
     def __init__(self, config: ImagesConfig):
+        check_folder_labels(config)
         self._config = config
         try:
             self._fs, path = fsspec.core.url_to_fs(config.path)
@@ -76,20 +78,9 @@ class RemoteSource(Source):
         Raises:
             ImageError: stage "read": it is gone, empty, larger than `max_bytes`, or may not be read.
         """
-        try:
-            size, limit = self._fs.size(ref.uri), self._config.max_bytes
-            if size is not None and size > limit:
-                raise ImageError("read", f"the file has {size} bytes, more than images.max_bytes ({limit})")
-            data: bytes = self._fs.cat_file(ref.uri)
-        except FileNotFoundError:
-            raise ImageError("read", "the file cannot be read: No such file or directory") from None
-        except OSError as error:
-            raise ImageError("read", f"the file cannot be read: {type(error).__name__}") from error
-        if not data:
-            raise ImageError("read", "the file is empty")
-        return data
+        return read_address(self._fs, ref.uri, self._config.max_bytes)
 
     def _ref(self, root: str, image_id: str) -> ImageRef:
         label, slash, _ = image_id.partition("/")
         uri = self._fs.unstrip_protocol(f"{root}/{image_id}")
-        return ImageRef(image_id, str(uri), label if slash and self._config.labels == "folder" else None)
+        return ImageRef(image_id, str(uri), label if slash and self._config.labels != "none" else None)

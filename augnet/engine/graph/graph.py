@@ -70,13 +70,13 @@ class Node:
     def call(self, tensors: dict[Value, Any]) -> tuple[Any, ...]:
         """The output tensors, given those of the inputs."""
         if len(self.args) == 1 and isinstance(self.args[0], Value) and not self.kwargs:
-            made = self.op(tensors[self.args[0]])
+            result = self.op(tensors[self.args[0]])
         else:
             args, kwargs = tree.map_structure(
                 lambda leaf: tensors[leaf] if isinstance(leaf, Value) else leaf, (self.args, self.kwargs)
             )
-            made = self.op(*args, **kwargs)
-        return tuple(tree.flatten(made))
+            result = self.op(*args, **kwargs)
+        return tuple(tree.flatten(result))
 
 
 @dataclass(eq=False)
@@ -152,6 +152,37 @@ class Inference:
 
 
 @dataclass(frozen=True)
+class GroupedConvolution(Inference):
+    """A Conv2D with groups, on the layer's own variables, without the XLA program that Keras makes of it.
+
+    Keras compiles a new one at every call, and its gradient runs many times slower than these.
+    """
+
+    def __call__(self, x: Any) -> Any:  # (batch, height, width, channel) tensors
+        layer, ops = self.layer, keras.ops
+        kernel = ops.cast(layer.kernel, x.dtype)
+        window = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
+        if kernel.shape[2] == 1:  # a channel in each group
+            kernel = ops.reshape(kernel, (*kernel.shape[:2], layer.groups, -1))
+            outputs = ops.depthwise_conv(x, kernel, **window)
+        else:
+            parts = zip(
+                ops.split(x, layer.groups, axis=-1), ops.split(kernel, layer.groups, axis=-1), strict=True
+            )
+            outputs = ops.concatenate([ops.conv(y, part, **window) for y, part in parts], axis=-1)
+        if layer.use_bias:
+            outputs = outputs + ops.cast(layer.bias, x.dtype)
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    @staticmethod
+    def serves(op: Any) -> bool:
+        """Whether the operation of a model is such a layer, and plain."""
+        plain = type(op) is keras.layers.Conv2D and op.groups > 1 and op.data_format == "channels_last"
+        altered = getattr(op, "lora_enabled", False) or getattr(op, "quantization_mode", None)
+        return plain and not altered and op.strides[0] == op.strides[1]
+
+
+@dataclass(frozen=True)
 class Cast:
     """What a nested model does to inputs of another dtype."""
 
@@ -193,10 +224,10 @@ def trace(model: Any, output: int | str | None = None) -> Graph | None:
     source = functional.inputs[0]
     value = Value(tuple(source.shape[1:]), source.dtype, source.name)
     nodes: list[Node] = []
-    made = _flatten(functional, [value], nodes)
-    if made is None:
+    outputs = _flatten(functional, [value], nodes)
+    if outputs is None:
         return None
-    return Graph(value, made[chosen], nodes).pruned()
+    return Graph(value, outputs[chosen], nodes).pruned()
 
 
 def choose_output(outputs: list[Any], names: list[str], output: int | str | None) -> int:
@@ -209,16 +240,15 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     if output is None:
         if len(outputs) > 1:
             raise ModelError(
-                f"model.output: the model has {len(outputs)} outputs ({listed}); "
-                "choose one by position or name"
+                f"`output`: the model has {len(outputs)} outputs ({listed}); choose one by position or name"
             )
         return 0
     if isinstance(output, str):
         if output not in names:
-            raise ModelError(f"model.output: no output named {output!r}; the model has {listed}")
+            raise ModelError(f"`output`: no output named {output!r}; the model has {listed}")
         return names.index(output)
     if not 0 <= output < len(outputs):
-        raise ModelError(f"model.output: no output {output}; the model has {listed}")
+        raise ModelError(f"`output`: no output {output}; the model has {listed}")
     return output
 
 
@@ -244,16 +274,18 @@ def _flatten(functional: Any, inputs: list[Value], nodes: list[Node]) -> list[Va
                 return None  # masks travel beside the tensors, where this graph does not look
             inner = functional_of(op) if isinstance(op, keras.Model) else None
             if inner is not None:
-                made = _inline(inner, args, kwargs, nodes)
-                if made is None:
+                inlined = _inline(inner, args, kwargs, nodes)
+                if inlined is None:
                     return None
-                if made:
-                    values.update(zip((id(x) for x in source.outputs), made, strict=True))
+                if inlined:
+                    values.update(zip((id(x) for x in source.outputs), inlined, strict=True))
                     continue
             outputs = tuple(Value(tuple(x.shape[1:]), x.dtype, x.name) for x in source.outputs)
             if isinstance(op, keras.layers.Layer) and op._call_has_training_arg:
                 kwargs = {key: value for key, value in kwargs.items() if key != "training"}
                 op = Inference(op)
+            elif GroupedConvolution.serves(op):
+                op = GroupedConvolution(op)
             nodes.append(Node(op, args, kwargs, outputs, source.operation.name))
             values.update(zip((id(x) for x in source.outputs), outputs, strict=True))
     return [values[id(x)] for x in functional.outputs]

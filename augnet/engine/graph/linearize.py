@@ -76,6 +76,7 @@ def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) 
                 continue
             for value, part in zip(step.inputs, step.vjp(given), strict=True):
                 if part is not None and value in depends:
+                    part = _typed(part, tensors[value])
                     rows[value] = part if value not in rows else rows[value] + part
         return {value: rows[value] if value in rows else _zeros(count, tensors[value]) for value in starts}
 

@@ -8,6 +8,14 @@ from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Shapes, Value
 
 
+def declared_shapes(graph: Graph, input_shape: tuple[int, ...]) -> Shapes | None:
+    """The shapes that the values of a graph are known to have; None where one is open or not known, ()."""
+    values = [graph.input, *(value for node in graph.nodes for value in node.outputs)]
+    if graph.input.shape != input_shape or any(not value.shape or None in value.shape for value in values):
+        return None
+    return {value: tuple(size for size in value.shape if size is not None) for value in values}
+
+
 def shapes_of(graph: Graph, input_shape: tuple[int, ...], dtype: str) -> Shapes:
     """Every value's shape without the batch, for images of this shape; traced, not run."""
     shapes: Shapes = {}

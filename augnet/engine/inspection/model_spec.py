@@ -19,6 +19,7 @@ from augnet.engine.graph.precision import in_precision
 from augnet.engine.graph.reduce import reduced_function, reduced_graph
 from augnet.engine.inspection.dependence import Dependence, dependence, has_steps
 from augnet.engine.inspection.probes import probe_images
+from augnet.engine.inspection.randomness import is_random, may_be_random
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.options import Precision
 from augnet.errors import ModelError
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 REBUILT = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
 """The Keras dtype that a model is built with for a precision that float32 layers do not compute in."""
+LOOKED_AT = 3
+"""Probe images that a model is tried on: one of them keeps its place when those beside it change."""
 LISTED = 20
 """Outputs that a warning names."""
 
@@ -45,6 +48,8 @@ class ModelSpec:
         unconnected: outputs that do not depend on the image.
         no_gradient: outputs that depend on it only through steps without a gradient (rounding, argmax): their
             rows are zero, which says nothing of them. Not known, and empty, for a model without a graph.
+        scale, scale_reason: the scale of pixels that the network in the model was published with, and what in
+            the model says so; or "".
     """
 
     input_shape: tuple[int, int, int]
@@ -55,6 +60,8 @@ class ModelSpec:
     rescale_reason: str = ""
     unconnected: tuple[int, ...] = ()
     no_gradient: tuple[int, ...] = ()
+    scale: str = ""
+    scale_reason: str = ""
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> ModelSpec:
@@ -138,7 +145,7 @@ def inspect_model(
                 f"use float32, or rebuild the model with dtype={REBUILT[precision]!r}"
             )
         function = plain_function(model, output)
-    probes = probe_images(input_shape, rescales, dtype)
+    probes = probe_images(input_shape, rescales, dtype)[:LOOKED_AT]
     outputs = _evaluate(function, probes)
     if reduce is not None:
         function = reduced_function(function, outputs.shape, reduce)
@@ -230,7 +237,7 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
         if len(flat) != 1:
             raise ModelError(
                 f"model: has {len(flat)} inputs ({', '.join(x.name for x in flat)}); "
-                "an audit needs one image input"
+                "an audit needs one image input, and model.constants for the others"
             )
         if not flat[0].dtype.startswith(("float", "bfloat")):
             raise ModelError(
@@ -238,6 +245,8 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
                 "so cut the model after its cast to float"
             )
         shape = flat[0].shape
+    if isinstance(shape, list) and not any(isinstance(axis, list | dict) for axis in shape):
+        shape = tuple(shape)  # of a subclassed model that was saved and loaded
     if isinstance(shape, list | dict) or not 3 <= len(shape) <= 4:
         raise ModelError(
             f"model: its input shape is {shape}; "
@@ -299,7 +308,12 @@ def _outputs_without_a_row(
         )
     if len(outputs) != len(probes):
         raise ModelError(f"model: makes {len(outputs)} outputs from {len(probes)} images")
-    if mixes_samples(function, probes):
+    if may_be_random(graph) and is_random(function, probes):
+        raise ModelError(
+            "model: its outputs are random at inference (the same images give others), so they have no "
+            "Jacobian; take the random layer out, or make it depend on training=True"
+        )
+    if mixes_samples(function, probes, outputs):
         raise ModelError(
             "model: an image's outputs change with the other images of its batch, so it has no Jacobian of "
             "its own; use a model whose samples are independent at inference"

@@ -14,7 +14,11 @@ KEPT = 1
 """Place of the image that stays: with others before and after it, as a layer may look to one side only."""
 
 
-def mixes_samples(function: Callable[[Any], Any], images: np.ndarray | list[np.ndarray]) -> bool:
+def mixes_samples(
+    function: Callable[[Any], Any],
+    images: np.ndarray | list[np.ndarray],
+    outputs: np.ndarray | None = None,
+) -> bool:
     """Whether an image's outputs change when the other images of its batch do.
 
     Args:
@@ -22,6 +26,8 @@ def mixes_samples(function: Callable[[Any], Any], images: np.ndarray | list[np.n
             tensor or several in any structure of lists and dictionaries.
         images: finite images (n, ...), or a list of them, one for each input. Of only two, the second is not
             seen to change the first.
+
+        outputs: of the images, where they are known already and one tensor.
 
     Raises:
         ValueError: fewer than two images.
@@ -31,12 +37,13 @@ def mixes_samples(function: Callable[[Any], Any], images: np.ndarray | list[np.n
     if any(len(batch) < 2 for batch in batches):
         raise ValueError("mixes_samples: one image; whether images mix shows with two or more")
 
-    def outputs(given: list[np.ndarray]) -> list[np.ndarray]:
+    def outputs_of(given: list[np.ndarray]) -> list[np.ndarray]:
         tensors = [keras.ops.convert_to_tensor(batch) for batch in given]
         made = keras.tree.flatten(function(tensors if several else tensors[0]))
         return [np.asarray(keras.ops.convert_to_numpy(tensor), dtype=np.float64) for tensor in made]
 
-    before, after = outputs(batches), outputs([_with_others_changed(batch) for batch in batches])
+    before = outputs_of(batches) if outputs is None else [outputs]
+    after = outputs_of([_with_others_changed(batch) for batch in batches])
     return any(_differ(*pair) for pair in zip(before, after, strict=True))
 
 

@@ -61,12 +61,12 @@ class Coloring:
             sums: over images of this shape, (height, width) or (height, width, channel).
         """
         batch, places = sums.shape[0], len(self.rows) * len(self.columns)
-        made = ops.take(sums, self._colors(), axis=1)
-        made = ops.reshape(made, (batch, places, self.channels, shape[0] * shape[1], -1))
+        colored = ops.take(sums, self._colors(), axis=1)
+        colored = ops.reshape(colored, (batch, places, self.channels, shape[0] * shape[1], -1))
         rows, columns = (_inside(self.rows, shape[0]), _inside(self.columns, shape[1]))
         inside = ops.logical_and(rows[:, None, :, None], columns[None, :, None, :])
         inside = ops.reshape(inside, (places, 1, shape[0] * shape[1], 1))
-        return ops.reshape(ops.where(inside, made, 0), (batch, places * self.channels, -1))
+        return ops.reshape(ops.where(inside, colored, 0), (batch, places * self.channels, -1))
 
     def _colors(self) -> np.ndarray:
         """(K,) int, the colour of each output."""
@@ -126,13 +126,13 @@ def _passed(
     if node.rule is None or len(given) < len(read):
         return None
     inputs = [shapes[value] for value in read]
-    made = []
+    axes = []
     for axis in (0, 1):
         reach = node.rule.reach(axis, inputs, shapes[node.outputs[0]])
         if reach is None:
             return None
-        made.append(_united([_followed(*reach, windows[axis]) for windows in given]))
-    return made[0], made[1]
+        axes.append(_united([_followed(*reach, windows[axis]) for windows in given]))
+    return axes[0], axes[1]
 
 
 def _united(windows: list[Lines]) -> Lines:

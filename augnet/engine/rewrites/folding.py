@@ -27,13 +27,14 @@ def fold_affine(graph: Graph, shapes: Shapes) -> Graph:
     """
     nodes = list(graph.nodes)
     while True:
-        made = _fold_one(Graph(graph.input, graph.output, nodes), shapes)
-        if made is None:
+        folded = _fold_once(Graph(graph.input, graph.output, nodes), shapes)
+        if folded is None:
             return Graph(graph.input, graph.output, nodes)
-        nodes = made
+        nodes = folded
 
 
-def _fold_one(graph: Graph, shapes: Shapes) -> list[Node] | None:
+def _fold_once(graph: Graph, shapes: Shapes) -> list[Node] | None:
+    """The nodes after one sweep over all pairs of neighbours; None where none folds."""
     users = graph.users()
     producers = {value: node for node in graph.nodes for value in node.outputs}
     nodes, changed = list(graph.nodes), False
@@ -47,27 +48,27 @@ def _fold_one(graph: Graph, shapes: Shapes) -> list[Node] | None:
             continue
         if len(first.inputs) != 1 or len(first.outputs) != 1:
             continue
-        steps = _pair(first.op, second.op, shapes[first.inputs[0]], shapes[middle])
+        steps = _pair(first.op, second.op, shapes[middle])
         if steps is None:
             continue
-        made = []
+        instead = []
         value = first.inputs[0]
         for i, step in enumerate(steps):
             output = second.outputs[0] if i == len(steps) - 1 else Value((), middle.dtype, middle.name)
             if output is not second.outputs[0]:
                 shapes[output] = shapes[value]  # only shifts and scales are put in between
-            made.append(Node(step, (value,), {}, (output,), second.name))
+            instead.append(Node(step, (value,), {}, (output,), second.name))
             value = output
         at = nodes.index(second)
-        nodes[at : at + 1] = made
+        nodes[at : at + 1] = instead
         nodes.remove(first)
         gone.update((first, second))
         changed = True
     return nodes if changed else None
 
 
-def _pair(first: Any, second: Any, shape: Shape, middle: Shape) -> Sequence[Rule] | None:
-    """What to put in place of the two, or None. shape is that of first's input, middle that between them."""
+def _pair(first: Any, second: Any, middle: Shape) -> Sequence[Rule] | None:
+    """What to put in place of two operations, of any kind, with this shape between them; or None."""
     if isinstance(second, Affine):
         if second.scale is None and second.shift is None:
             return [first]

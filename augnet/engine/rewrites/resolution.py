@@ -33,16 +33,16 @@ def move_convolutions(graph: Graph, shapes: Shapes) -> Graph:
 
     for node in graph.nodes:
         source = only_source(node.inputs[0]) if node.inputs else None
-        sources, made = [source], None if source is None else _swapped(source, node)
-        if made is None and _is_plain(node.op):
+        sources, instead = [source], None if source is None else _swapped(source, node)
+        if instead is None and _is_plain(node.op):
             beside = source if source is not None and _joins_channels(source.op) else None
             parts = (beside or node).inputs
             upsampled = {part: up for part in parts if (up := only_source(part)) and _upsamples(up.op)}
             if upsampled:
-                sources, made = [*upsampled.values(), beside], _joined(node, parts, upsampled, shapes)
-        if made is not None:
+                sources, instead = [*upsampled.values(), beside], _joined(node, parts, upsampled, shapes)
+        if instead is not None:
             nodes = [other for other in nodes if other not in sources]
-        for added in made or [node]:
+        for added in instead or [node]:
             nodes.append(added)
             producers.update(dict.fromkeys(added.outputs, added))
     return Graph(graph.input, graph.output, nodes)
@@ -88,28 +88,28 @@ def _joined(
     if min(map(min, op.pads_back(shapes[parts[0]][:2]))) < 0:
         return None
     kernels = np.split(op.kernel, np.cumsum([shapes[part][2] for part in parts])[:-1], axis=2)
-    bias, made = op.bias, []
+    bias, nodes = op.bias, []
     rest, rest_kernels = [], []
     for part, kernel in zip(parts, kernels, strict=True):
         if part in upsampled:
             up: Any = upsampled[part]
             own = UpsampledConvolution(up.op, replace(op, kernel=kernel, bias=bias))
-            made.append(Node(own, up.inputs, {}, (_like(node),), node.name))
+            nodes.append(Node(own, up.inputs, {}, (_like(node),), node.name))
             bias = None
         else:
             rest.append(part)
             rest_kernels.append(kernel)
-    terms = [term.outputs[0] for term in made]
+    terms = [term.outputs[0] for term in nodes]
     if rest:
         if len(rest) > 1:
-            made.append(Node(Concatenate(3), tuple(rest), {}, (_like(node),), node.name))
-            rest = list(made[-1].outputs)
+            nodes.append(Node(Concatenate(3), tuple(rest), {}, (_like(node),), node.name))
+            rest = list(nodes[-1].outputs)
         own = replace(op, kernel=np.concatenate(rest_kernels, axis=2), bias=None)
         terms.append(_like(node))
-        made.append(Node(own, tuple(rest), {}, (terms[-1],), node.name))
+        nodes.append(Node(own, tuple(rest), {}, (terms[-1],), node.name))
     if len(terms) == 1:
-        return [replace(made[0], outputs=node.outputs)]
-    return [*made, Node(Add((1,) * len(terms)), tuple(terms), {}, node.outputs, node.name)]
+        return [replace(nodes[0], outputs=node.outputs)]
+    return [*nodes, Node(Add((1,) * len(terms)), tuple(terms), {}, node.outputs, node.name)]
 
 
 def _like(node: Node) -> Value:

@@ -30,6 +30,8 @@ from augnet.engine.rules.elementwise import element_operation
 from augnet.engine.rules.registry import Call, serves, weights_of
 from augnet.engine.rules.shaping import Reshape
 
+Pair = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True, eq=False)
 class Add(Pixelwise):
@@ -40,7 +42,7 @@ class Add(Pixelwise):
     def __call__(self, *tensors: Tensor) -> Tensor:
         total = tensors[0] if self.signs[0] > 0 else -tensors[0]
         for sign, tensor in zip(self.signs[1:], tensors[1:], strict=True):
-            total = total + tensor if sign > 0 else total - tensor
+            total = ops.add(total, tensor) if sign > 0 else ops.subtract(total, tensor)
         return total
 
     def linearize(self, kernels: Kernels, *tensors: Tensor) -> tuple[Tensor, Vjp, Jvp]:
@@ -57,7 +59,7 @@ class Add(Pixelwise):
             for sign, tangent in zip(self.signs, tangents, strict=True):
                 if tangent is not None:
                     term = tangent if sign > 0 else -tangent
-                    total = term if total is None else total + term
+                    total = term if total is None else ops.add(total, term)
             return ops.broadcast_to(total, (total.shape[0], *output.shape))
 
         return output, vjp, jvp
@@ -68,17 +70,13 @@ class Multiply(Pixelwise):
     """Product of two tensors, each broadcast."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return a * b
+        return ops.multiply(a, b)
 
     def linearize(self, kernels: Kernels, a: Tensor, b: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         def vjp(g: Tensor) -> tuple[Tensor, ...]:
-            return reduced_to(g * b, tuple(a.shape)), reduced_to(g * a, tuple(b.shape))
+            return _pair_vjp(g, (a, b), (b, a))
 
-        def jvp(s: Tensor | None, t: Tensor | None) -> Tensor:
-            terms = [left * right for left, right in ((s, b), (t, a)) if left is not None]
-            return terms[0] if len(terms) == 1 else terms[0] + terms[1]
-
-        return a * b, vjp, jvp
+        return self(a, b), vjp, lambda s, t: _pair_jvp((s, t), (b, a))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,19 +84,16 @@ class Divide(Pixelwise):
     """Quotient of two tensors, each broadcast."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return a / b
+        return ops.divide(a, b)
 
     def linearize(self, kernels: Kernels, a: Tensor, b: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        inverse, slope = 1 / b, -(a / b) / b
+        output = self(a, b)
+        slopes = 1 / b, -ops.divide(output, b)
 
         def vjp(g: Tensor) -> tuple[Tensor, ...]:
-            return reduced_to(g * inverse, tuple(a.shape)), reduced_to(g * slope, tuple(b.shape))
+            return _pair_vjp(g, (a, b), slopes)
 
-        def jvp(s: Tensor | None, t: Tensor | None) -> Tensor:
-            terms = [left * right for left, right in ((s, inverse), (t, slope)) if left is not None]
-            return terms[0] if len(terms) == 1 else terms[0] + terms[1]
-
-        return a / b, vjp, jvp
+        return output, vjp, lambda s, t: _pair_jvp((s, t), slopes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,16 +113,28 @@ class Extreme(Pixelwise):
 
     def linearize(self, kernels: Kernels, a: Tensor, b: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         output = self(a, b)
-        first = ops.cast(a <= b if self.smaller else a >= b, output.dtype)
+        first = ops.cast((ops.less_equal if self.smaller else ops.greater_equal)(a, b), output.dtype)
+        slopes = first, 1 - first
 
         def vjp(g: Tensor) -> tuple[Tensor, ...]:
-            return reduced_to(g * first, tuple(a.shape)), reduced_to(g * (1 - first), tuple(b.shape))
+            return _pair_vjp(g, (a, b), slopes)
 
-        def jvp(s: Tensor | None, t: Tensor | None) -> Tensor:
-            terms = [left * right for left, right in ((s, first), (t, 1 - first)) if left is not None]
-            return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        return output, vjp, lambda s, t: _pair_jvp((s, t), slopes)
 
-        return output, vjp, jvp
+
+def _pair_vjp(g: Tensor, inputs: Pair, slopes: Pair) -> tuple[Tensor, ...]:
+    """Cotangents of two tensors, each broadcast, given d output / d input for each element of the output."""
+    # By keras.ops, which takes two dtypes, as the layers do that the rules stand for.
+    return tuple(
+        reduced_to(ops.multiply(g, slope), tuple(tensor.shape))
+        for tensor, slope in zip(inputs, slopes, strict=True)
+    )
+
+
+def _pair_jvp(tangents: tuple[Tensor | None, Tensor | None], slopes: Pair) -> Tensor:
+    """The tangent of the output, given those of two tensors, None for zero."""
+    terms = [ops.multiply(t, slope) for t, slope in zip(tangents, slopes, strict=True) if t is not None]
+    return terms[0] if len(terms) == 1 else ops.add(*terms)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -127,5 +127,6 @@ def bias_of(layer: Any) -> np.ndarray | None:
 
 def activation_rules(function: Any, call: Call) -> Sequence[Rule] | None:
     """The rules of an activation function; none for the identity, None where there is no rule."""
-    builder = builder_of(function) if callable(function) else None
+    hashable = callable(function) and isinstance(function, Hashable)
+    builder = builder_of(function) if hashable else None
     return None if builder is None else builder(function, call)  # type: ignore[return-value]

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from augnet.engine.padding import resolved_pads
+
 
 def conv2d(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:
     return tf.nn.conv2d(
@@ -23,11 +25,8 @@ def _padding(padding: Any, x: Any, kernel: Any, strides: Any, dilation: Any) -> 
         return padding.upper()
     if not any(map(any, padding)):
         return "VALID"
-    same = []
-    for size, width, stride, dilate in zip(x.shape[1:3], kernel.shape[:2], strides, dilation, strict=True):
-        total = max((-(-size // stride) - 1) * stride + (width - 1) * dilate + 1 - size, 0)
-        same.append((total // 2, total - total // 2))
-    if tuple(same) == tuple(map(tuple, padding)):
+    same = resolved_pads("same", x.shape[1:3], kernel.shape[:2], strides, dilation)
+    if same == tuple(map(tuple, padding)):
         return "SAME"
     return [[0, 0], list(padding[0]), list(padding[1]), [0, 0]]
 
