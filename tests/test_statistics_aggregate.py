@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statistics_helpers import batch_of, groups_of, moments_of
 
-from augnet.statistics import Aggregate, Shape, choose_map_pool, image_statistics
-from augnet.statistics.aggregate import PAIRED_OUTPUTS
+from augnet.statistics.aggregate import PAIRED_OUTPUTS, Aggregate, Shape
 from augnet.statistics.gallery import THUMBNAIL_PIXELS, Gallery, heat, thumbnail
-from augnet.statistics.image import FLAGS
-from augnet.statistics.moments import block_mean
+from augnet.statistics.image import FLAGS, image_statistics
+from augnet.statistics.moments import block_mean, choose_map_pool
 from augnet.statistics.share_grid import SHOWN_IMAGES, ShareGrids, window_sums
 
 SHAPE = Shape(outputs=3, labels=2, height=5, width=7, channels=2, map_pool=2, gallery=3)

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 from statistics_helpers import batch_of, random_batch
 
-from augnet.statistics import image_statistics, task_of, uniform_border_fraction
+from augnet.statistics.decision import task_of
+from augnet.statistics.focus import uniform_border_fraction
+from augnet.statistics.image import image_statistics
 from augnet.storage import schema
 from augnet.storage.catalog import SCALARS
 

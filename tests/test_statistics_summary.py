@@ -11,8 +11,10 @@ from sklearn.metrics import roc_auc_score
 from test_statistics_aggregate import SHAPE, Images
 
 from augnet.errors import AuditError
-from augnet.statistics import Aggregate, Shape, summarize, uniform_border_fraction
+from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.describe import QUANTILES, Slicer, auroc, describe
+from augnet.statistics.focus import uniform_border_fraction
+from augnet.statistics.summary import summarize
 from augnet.storage import schema
 from augnet.storage.catalog import SCALARS
 

@@ -67,11 +67,7 @@ def inspect_as_configured(model: keras.Model, config: Config) -> InspectedModel:
 
 
 def open_preprocess(config: Config, spec: ModelSpec) -> Preprocess:
-    """How image files become inputs of this model.
-
-    Raises:
-        ConfigError: the model's input and the configuration do not fit together.
-    """
+    """How image files become inputs of this model; raises ConfigError where the two do not fit together."""
     return Preprocess(
         config.preprocess,
         *spec.input_shape,
@@ -90,11 +86,9 @@ def engine_options(
     map_pool: int = 1,
     images: int | None = None,
 ) -> EngineOptions:
-    """What the configuration asks of the engine.
+    """What the configuration asks of the engine; label_count, map_pool and images are those of an audit.
 
-    Args:
-        preprocess: of the model's images, for jacobian.input_space: pixel; the sizes of rows need none.
-        label_count, map_pool, images: of an audit, see EngineOptions.
+    `preprocess` is for jacobian.input_space: pixel; the sizes of rows need none.
     """
     jacobian, store, scale = config.jacobian, config.store, None
     if preprocess is not None and jacobian.input_space == "pixel":

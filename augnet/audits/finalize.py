@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from augnet.audits.records import WorkUnit, commonest, unit_record
+from augnet.audits.records import commonest, unit_records
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.statistics.aggregate import Aggregate
@@ -21,15 +21,10 @@ from augnet.storage.shards import write_table
 
 @dataclass(frozen=True)
 class FoldedAudit:
-    """All units of an audit as one.
+    """All units of an audit as one, their records in order.
 
-    Attributes:
-        folder: of the audit.
-        run: its description.
-        records: of the units, in their order.
-        aggregate: of all images.
-        summary: the figures. Those of the outputs and those for summary.json are not written yet: what is
-            found in them goes into the same files.
+    Of the summary, the outputs and the figures are not written yet: what is found in them goes into the same
+    files.
     """
 
     folder: OutputFolder
@@ -49,12 +44,8 @@ def fold(output: str) -> FoldedAudit:
     run = Run.read(folder)
     records = _records(folder, run)
     aggregate = _merged(folder, run)
-    summary = summarize(
-        Audit(folder).column,
-        aggregate,
-        label_names=run.mapped_labels,
-        border=run.config.statistics.border,
-    )
+    border = run.config.statistics.border
+    summary = summarize(Audit(folder).column, aggregate, label_names=run.mapped_labels, border=border)
     for name, table in {names.SLICES: summary.slices, names.OUTPUT_PAIRS: summary.output_pairs}.items():
         with folder.writing(name) as path:
             write_table(path, table)
@@ -65,11 +56,7 @@ def fold(output: str) -> FoldedAudit:
 
 
 def seal(folded: FoldedAudit) -> dict[str, Any]:
-    """Write the manifest of an audit whose every other result is written.
-
-    Returns:
-        The manifest.
-    """
+    """Write, and return, the manifest of an audit whose every other result is written."""
     folder, run = folded.folder, folded.run
     folder.sweep()  # what workers left that were killed on the way
     manifest = _manifest(folder, run, folded.records)
@@ -81,17 +68,17 @@ def seal(folded: FoldedAudit) -> dict[str, Any]:
 
 def _engines(folder: OutputFolder) -> dict[str, dict[str, Any]]:
     """By kind of device, what was chosen; without the way of every operation, which are many."""
-    found = {name.removeprefix("engine-").removesuffix(".json"): name for name in folder.engine_names()}
-    choices = {device: folder.read_json(name) for device, name in found.items()}
-    return {
-        device: {key: part for key, part in choice.items() if key != "paths"}
-        for device, choice in choices.items()
-    }
+    engines = {}
+    for name in folder.engine_names():
+        choice = folder.read_json(name)
+        device = name.removeprefix("engine-").removesuffix(".json")
+        engines[device] = {key: part for key, part in choice.items() if key != "paths"}
+    return engines
 
 
 def _records(folder: OutputFolder, run: Run) -> tuple[UnitRecord, ...]:
     """The record of every unit, in order."""
-    found = [unit_record(folder, WorkUnit(unit, run.units), run.fingerprint) for unit in range(run.units)]
+    found = unit_records(folder, run)
     missing = [unit for unit, record in enumerate(found) if record is None]
     if missing:
         raise AuditError(
@@ -121,18 +108,9 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
     }
     if not counts["planned"] == run.images == counts["audited"] + counts["failed"]:
         raise AuditError(f"{folder}: {run.images} images were planned, but the units' counts are {counts}")
-    top = (
-        names.PLAN,
-        names.SUMMARY,
-        names.OUTPUTS,
-        names.SLICES,
-        names.OUTPUT_PAIRS,
-        names.MAPS,
-        names.GALLERY,
-    )
-    listed = (*top, *folder.names("records"), *folder.names(names.REPORT_FOLDER), *folder.engine_names())
+    subfolders = (*folder.names("records"), *folder.names(names.REPORT_FOLDER))
     files: list[FileEntry] = [entry for record in records for entry in record.files]
-    files += [folder.entry(name) for name in listed]
+    files += [folder.entry(name) for name in (*names.RESULTS, *subfolders, *folder.engine_names())]
     return {
         "fingerprint": run.fingerprint,
         "counts": counts,
@@ -141,11 +119,7 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
 
 
 def refuse_failures(output: str, max_fraction: float) -> None:
-    """Judge a finished audit by its failures.
-
-    Raises:
-        AuditError: a larger share of its images failed; the message has the commonest reasons.
-    """
+    """Raise AuditError, with the commonest reasons, when more than this share of the images failed."""
     audit = open_audit(output)
     planned, failed = audit.counts["planned"], audit.counts["failed"]
     if failed > max_fraction * planned:

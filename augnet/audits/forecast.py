@@ -30,8 +30,6 @@ class Forecast:
     Attributes:
         run: as the audit would describe itself.
         stored_bytes: of the Jacobians, before compression.
-        batch_size: images per batch.
-        choice: what the engine chose.
         seconds: of reading, decoding and computing all images in one process, by one timed batch; None where
             none of the first batch's images can be read.
         sampled, failing: images tried for that batch, and those of them that would be failures.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from augnet.audits.records import WorkUnit, unit_record
+from augnet.audits.records import unit_record
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.storage import names, schema
-from augnet.storage.files import FileEntry, OutputFolder, json_bytes
+from augnet.storage.files import FileEntry, OutputFolder, json_digest
 
 SCHEMAS = {
     names.PLAN: schema.PLAN,
@@ -52,7 +52,7 @@ def check(output: str) -> list[str]:
 
 
 def _identity_problems(manifest: dict[str, Any], run: Run) -> Iterator[str]:
-    if run.fingerprint != hashlib.sha256(json_bytes(run.identity)).hexdigest():
+    if run.fingerprint != json_digest(run.identity):
         yield f"{names.RUN}: the fingerprint is not that of its contents"
     if manifest["fingerprint"] != run.fingerprint:
         yield f"{names.MANIFEST}: belongs to another run than {names.RUN}"
@@ -72,47 +72,43 @@ def _file_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[s
 
 
 def _schema_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[str]:
-    for entry in manifest["files"]:
-        expected = SCHEMAS.get(entry["name"]) or SCHEMAS.get(entry["name"].partition("/")[0])
+    for name in (entry["name"] for entry in manifest["files"]):
+        expected = SCHEMAS.get(name.partition("/")[0])
         if expected is not None:
-            with folder.open(entry["name"]) as stream:
+            with folder.open(name) as stream:
                 found = pq.read_schema(stream)
             if not found.equals(expected):
-                yield f"{entry['name']}: has other columns than an audit of this version writes"
+                yield f"{name}: has other columns than an audit of this version writes"
 
 
 def _image_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) -> Iterator[str]:
     """Unit by unit, so that memory holds the plan's names and one unit's tables."""
     files = {entry["name"] for entry in manifest["files"]}
-    totals = {"planned": 0, "audited": 0, "failed": 0}
+    totals: Counter[str] = Counter()
     with folder.open(names.PLAN) as stream, pq.ParquetFile(stream) as plan:
         if plan.num_row_groups != run.units:
             yield f"{names.PLAN}: has {plan.num_row_groups} units, {names.RUN} says {run.units}"
             return
         for unit in range(run.units):
             planned = plan.read_row_group(unit, columns=["image_id"])["image_id"].to_pylist()
-            parts = [
-                _column(folder, names.shard(kind, unit, run.units), "image_id")
-                for kind in ("statistics", "failures")
-            ]
-            audited, failed = map(set, parts)
-            if [name for name in planned if name in audited] + [
-                name for name in planned if name in failed
-            ] != parts[0] + parts[1] or len(planned) != len(parts[0]) + len(parts[1]):
+            statistics = names.shard("statistics", unit, run.units)
+            audited = _column(folder, statistics, "image_id")
+            failed = _column(folder, names.shard("failures", unit, run.units), "image_id")
+            in_order = [[name for name in planned if name in found] for found in (set(audited), set(failed))]
+            if in_order[0] + in_order[1] != audited + failed or len(planned) != len(audited) + len(failed):
                 yield f"unit {unit}: its images are not those of the plan, each once"
-            record = unit_record(folder, WorkUnit(unit, run.units), run.fingerprint)
-            counts = {"planned": len(planned), "audited": len(parts[0]), "failed": len(parts[1])}
+            record = unit_record(folder, run, unit)
+            counts = {"planned": len(planned), "audited": len(audited), "failed": len(failed)}
             if record is None or any(getattr(record, key) != value for key, value in counts.items()):
                 yield f"unit {unit}: its record does not fit its tables"
-            shards = set(_column(folder, names.shard("statistics", unit, run.units), "jacobian_file"))
-            if not shards - {None} <= files:
+            if not set(_column(folder, statistics, "jacobian_file")) - {None} <= files:
                 yield f"unit {unit}: refers to Jacobians that are no file of this audit"
-            totals = {key: totals[key] + value for key, value in counts.items()}
+            totals.update(counts)
         everything = plan.read(columns=["image_id"])["image_id"]
     if pc.count_distinct(everything).as_py() != len(everything):
         yield f"{names.PLAN}: an image is planned twice"
     if totals != manifest["counts"] or totals["planned"] != run.images:
-        yield f"{names.MANIFEST}: counts {manifest['counts']}, found {totals}, planned {run.images}"
+        yield f"{names.MANIFEST}: counts {manifest['counts']}, found {dict(totals)}, planned {run.images}"
 
 
 def _column(folder: OutputFolder, name: str, column: str) -> list[str | None]:

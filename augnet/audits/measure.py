@@ -24,8 +24,7 @@ def measure_images(
     Args:
         engine: of the model.
         images: (n, height, width, channel), in the model's own input space.
-        task: see statistics.image.task_of.
-        border: width of the outer frame, as a share of the shorter side.
+        task, border: see `image_statistics`.
         label_ids: (n,) int, the label whose maps an image counts for; -1 for none. Default: none.
         targets: (n,) int, the right output of each image; -1 where it is not known. Default: not known.
 

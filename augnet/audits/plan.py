@@ -31,7 +31,7 @@ from augnet.models.loading import fingerprint
 from augnet.sources import ImageRef, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
-from augnet.storage.files import OutputFolder, json_bytes, private_file
+from augnet.storage.files import OutputFolder, json_bytes, json_digest, private_file
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,7 @@ DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
 
 @dataclass(frozen=True)
 class PlannedAudit:
-    """What is known of an audit before it begins.
-
-    Attributes:
-        run: its description.
-        model: inspected, for whoever goes on in this process.
-    """
+    """What is known of an audit before it begins; the model is for whoever goes on in this process."""
 
     run: Run
     model: InspectedModel
@@ -58,11 +53,8 @@ class PlannedAudit:
 def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     """Prepare an audit and write its plan.parquet and run.json.
 
-    A folder that holds the same audit, begun or finished, is taken up as it is.
-
-    Args:
-        config: of the audit.
-        fresh: delete what the output folder holds of an earlier audit.
+    A folder that holds the same audit, begun or finished, is taken up as it is; with `fresh`, what it holds
+    of an earlier audit is deleted first.
 
     Raises:
         ConfigError: config, model and images do not fit together, or the result would not fit the disk.
@@ -83,9 +75,8 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     log.info("%d images in %d units", run.images, run.units)
     log.info("scale: %s. %s", run.preprocess["scale"], run.preprocess["reason"])
     log.info("labels: %s", run.label_rule)
-    if earlier:
-        earlier = replace(earlier, config=config)  # what is no part of its identity may be new
-        return replace(planned, run=earlier)
+    if earlier:  # what of the config is no part of its identity may be new
+        return replace(planned, run=replace(earlier, config=config))
     run.write(folder)
     return planned
 
@@ -121,7 +112,7 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     }
     run = Run(
         config=config,
-        fingerprint=hashlib.sha256(json_bytes(identity)).hexdigest(),
+        fingerprint=json_digest(identity),
         identity=identity,
         model=spec,
         preprocess=preprocess.describe(),

@@ -1,4 +1,4 @@
-"""Units of work and what became of them; light enough for whoever only wants to look."""
+"""Units of work and what became of them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from augnet.audits.run import Run
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, UnitRecord
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A row group of the plan. A few bytes: this, and the record of it, is all that travels.
-
-    Attributes:
-        unit_id: its number, and its row group in plan.parquet.
-        unit_count: how many units the plan has; part of the file names.
-    """
+    """The row group `unit_id` of a plan of `unit_count`. This, and the record of it, is all that travels."""
 
     unit_id: int
     unit_count: int
 
 
-def unit_record(folder: OutputFolder, unit: WorkUnit, fingerprint: str) -> UnitRecord | None:
+def unit_record(folder: OutputFolder, run: Run, unit: int) -> UnitRecord | None:
     """The unit's record, if there is one of this run; its files are not looked at."""
     try:
-        record = UnitRecord.from_json(
-            folder.read_bytes(names.shard("records", unit.unit_id, unit.unit_count))
-        )
+        record = UnitRecord.from_json(folder.read_bytes(names.shard("records", unit, run.units)))
     except (FileNotFoundError, ValueError):
         return None
-    return record if (record.fingerprint, record.unit_id) == (fingerprint, unit.unit_id) else None
+    return record if (record.fingerprint, record.unit_id) == (run.fingerprint, unit) else None
+
+
+def unit_records(folder: OutputFolder, run: Run) -> list[UnitRecord | None]:
+    """What `unit_record` gives of every unit, in order."""
+    return [unit_record(folder, run, unit) for unit in range(run.units)]
 
 
 def commonest(failures: pa.Table, most: int = 3) -> list[str]:

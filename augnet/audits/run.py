@@ -21,17 +21,14 @@ class Run:
     """All that a worker must know of an audit; `run.json` holds it.
 
     Attributes:
-        config: as given, with the defaults of all other keys.
         fingerprint: sha256 of `identity`; two audits with the same one give the same files.
         identity: model, config, plan and code, each of which decides about the result.
-        model: what there is to know of the model without computing.
         preprocess: the resolved size, colour and scale, and why the scale was chosen.
         images, units: how many.
         labels: every label, sorted.
         label_outputs: the model output that each label names; empty where labels and outputs do not match.
         label_rule: how that was decided, for a person.
         map_pool: side of the blocks of pixels that the dataset maps are kept over.
-        versions: of the libraries.
         engines: what the engine chose on each kind of device, and the error measured of it; empty until the
             audit has ended. See engine.tuning.Choice.
         times: seconds since the epoch; never part of a result.

@@ -17,6 +17,9 @@ UNIT_IMAGES = 512
 UNIT_COMPUTED_BYTES = 64 * 1024**3
 """A unit ends at whichever bound comes first: this many images, bytes computed, or store.shard_bytes."""
 
+SMALLER = {"dtype": "float16", "channels": "l2", "pool": 4, "jacobians": RowSelection("predicted")}
+"""Keys of `store`, and values to propose where Jacobians do not fit."""
+
 
 def unit_images(config: Config, spec: ModelSpec) -> int:
     """Images per unit: a power of two, so that batches fill, within the bounds above; at least one."""
@@ -34,27 +37,22 @@ def stored_bytes(config: Config, spec: ModelSpec) -> int:
 
 def refuse_oversize(config: Config, spec: ModelSpec, images: int) -> None:
     """Raise ConfigError when the Jacobians would pass store.max_bytes or the free disk."""
-    limits = {f"store.max_bytes ({readable_bytes(config.store.max_bytes)})": config.store.max_bytes}
+    limits = {"store.max_bytes": config.store.max_bytes}
     folder = OutputFolder(config.output)
     if folder.is_local:
-        free = shutil.disk_usage(_existing_parent(folder.path(""))).free
-        limits[f"the free disk ({readable_bytes(free)})"] = free
+        limits["the free disk"] = shutil.disk_usage(_existing_parent(folder.path(""))).free
     expected = images * stored_bytes(config, spec)
     for name, limit in limits.items():
         if expected > limit:
             fitting = [
                 f"store.{key}: {value}"
-                for key, value in (
-                    ("dtype", "float16"),
-                    ("channels", "l2"),
-                    ("pool", 4),
-                    ("jacobians", RowSelection("predicted")),
-                )
+                for key, value in SMALLER.items()
                 if images * stored_bytes(_with_store(config, key, value), spec) <= limit
             ] or ["store.jacobians: none"]
             raise ConfigError(
                 f"store.jacobians: {config.store.jacobians} would write {readable_bytes(expected)} "
-                f"for {images} images, more than {name}; any of these would fit: {', '.join(fitting)}"
+                f"for {images} images, more than {name} ({readable_bytes(limit)}); "
+                f"any of these would fit: {', '.join(fitting)}"
             )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from augnet.audits.records import WorkUnit, commonest, unit_record
+from augnet.audits.records import commonest, unit_records
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.storage import names, schema
@@ -22,11 +22,9 @@ class Status:
     """An audit as its folder shows it now.
 
     Attributes:
-        finished: whether the results are complete.
         units_done, units: how many have a record, of how many.
         images_done, images: audited or failed, of those planned.
         failed: of those done.
-        reasons: the commonest reasons of failures.
         images_per_second: of the last units, by the times of their records; None before the third.
         idle_seconds: since the last unit, by the clock of this machine; None before the first.
         missing: numbers of the first units without a record.
@@ -52,11 +50,7 @@ class Status:
 
 
 def status(output: str, now: float) -> Status:
-    """How far the audit in a folder is. Checksums are not looked at: `augnet check` does that.
-
-    Args:
-        output: the audit's folder.
-        now: seconds since the epoch.
+    """How far the audit in a folder is, `now` in seconds since the epoch. Checksums are `augnet check`'s.
 
     Raises:
         AuditError: no audit, or a damaged one.
@@ -65,9 +59,12 @@ def status(output: str, now: float) -> Status:
     if not folder.exists(names.RUN):
         raise AuditError(f"{folder}: no audit here ({names.RUN} is missing)")
     run = Run.read(folder)
-    records = [unit_record(folder, WorkUnit(unit, run.units), run.fingerprint) for unit in range(run.units)]
+    records = unit_records(folder, run)
     found = [record for record in records if record]
-    finished_at = sorted((_modified(folder, run, record.unit_id), record.planned) for record in found)
+    finished_at = sorted(
+        (folder.modified(names.shard("records", record.unit_id, run.units)), record.planned)
+        for record in found
+    )
     parts = [_failures(folder, run, record.unit_id) for record in found if record.failed]
     return Status(
         finished=folder.exists(names.MANIFEST),
@@ -88,10 +85,6 @@ def _rate(finished_at: list[tuple[float, int]]) -> float | None:
     if len(finished_at) < 3 or finished_at[-1][0] <= finished_at[0][0]:
         return None
     return sum(images for _, images in finished_at[1:]) / (finished_at[-1][0] - finished_at[0][0])
-
-
-def _modified(folder: OutputFolder, run: Run, unit: int) -> float:
-    return folder.modified(names.shard("records", unit, run.units))
 
 
 def _failures(folder: OutputFolder, run: Run, unit: int) -> pa.Table:

@@ -81,12 +81,7 @@ class Auditor:
 
     @classmethod
     def open(cls, output: str) -> Auditor:
-        """The auditor of the run that the folder `output` describes.
-
-        Raises:
-            AuditError: the model is no longer the one that was planned with.
-            ConfigError: this machine's device does not have the precision that is asked for.
-        """
+        """The auditor of the run that the folder `output` describes; raises as model_of and open_engine."""
         folder = OutputFolder(output)
         run = Run.read(folder)
         engine, preprocess = open_engine(run, model_of(run), folder)
@@ -96,16 +91,12 @@ class Auditor:
         """Audit one unit, or return its record where an earlier attempt has finished it.
 
         Every file is written whole and under the unit's own name, the record last: doing a unit again,
-        anywhere, gives the same files.
-
-        Args:
-            unit: to audit.
-            count: told what was done after each batch, under the names in COUNTED.
+        anywhere, gives the same files. `count` is told what was done after each batch, under COUNTED's names.
 
         Raises:
             AuditError: a file cannot be written, or the device has no memory for even one image.
         """
-        record = unit_record(self.folder, unit, self.run.fingerprint)
+        record = unit_record(self.folder, self.run, unit.unit_id)
         if record and all(self.folder.intact(entry) for entry in record.files):
             log.info("unit %d: already done", unit.unit_id)
             return record
@@ -113,7 +104,6 @@ class Auditor:
         files = UnitFiles(self.folder, unit.unit_id, unit.unit_count)
         aggregate = Aggregate.empty(self._shape)
         failures: list[dict[str, Any]] = []
-        audited = 0
         with files.storing_jacobians(self.run.config.store, self.engine.layout.stored_shape[1:]):
             for images in self._batches(unit, refs, failures):
                 count("decode_microseconds", sum(image.microseconds for image in images))
@@ -122,7 +112,6 @@ class Auditor:
                     batch, columns = self._measure(images, aggregate)
                 with _timed("write_microseconds", count):
                     files.add(columns, batch.stored, batch.rows)
-                audited += len(images)
                 count("batches", 1)
                 count("batch_slots", slots)
                 count("images_audited", len(images))
@@ -133,12 +122,12 @@ class Auditor:
                 unit_id=unit.unit_id,
                 fingerprint=self.run.fingerprint,
                 planned=len(refs),
-                audited=audited,
-                failed=len(failures),
+                audited=aggregate.images,
+                failed=aggregate.failures,
                 files=files.close(failures, aggregate.save),
             )
             self.folder.write_bytes(names.shard("records", unit.unit_id, unit.unit_count), record.to_json())
-        log.info("unit %d: %d images audited, %d failed", unit.unit_id, audited, len(failures))
+        log.info("unit %d: %d images audited, %d failed", unit.unit_id, record.audited, record.failed)
         return record
 
     def _planned(self, unit: WorkUnit) -> list[ImageRef]:
@@ -203,13 +192,9 @@ class Auditor:
         pixels = np.stack([part.image for part in prepared])
         label_ids = np.array([self._label_ids.get(ref.label, -1) for ref in refs], np.int32)
         targets = np.array([self._label_outputs.get(ref.label, -1) for ref in refs], np.int32)
+        border = self.run.config.statistics.border
         batch, columns = measure_images(
-            self.engine,
-            pixels,
-            task=self._task,
-            border=self.run.config.statistics.border,
-            label_ids=label_ids,
-            targets=targets,
+            self.engine, pixels, task=self._task, border=border, label_ids=label_ids, targets=targets
         )
         for key in ("image_id", "uri", "label"):
             columns[key] = [getattr(ref, key) for ref in refs]

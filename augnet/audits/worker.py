@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from augnet.errors import AuditError
 from augnet.models.loading import fingerprint, load_model
 from augnet.sources import Preprocess
 from augnet.storage import names
-from augnet.storage.files import OutputFolder, json_bytes
+from augnet.storage.files import OutputFolder, json_digest
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +74,7 @@ def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[
     """
     preprocess = open_preprocess(run.config, model.spec)
     options = engine_options(
-        run.config,
-        preprocess,
-        label_count=len(run.mapped_labels),
-        map_pool=run.map_pool,
-        images=run.images,
+        run.config, preprocess, label_count=len(run.mapped_labels), map_pool=run.map_pool, images=run.images
     )
     cache, key = OutputFolder(str(cache_folder())), f"{_choice_key(run)}.json"
     name, engine = names.engine(backend.device_kind()), None
@@ -139,4 +134,4 @@ def _choice_key(run: Run) -> str:
         "device": backend.device_kind(),
         "cores": os.cpu_count(),
     }
-    return hashlib.sha256(json_bytes(parts)).hexdigest()
+    return json_digest(parts)

@@ -15,9 +15,6 @@ from augnet.storage.shards import write_table
 
 log = logging.getLogger(__name__)
 
-HOTSPOT_FIGURES = ("y", "x", "height", "width", "share", "expected")
-"""Of a Hotspot, in outputs.parquet as hotspot_NAME."""
-
 
 def decide(folded: FoldedAudit) -> None:
     """Find the shortcuts of an audit and write summary.json and outputs.parquet, which name them."""
@@ -47,6 +44,6 @@ def with_hotspots(outputs: pa.Table, hotspots: Sequence[Hotspot]) -> pa.Table:
     """`schema.OUTPUTS` from `schema.OUTPUT_FIGURES`; null for an output without a hotspot."""
     rows = outputs.to_pylist()
     for spot in hotspots:
-        found = {f"hotspot_{name}": getattr(spot, name) for name in HOTSPOT_FIGURES}
-        rows[spot.output] |= found | {"shortcut": spot.shortcut}
-    return pa.Table.from_pylist(rows, schema.OUTPUTS)
+        rows[spot.output] |= {f"hotspot_{name}": value for name, value in vars(spot).items()}
+        rows[spot.output]["shortcut"] = spot.shortcut
+    return pa.Table.from_pylist(rows, schema.OUTPUTS)  # which takes only the figures that it has columns for

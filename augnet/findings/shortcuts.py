@@ -38,8 +38,7 @@ class Hotspot:
     """The place that an output depends on most beyond what is expected.
 
     Attributes:
-        output: the model output.
-        count: images predicted as it.
+        count: images predicted as the output.
         y, x: first row and column of the window, in pixels of the model input.
         height, width: of the window, in pixels.
         share: mean part of a in the window, in [0, 1].

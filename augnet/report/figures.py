@@ -7,7 +7,7 @@ import io
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 MAGNITUDE_COLORS = "magma"
 OUTLINE_COLOR = (90, 220, 255)
@@ -39,14 +39,9 @@ def heat_map(
     faint = BACKDROP_SHARE * (1 - strength)
     image = _enlarged((colors * (1 - faint) * 255 + grey * faint * 255).astype(np.uint8))
     if outline:
-        factor = image.shape[0] // heat.shape[0]
-        top, left, bottom, right = (edge * factor for edge in outline)
-        frame = np.zeros(image.shape[:2], bool)
-        frame[top:bottom, left:right] = True
-        frame[
-            top + OUTLINE_PIXELS : bottom - OUTLINE_PIXELS, left + OUTLINE_PIXELS : right - OUTLINE_PIXELS
-        ] = False
-        image[frame] = OUTLINE_COLOR
+        top, left, bottom, right = (edge * image.height // heat.shape[0] for edge in outline)
+        corners = (left, top, right - 1, bottom - 1)
+        ImageDraw.Draw(image).rectangle(corners, outline=OUTLINE_COLOR, width=OUTLINE_PIXELS)
     return _png(image)
 
 
@@ -78,12 +73,12 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
-def _enlarged(image: np.ndarray) -> np.ndarray:
+def _enlarged(image: np.ndarray) -> Image.Image:
     factor = max(1, round(TILE_PIXELS / max(image.shape[:2])))
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+    return Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def _png(image: np.ndarray) -> bytes:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="png")
+    image.save(buffer, format="png")
     return buffer.getvalue()

@@ -54,17 +54,16 @@ def render(audit: Audit) -> str:
     Returns:
         The page's full path.
     """
-    pictures = _Pictures(audit)
+    failures = audit.failures.select(["image_id", "stage", "error"])
     page = _template().render(
-        title=_short(audit.run["config"]["model"]["path"]),
-        shortcuts=_shortcuts(audit, pictures),
-        maps=_output_maps(audit, pictures),
-        label_maps=_label_maps(audit, pictures),
-        mean_image=pictures.add("mean-image", figures.picture(_mean_picture(audit))),
+        shortcuts=_shortcuts(audit),
+        maps=_output_maps(audit),
+        label_maps=_label_maps(audit),
+        mean_image=_save(audit, "mean-image", figures.picture(_mean_picture(audit))),
         map_note=_map_note(audit),
-        galleries=_galleries(audit, pictures),
-        plots=_plots(audit, pictures),
-        failures=audit.failures.slice(0, SHOWN_FAILURES).to_pylist(),
+        galleries=_galleries(audit),
+        plots=_plots(audit),
+        failures=[list(row.values()) for row in failures.slice(0, SHOWN_FAILURES).to_pylist()],
         **_texts(audit),
         **_tables(audit),
     )
@@ -72,16 +71,10 @@ def render(audit: Audit) -> str:
     return audit.folder.path(names.REPORT)
 
 
-class _Pictures:
-    """The page's pictures: written beside it, under names that hold nothing of the data."""
-
-    def __init__(self, audit: Audit):
-        self._folder = audit.folder
-
-    def add(self, name: str, data: bytes) -> str:
-        """Write one PNG; returns its address in the page."""
-        self._folder.write_bytes(f"{names.REPORT_FOLDER}/{name}.png", data)
-        return f"{name}.png"
+def _save(audit: Audit, name: str, data: bytes) -> str:
+    """Write a PNG beside the page, under a name that holds nothing of the data; returns its address."""
+    audit.folder.write_bytes(f"{names.REPORT_FOLDER}/{name}.png", data)
+    return f"{name}.png"
 
 
 def _template() -> Any:
@@ -100,6 +93,7 @@ def _texts(audit: Audit) -> dict[str, Any]:
     run, counts, summary = audit.run, audit.counts, audit.summary
     config, model, preprocess = run["config"], run["model"], run["preprocess"]
     height, width, channels = model["input_shape"]
+    sizes, scale = f"{height} x {width} x {channels} inputs", preprocess["scale"]
     logits = model["space"] == "logits"
     space = f"before the final {model['activation']}" if logits else "as the model gives them"
     cards = [("images audited", f"{counts['audited']:,}"), ("failed", f"{counts['failed']:,}")]
@@ -112,25 +106,26 @@ def _texts(audit: Audit) -> dict[str, Any]:
         ("model", config["model"]["path"]),
         ("images", config["images"]["path"]),
         ("Jacobian of", f"{model['output_count']} outputs, {space}; rows: {config['jacobian']['outputs']}"),
-        ("with respect to", f"{height} x {width} x {channels} inputs, per unit of {units}"),
-        ("scale", f"{_scale(preprocess['scale'])}. {preprocess['reason']}"),
+        ("with respect to", f"{sizes}, per unit of {units}"),
+        ("scale", f"{scale if isinstance(scale, str) else json.dumps(scale)}. {preprocess['reason']}"),
         ("labels", run["label_rule"]),
         ("stored", "{jacobians} rows, {format}, {dtype}".format(**config["store"])),
         ("fingerprint", run["fingerprint"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(run["versions"].items()))),
     ]
+    title = config["model"]["path"].rstrip("/").rsplit("/", 1)[-1]
     return {
+        "title": title,
         "counts": counts,
         "cards": cards,
         "details": details,
         "doubts": [*preprocess["warnings"], *summary["doubts"]],
-        "model_text": f"Model {_short(config['model']['path'])}: {model['output_count']} outputs, "
-        f"{height} x {width} x {channels} inputs.",
+        "model_text": f"Model {title}: {model['output_count']} outputs, {sizes}.",
         "images_text": f"Images {config['images']['path']}: {counts['planned']:,} planned.",
     }
 
 
-def _shortcuts(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
+def _shortcuts(audit: Audit) -> list[dict[str, Any]]:
     """Each flagged output: its sentence, its map with the place outlined, and the images that show it."""
     items = []
     for item in audit.summary["shortcuts"]:
@@ -139,42 +134,32 @@ def _shortcuts(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
         window = np.array([item[side] for side in ("y", "x", "height", "width")])
         top, left, height, width = np.rint(window * cells).astype(int).tolist()
         picture = figures.heat_map(share, _mean_picture(audit), (top, left, top + height, left + width))
-        items.append(
-            {
-                "name": name,
-                "text": f"{shortcut_sentence(audit, item)}. The images that show it most: "
-                + ", ".join(image["image_id"] for image in item["images"]),
-                "map": pictures.add(f"shortcut-{item['output']}", picture),
-            }
-        )
+        shown = ", ".join(image["image_id"] for image in item["images"])
+        text = f"{shortcut_sentence(audit, item)}. The images that show it most: {shown}"
+        file = _save(audit, f"shortcut-{item['output']}", picture)
+        items.append({"name": name, "text": text, "map": file})
     return items
 
 
-def _output_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
-    counts = audit.maps["count"]
-    frequent = sorted(np.argsort(-counts, kind="stable")[: min(SHOWN_MAPS, np.count_nonzero(counts))])
-    named = {int(k): (f"output-{k}", output_name(audit, int(k))) for k in frequent}
-    return _maps(audit, pictures, "mean_abs", named)
+def _output_maps(audit: Audit) -> list[dict[str, str]]:
+    counts, maps = audit.maps["count"], audit.maps["mean_abs"]
+    frequent = np.argsort(-counts, kind="stable")[: min(SHOWN_MAPS, np.count_nonzero(counts))]
+    return [_tile(audit, f"output-{k}", output_name(audit, k), maps[k]) for k in sorted(frequent.tolist())]
 
 
-def _label_maps(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
+def _label_maps(audit: Audit) -> list[dict[str, str]]:
     if "label_mean_abs" not in audit.maps:
         return []
+    labels, maps = audit.run["labels"], audit.maps["label_mean_abs"]
     seen = np.flatnonzero(audit.maps["label_count"])[:SHOWN_MAPS].tolist()
-    named = {k: (f"label-{k}", f"label {audit.run['labels'][k]}") for k in seen}
-    return _maps(audit, pictures, "label_mean_abs", named)
+    return [_tile(audit, f"label-{k}", f"label {labels[k]}", maps[k]) for k in seen]
 
 
-def _maps(
-    audit: Audit, pictures: _Pictures, kind: str, named: dict[int, tuple[str, str]]
-) -> list[dict[str, str]]:
-    """The maps of a kind whose numbers are given with a file name and a caption."""
-    tiles = []
-    for number, (file, name) in named.items():
-        magnitude = figures.over_channels(audit.maps[kind][number])
-        picture = pictures.add(file, figures.heat_map(magnitude, _mean_picture(audit)))
-        tiles.append({"name": name, "file": picture, "mean": _number(float(magnitude.mean()))})
-    return tiles
+def _tile(audit: Audit, file: str, name: str, maps: np.ndarray) -> dict[str, str]:
+    """One map (height, width, channel), drawn over the mean image, and its mean per pixel."""
+    magnitude = figures.over_channels(maps)
+    picture = figures.heat_map(magnitude, _mean_picture(audit))
+    return {"name": name, "file": _save(audit, file, picture), "mean": _number(float(magnitude.mean()))}
 
 
 def _map_note(audit: Audit) -> str:
@@ -194,13 +179,13 @@ def _mean_picture(audit: Audit) -> np.ndarray:
     return ((mean - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
 
 
-def _galleries(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
+def _galleries(audit: Audit) -> list[dict[str, Any]]:
     """The pictures at both ends of a statistic, the end that deserves a look first."""
     galleries = []
     for name, (title, noun, note) in GALLERIES.items():
         ends = {"lowest": f"Smallest {noun}", "highest": f"Largest {noun}"}
         shown = [
-            {"title": heading, "images": _exhibits(audit, pictures, name, end)}
+            {"title": heading, "images": _exhibits(audit, name, end)}
             for end, heading in sorted(ends.items(), key=lambda item: item[0] != SCALARS[name].worst)
             if f"{name}.{end}.value" in audit.gallery
         ]
@@ -210,26 +195,26 @@ def _galleries(audit: Audit, pictures: _Pictures) -> list[dict[str, Any]]:
     return galleries
 
 
-def _exhibits(audit: Audit, pictures: _Pictures, statistic: str, end: str) -> list[dict[str, str]]:
+def _exhibits(audit: Audit, statistic: str, end: str) -> list[dict[str, str]]:
     parts = (
         audit.gallery[f"{statistic}.{end}.{part}"] for part in ("image_id", "value", "thumbnail", "heat")
     )
     exhibits = []
     for number, (image_id, value, thumbnail, heat) in enumerate(zip(*parts, strict=True)):
         file = f"{statistic}-{end}-{number}"
-        exhibit = {"image_id": str(image_id), "value": f"{statistic} {_number(float(value))}"}
-        exhibit["picture"] = pictures.add(file, figures.picture(thumbnail))
-        known = not np.isnan(heat).any()  # unknown where the predicted row was not computed
-        exhibit["heat"] = pictures.add(f"{file}-heat", figures.heat_map(heat, thumbnail)) if known else ""
+        exhibit = {"image_id": str(image_id), "value": f"{statistic} {_number(float(value))}", "heat": ""}
+        exhibit["picture"] = _save(audit, file, figures.picture(thumbnail))
+        if not np.isnan(heat).any():  # as it is where the predicted row was not computed
+            exhibit["heat"] = _save(audit, f"{file}-heat", figures.heat_map(heat, thumbnail))
         exhibits.append(exhibit)
     return exhibits
 
 
-def _plots(audit: Audit, pictures: _Pictures) -> list[dict[str, str]]:
+def _plots(audit: Audit) -> list[dict[str, str]]:
     plots = []
     for statistic, figure in _described(audit):
         values = audit.column(statistic.name).drop_null().to_numpy()
-        file = pictures.add(f"distribution-{statistic.name}", figures.histogram(values, figure["q50"]))
+        file = _save(audit, f"distribution-{statistic.name}", figures.histogram(values, figure["q50"]))
         caption = statistic.label + (f"; unit: {statistic.unit}" if statistic.unit else "")
         plots.append({"name": statistic.name, "caption": caption, "file": file})
     return plots
@@ -252,12 +237,10 @@ def _tables(audit: Audit) -> dict[str, Any]:
         count = max(row["count"] for row in found.values())
         means = (_number(found.get(name, {}).get("mean")) for name in LABEL_MEANS)
         label_rows.append([label, f"{count:,}", *means])
+    described = _described(audit)
     return {
-        "figure_columns": COLUMNS.values(),
-        "figures": [
-            [statistic.name, *(_number(figure[key]) for key in COLUMNS)]
-            for statistic, figure in _described(audit)
-        ],
+        "figure_columns": ["statistic", *COLUMNS.values()],
+        "figures": [[kind.name, *(_number(figure[key]) for key in COLUMNS)] for kind, figure in described],
         "label_columns": ["label", "images", *(f"mean {name}" for name in LABEL_MEANS)],
         "label_rows": label_rows,
     }
@@ -268,11 +251,3 @@ def _number(value: float | None) -> str:
     if value is None or np.isnan(value):
         return "\u2013"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _scale(scale: Any) -> str:
-    return scale if isinstance(scale, str) else json.dumps(scale)
-
-
-def _short(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from contextlib import nullcontext
+from dataclasses import astuple, dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -14,11 +15,14 @@ from augnet.engine.batch import JacobianBatch, MapMoments
 from augnet.engine.measures.moments import merge_moments
 from augnet.statistics.gallery import SHOWN, Gallery
 from augnet.statistics.image import FLAGS, predicted_outputs
-from augnet.statistics.moments import block_mean, empty_moments, without_nonfinite
+from augnet.statistics.moments import MOMENTS, block_mean, empty_moments, without_nonfinite
 from augnet.statistics.share_grid import ShareGrids
 
 FORMAT = 1
 """Of the saved file; a file of another format is refused."""
+
+COUNTS = ("images", "failures", "resized", "recolored")
+"""The numbers of images that an aggregate counts."""
 
 ROW_L2_ARRAYS = {"count": "count", "mean": "mean", "m2": "m2", "max": "max_abs"}
 """Array of the saved file -> attribute of `row_l2`."""
@@ -29,14 +33,9 @@ PAIRED_OUTPUTS = 2048
 
 @dataclass(frozen=True)
 class Shape:
-    """What two aggregates must share to be merged.
+    """What two aggregates must share to be merged: numbers of outputs and known labels, and the input's size.
 
-    Attributes:
-        outputs: K, the model's outputs.
-        labels: known labels, 0 for none.
-        height, width, channels: of the model input.
-        map_pool: side in pixels of the blocks over which maps are kept.
-        gallery: images at each end of a gallery.
+    Maps are kept over blocks of `map_pool` pixels a side, and `gallery` images at each end of a gallery.
     """
 
     outputs: int
@@ -76,9 +75,6 @@ class Aggregate:
 
     Attributes:
         shape: sizes that are fixed for an audit.
-        images: images measured.
-        failures: images that could not be.
-        resized, recolored: images whose size or colour mode was changed on the way in.
         flags: (flag,) int64, images that carry each of `image.FLAGS`.
         labels: (label,) int64, images of each known label.
         moments: per-pixel moments of the rows, outputs first, then labels.
@@ -87,13 +83,11 @@ class Aggregate:
         pairs: of outputs.
         share_grids: where the predicted rows' magnitude lies.
         gallery: the images at the ends of `gallery.SHOWN`.
+        images, failures: images measured, and those that could not be.
+        resized, recolored: images whose size or colour mode was changed on the way in.
     """
 
     shape: Shape
-    images: int
-    failures: int
-    resized: int
-    recolored: int
     flags: np.ndarray
     labels: np.ndarray
     moments: MapMoments
@@ -102,6 +96,10 @@ class Aggregate:
     pairs: Pairs
     share_grids: ShareGrids
     gallery: Gallery
+    images: int = 0
+    failures: int = 0
+    resized: int = 0
+    recolored: int = 0
 
     @classmethod
     def empty(cls, shape: Shape) -> Aggregate:
@@ -110,10 +108,6 @@ class Aggregate:
         height, width = -(-shape.height // pool), -(-shape.width // pool)
         return cls(
             shape=shape,
-            images=0,
-            failures=0,
-            resized=0,
-            recolored=0,
             flags=np.zeros(len(FLAGS), np.int64),
             labels=np.zeros(shape.labels, np.int64),
             moments=empty_moments(outputs + shape.labels, height, width, shape.channels),
@@ -139,8 +133,7 @@ class Aggregate:
         """Takes in a batch of n images.
 
         Args:
-            batch: as measured.
-            statistics: the batch's columns, from `image_statistics`.
+            batch, statistics: as measured, and its columns from `image_statistics`.
             images: (n, height, width, channel), the model inputs.
             image_ids: n ids, unique in the dataset.
             label_ids: (n,) integers, the label's number; -1 for none.
@@ -191,22 +184,15 @@ class Aggregate:
             self.pairs.cosine[pairs] += np.einsum("nij,ni,nj->ij", gram[part], inverse[part], inverse[part])
 
     def merge(self, other: Aggregate) -> None:
-        """Takes in the images of another aggregate.
-
-        Raises:
-            ValueError: the two are not of the same audit.
-        """
+        """Takes in the images of another aggregate; raises ValueError when it is of another audit."""
         if self.shape != other.shape:
             raise ValueError(f"aggregates of different audits do not merge: {self.shape} and {other.shape}")
-        for name in ("images", "failures", "resized", "recolored"):
+        for name in (*COUNTS, "flags", "labels", "input_sum"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.flags += other.flags
-        self.labels += other.labels
-        self.input_sum += other.input_sum
         merge_moments(self.moments, other.moments)
         merge_moments(self.row_l2, other.row_l2)
-        for mine, theirs in zip(_values(self.pairs), _values(other.pairs), strict=True):
-            mine += theirs
+        for name, figures in vars(self.pairs).items():
+            figures += getattr(other.pairs, name)
         self.share_grids.merge(other.share_grids)
         self.gallery.merge(other.gallery)
 
@@ -215,22 +201,18 @@ class Aggregate:
 
         Maps and pairs are written only for groups and outputs that have any rows.
         """
-        if isinstance(file, str | os.PathLike):
-            with open(file, "wb") as opened:
-                self.save(opened)
-            return
         groups = np.flatnonzero(self.moments.count)
         met = np.flatnonzero(self.pairs.count.any(axis=1))
         predicted, rival = np.nonzero(self.pairs.rivals)
         arrays = {
             "format": np.array(FORMAT),
-            "shape": np.array(_values(self.shape), np.int64),
-            "counts": np.array([self.images, self.failures, self.resized, self.recolored], np.int64),
+            "shape": np.array(astuple(self.shape), np.int64),
+            "counts": np.array([getattr(self, name) for name in COUNTS], np.int64),
             "flags": self.flags,
             "labels": self.labels,
             "input_sum": self.input_sum,
             "groups": groups,
-            **{f"moments.{name}": getattr(self.moments, name)[groups] for name in _names(MapMoments)},
+            **{f"moments.{name}": getattr(self.moments, name)[groups] for name in MOMENTS},
             **{f"row_l2.{name}": getattr(self.row_l2, of) for name, of in ROW_L2_ARRAYS.items()},
             "pairs.met": met,
             "pairs.count": self.pairs.count[np.ix_(met, met)],
@@ -239,26 +221,23 @@ class Aggregate:
             **{f"places.{name}": array for name, array in self.share_grids.arrays().items()},
             **{f"gallery.{name}": array for name, array in self.gallery.arrays().items()},
         }
-        np.savez(file, allow_pickle=False, **arrays)
+        with open(file, "wb") if isinstance(file, str | os.PathLike) else nullcontext(file) as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Aggregate:
-        """The aggregate that `save` wrote.
-
-        Raises:
-            ValueError: a file of another format.
-        """
+        """The aggregate that `save` wrote; raises ValueError for a file of another format."""
         with np.load(file, allow_pickle=False) as stored:
             if "format" not in stored or stored["format"] != FORMAT:
                 raise ValueError(f"{file}: not an aggregate of format {FORMAT}; audit the unit again")
             arrays = {name: stored[name] for name in stored.files}
         aggregate = cls.empty(Shape(*arrays["shape"].tolist()))
         shape = aggregate.shape
-        counts = arrays["counts"].tolist()
-        aggregate.images, aggregate.failures, aggregate.resized, aggregate.recolored = counts
+        for name, value in zip(COUNTS, arrays["counts"].tolist(), strict=True):
+            setattr(aggregate, name, value)
         for name in ("flags", "labels", "input_sum"):
             getattr(aggregate, name)[:] = arrays[name]
-        for name in _names(MapMoments):
+        for name in MOMENTS:
             getattr(aggregate.moments, name)[arrays["groups"]] = arrays[f"moments.{name}"]
         for name, of in ROW_L2_ARRAYS.items():
             getattr(aggregate.row_l2, of)[:] = arrays[f"row_l2.{name}"]
@@ -282,14 +261,6 @@ def _moments_of_norms(norms: np.ndarray, selected: np.ndarray, outputs: int) -> 
     largest = np.zeros(outputs)
     np.maximum.at(largest, output, norm)
     return MapMoments(count.astype(np.int64), mean, m2, mean_abs=mean, max_abs=largest)
-
-
-def _names(kind: type) -> list[str]:
-    return [item.name for item in fields(kind)]
-
-
-def _values(instance: Shape | Pairs) -> list:
-    return [getattr(instance, name) for name in _names(type(instance))]
 
 
 def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -34,10 +34,9 @@ def task_of(activation: str | None, output_count: int, labels_name_outputs: bool
     """
     if activation == "sigmoid":
         return "binary" if output_count == 1 else "multilabel"
-    if activation == "softmax" or labels_name_outputs:
-        alone: Task = "regression" if activation == "softmax" else "binary"
-        return "multiclass" if output_count > 1 else alone
-    return "regression"
+    if output_count > 1 and (activation == "softmax" or labels_name_outputs):
+        return "multiclass"
+    return "binary" if labels_name_outputs and activation != "softmax" else "regression"
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -77,12 +76,7 @@ def predicted_probability(probability: np.ndarray, predicted: np.ndarray, task: 
 
 
 def margins(
-    batch: JacobianBatch,
-    gram: np.ndarray,
-    position: np.ndarray,
-    task: Task,
-    logits: bool,
-    known: np.ndarray,
+    batch: JacobianBatch, gram: np.ndarray, position: np.ndarray, task: Task, logits: bool, known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distance to the nearest linearised decision boundary (DeepFool, arXiv 1511.04599), in l2 and l_inf.
 
@@ -91,10 +85,9 @@ def margins(
     boundary that the linearised outputs never reach is infinitely far.
 
     Args:
-        batch: n images, K outputs.
+        batch, task, logits: as in `image_statistics`.
         gram: (n, R, R) float64, finite.
         position: (n,) where row i is among the selected.
-        task, logits: as in `image_statistics`.
         known: (n,) bool, images whose rows are finite and all selected.
 
     Returns:
@@ -151,9 +144,8 @@ def loss_gradients(
     small gradient of a confident image is not lost in 1 - p.
 
     Args:
-        batch: n images, K logits.
+        batch, task: as in `image_statistics`; the outputs are logits.
         gram: (n, R, R) float64, finite.
-        task: as in `image_statistics`.
         label_outputs: (n,) integers, -1 where unknown.
         known: (n,) bool, images whose logits' rows are finite and all selected.
 

@@ -42,12 +42,8 @@ def _quantile(ascending: np.ndarray, q: float) -> float:
 def auroc(ascending: np.ndarray, positive: np.ndarray) -> float | None:
     """Area under the ROC curve: how often a positive's value is above a negative's, a tie counting one half.
 
-    Args:
-        ascending: (n,) values in ascending order.
-        positive: (n,) bool, in the same order.
-
-    Returns:
-        In [0, 1], below 1/2 when low values mark the positives; None when all are of one kind.
+    Of (n,) values in ascending order, and whether each is a positive, (n,) bool. In [0, 1], below 1/2 when
+    low values mark the positives; None when all are of one kind.
     """
     positives = int(np.count_nonzero(positive))
     negatives = len(positive) - positives

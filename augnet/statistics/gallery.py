@@ -20,11 +20,9 @@ THUMBNAIL_PIXELS = 128
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One image of a gallery.
+    """One image of a gallery, and its value of the statistic.
 
     Attributes:
-        value: of the statistic.
-        image_id: of the image.
         thumbnail: (h, w, 1 or 3) uint8, the picture averaged over blocks of pixels.
         heat: (h, w) float32, the predicted row's magnitude averaged over the same blocks; NaN where that row
             was not selected.
@@ -41,13 +39,9 @@ PARTS = tuple(part.name for part in fields(Exhibit))
 
 @dataclass(frozen=True)
 class Gallery:
-    """Up to `size` images at each end of each of SHOWN.
+    """Up to `size` images at each end of each of SHOWN, the most extreme first.
 
     Equal values are ordered by image_id, so that the order of additions and merges leaves no trace.
-
-    Attributes:
-        size: images kept at each end.
-        exhibits: (statistic, "lowest" | "highest") -> the images, the most extreme first.
     """
 
     size: int
@@ -66,7 +60,6 @@ class Gallery:
 
         Args:
             values: statistic -> (n,) float64, NaN where null.
-            image_ids: n ids.
             magnitude: (n, height, width), of the predicted row.
             picture: k -> (height, width, 1 or 3) uint8, called only for images that enter.
         """
@@ -98,9 +91,8 @@ class Gallery:
         """Array name -> array, for an NPZ file; a list that is empty is left out."""
         result = {}
         for (name, end), shown in self.exhibits.items():
-            if shown:
-                for part in PARTS:
-                    result[f"{name}.{end}.{part}"] = np.array([getattr(exhibit, part) for exhibit in shown])
+            for part in PARTS if shown else ():
+                result[f"{name}.{end}.{part}"] = np.array([getattr(exhibit, part) for exhibit in shown])
         return result
 
     @classmethod

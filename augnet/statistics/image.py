@@ -77,14 +77,14 @@ def image_statistics(
     every_row = usable & (batch.selected.shape[1] == outputs)
     margin_l2, margin_linf, rival = decision.margins(batch, gram, position, task, logits, every_row)
     loss_gradient = decision.loss_gradients(batch, gram, task, label_outputs, every_row & logits)
-    singular = _singular_values(
-        gram, inputs=int(np.prod(batch.magnitude.shape[1:])) * batch.moments.mean.shape[-1]
-    )
+    inputs = int(np.prod(batch.magnitude.shape[1:])) * batch.moments.mean.shape[-1]
+    singular = _singular_values(gram, inputs)
+    zero_is_expected = np.isin(batch.selected, [*unconnected, *no_gradient])
+    zero_is_expected &= batch.selected != predicted[:, None]
     flags = {
         "nan": nan,
         "inf": inf,
-        "zero_gradient": usable
-        & _has_zero_row(batch.selected, squared, predicted, {*unconnected, *no_gradient}),
+        "zero_gradient": usable & ((squared == 0) & ~zero_is_expected).any(axis=1),
         "unconnected": has_row & np.isin(predicted, list(unconnected)),
         "no_gradient": has_row & np.isin(predicted, list(no_gradient)),
     }
@@ -162,13 +162,6 @@ def _finite(batch: JacobianBatch, has_row: np.ndarray) -> tuple[np.ndarray, np.n
     return known & ~nan & ~inf, nan, inf
 
 
-def _has_zero_row(
-    selected: np.ndarray, squared: np.ndarray, predicted: np.ndarray, zero: Collection[int]
-) -> np.ndarray:
-    expected = np.isin(selected, list(zero)) & (selected != predicted[:, None])
-    return ((squared == 0) & ~expected).any(axis=1)
-
-
 def _singular_values(gram: np.ndarray, inputs: int) -> np.ndarray:
     """(n, min(R, inputs)) float64, descending: square roots of the eigenvalues of G.
 
@@ -193,12 +186,9 @@ def _raised(flags: dict[str, np.ndarray], images: int) -> np.ndarray:
 
 
 def _column(kind: pa.DataType, values: np.ndarray, known: np.ndarray) -> pa.Array:
-    """An Arrow array of a statistic's type.
+    """An Arrow array of a statistic's type, of values (n,), or (n, m) for a list of m per image.
 
-    Args:
-        kind: of the column.
-        values: (n,), or (n, m) for a list of m per image.
-        known: (n,) bool; null elsewhere, and where a real number is not finite.
+    It is null but for the images that are `known`, (n,) bool, and where a real number is not finite.
     """
     if values.ndim == 2:
         offsets = np.concatenate([[0], np.cumsum(known * values.shape[1])]).astype(np.int32)

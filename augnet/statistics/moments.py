@@ -11,6 +11,9 @@ from augnet.engine.batch import MapMoments
 FLOAT64_MAPS = ("mean", "m2", "mean_abs", "max_abs")
 """The (group, height, width, channel) arrays of MapMoments."""
 
+MOMENTS = ("count", *FLOAT64_MAPS)
+"""The arrays of MapMoments."""
+
 
 def empty_moments(groups: int, *shape: int) -> MapMoments:
     """Moments of no rows: of maps, shape (height, width, channel) after pooling, or of numbers, shape ()."""
@@ -27,11 +30,8 @@ def without_nonfinite(moments: MapMoments) -> MapMoments:
 def choose_map_pool(groups: int, height: int, width: int, channels: int, budget_bytes: int) -> int:
     """The smallest block side, in pixels, with which the maps of one MapMoments fit in `budget_bytes`.
 
-    Args:
-        groups: outputs plus labels.
-        height, width, channels: of the model input.
-        budget_bytes: for the four float64 maps of every group. When not even one block for the whole image
-            fits, that is what comes back.
+    The budget is for the four float64 maps of every group, an output or a label. When not even one block for
+    the whole image fits, that is what comes back.
     """
     per_block = len(FLOAT64_MAPS) * np.dtype(np.float64).itemsize * groups * channels
     longest = max(height, width)
@@ -46,7 +46,6 @@ def block_mean(images: np.ndarray, pool: int) -> np.ndarray:
 
     Args:
         images: (..., height, width, channel), any real type.
-        pool: block side in pixels.
 
     Returns:
         (..., ceil(height / pool), ceil(width / pool), channel) float64.

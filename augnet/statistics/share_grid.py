@@ -14,6 +14,9 @@ CELLS = 16
 SHOWN_IMAGES = 6
 """Images remembered for each window of each output."""
 
+FIGURES = ("cells", "squares", "top_share")
+"""The arrays of numbers of a ShareGrid."""
+
 
 @dataclass
 class ShareGrid:
@@ -81,12 +84,7 @@ class ShareGrid:
 
 @dataclass(frozen=True)
 class ShareGrids:
-    """The grid of every output that images were predicted as.
-
-    Attributes:
-        height, width: of the maps, in pixels.
-        by_output: output -> its grid.
-    """
+    """The grid of every output that images were predicted as, of maps of height x width pixels."""
 
     height: int
     width: int
@@ -106,7 +104,6 @@ class ShareGrids:
         Args:
             magnitude: (n, height, width), finite and not all zero for each image.
             outputs: (n,) the output each is predicted as.
-            image_ids: n ids.
         """
         if not len(magnitude):
             return
@@ -140,9 +137,7 @@ class ShareGrids:
         return {
             "output": np.array(outputs),
             "count": np.array([grid.count for grid in grids]),
-            "cells": np.stack([grid.cells for grid in grids]),
-            "squares": np.stack([grid.squares for grid in grids]),
-            "top_share": np.stack([grid.top_share for grid in grids]),
+            **{name: np.stack([getattr(grid, name) for grid in grids]) for name in FIGURES},
             "top_image": number.reshape(shown.shape).astype(np.int32),
             "images": images,
         }
@@ -152,13 +147,9 @@ class ShareGrids:
         """The ShareGrids that `arrays` came from."""
         grids = cls(height, width)
         for k, output in enumerate(arrays["output"].tolist() if arrays else ()):
-            grids.by_output[output] = ShareGrid(
-                count=int(arrays["count"][k]),
-                cells=arrays["cells"][k],
-                squares=arrays["squares"][k],
-                top_share=arrays["top_share"][k],
-                top_image=arrays["images"].astype(object)[arrays["top_image"][k]],
-            )
+            figures = {name: arrays[name][k] for name in FIGURES}
+            shown = arrays["images"].astype(object)[arrays["top_image"][k]]
+            grids.by_output[output] = ShareGrid(int(arrays["count"][k]), top_image=shown, **figures)
         return grids
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from augnet.errors import AuditError
-from augnet.statistics.aggregate import Aggregate
+from augnet.statistics.aggregate import COUNTS, Aggregate
 from augnet.statistics.describe import Slicer, auroc, describe
 from augnet.statistics.focus import uniform_border_fraction
 from augnet.statistics.image import FLAGS
@@ -20,6 +20,9 @@ from augnet.storage.catalog import SCALARS, End
 
 Columns = Callable[[str], pa.ChunkedArray]
 """Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
+
+SLICE_COLUMNS = ("label", "predicted", "correct")
+"""The columns whose values cut the images into slices; a null is in no slice."""
 
 Listed = tuple[np.ndarray, np.ndarray]
 """Numbers (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
@@ -50,7 +53,6 @@ def summarize(
     *,
     border: float,
     label_names: Sequence[str] = (),
-    slice_columns: Sequence[str] = ("label", "predicted", "correct"),
     listed: int = 20,
 ) -> Summary:
     """The summary of a finished audit. In memory at a time: a few columns of numbers, or one column of text.
@@ -60,7 +62,6 @@ def summarize(
         aggregate: of all units.
         border: as given to `image_statistics`.
         label_names: of the aggregate's labels, in their order.
-        slice_columns: columns whose values cut the images into slices; a null is in no slice.
         listed: images listed at each end of each statistic.
 
     Raises:
@@ -73,7 +74,7 @@ def summarize(
             "they are of different runs; audit again into an empty folder"
         )
     judged, wrong = correct.is_valid().to_numpy(), ~correct.fill_null(True).to_numpy()
-    slicers = [Slicer.of(columns(name)) for name in slice_columns]
+    slicers = [Slicer.of(columns(name)) for name in SLICE_COLUMNS]
 
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[End, Listed]] = {}
@@ -90,26 +91,22 @@ def summarize(
             "lowest": _end(values, ascending[:listed], 1),
             "highest": _end(values, ascending[::-1][:listed], -1),
         }
-        for number, (column, slicer) in enumerate(zip(slice_columns, slicers, strict=True)):
+        for number, slicer in enumerate(slicers):
             for value, part in slicer.cut(images):
-                row = {"column": column, "value": slicer.values[value], "statistic": name}
+                row = {"column": SLICE_COLUMNS[number], "value": slicer.values[value], "statistic": name}
                 slices.append(((number, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
     answers, mistakes = int(judged.sum()), int(wrong.sum())
+    shape = aggregate.shape
     figures = {
-        "images": aggregate.images,
-        "failures": aggregate.failures,
-        "resized": aggregate.resized,
-        "recolored": aggregate.recolored,
+        **{name: getattr(aggregate, name) for name in COUNTS},
         "flags": dict(zip(FLAGS, aggregate.flags.tolist(), strict=True)),
         "labels": dict(zip(label_names, aggregate.labels.tolist(), strict=True)),
         "judged": answers,
         "wrong": mistakes,
         "accuracy": 1 - mistakes / answers if answers else None,
-        "uniform_border_fraction": uniform_border_fraction(
-            aggregate.shape.height, aggregate.shape.width, border
-        ),
+        "uniform_border_fraction": uniform_border_fraction(shape.height, shape.width, border),
         "statistics": statistics,
         "extremes": _extremes(columns, ends),
     }
@@ -123,19 +120,14 @@ def summarize(
 
 
 def _end(values: np.ndarray, wanted: np.ndarray, sign: int) -> Listed:
-    """The images of the `wanted` values, which are the most extreme; of equal ones, those that come first.
+    """The images of the `wanted` (m,) of the values (n,), NaN for null; of equal ones, those that come first.
 
-    Args:
-        values: (n,), NaN for null.
-        wanted: (m,), the most extreme first.
-        sign: 1 where low values are wanted, -1 where high ones are.
+    The wanted are the most extreme, in that order; `sign` is 1 where they are low values, -1 where high.
     """
     if not len(wanted):
         return np.empty(0, np.int64), wanted
-    beyond = np.flatnonzero(sign * values < sign * wanted[-1])
-    last = np.flatnonzero(values == wanted[-1])[: len(wanted) - len(beyond)]
-    images = np.concatenate([beyond, last])
-    images = images[np.lexsort((images, sign * values[images]))]
+    reached = np.flatnonzero(sign * values <= sign * wanted[-1])
+    images = reached[np.argsort(sign * values[reached], kind="stable")][: len(wanted)]
     return images, values[images]
 
 

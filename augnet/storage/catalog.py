@@ -34,7 +34,6 @@ class Statistic:
     """One measure of an image, and the column of `statistics/` that holds it.
 
     Attributes:
-        name: of the column.
         meaning: what "NAME is" goes on with. J, G, f, a and i are as in docs/STATISTICS.md.
         type: of its values; a single float64 is described over the dataset, see `is_scalar`.
         label: of one that is described, a few words to stand behind the name in the report.

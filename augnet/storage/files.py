@@ -50,8 +50,7 @@ class UnitRecord:
         """Raises ValueError when the bytes are no record (a torn or altered file)."""
         try:
             tree = unsealed(data)
-            files = tuple(FileEntry(**entry) for entry in tree.pop("files"))
-            return cls(**tree, files=files)
+            return cls(**tree | {"files": tuple(FileEntry(**entry) for entry in tree["files"])})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a unit record: {error}") from None
 
@@ -117,11 +116,7 @@ class OutputFolder:
             os.fsync(stream.fileno())
 
     def read_sealed(self, name: str) -> dict[str, Any]:
-        """What `write_sealed` wrote, without the checksum.
-
-        Raises:
-            AuditError: the file is not as it was written.
-        """
+        """What `write_sealed` wrote; raises AuditError when the file is not as it was written."""
         try:
             return unsealed(self.read_bytes(name))
         except ValueError:
@@ -144,7 +139,7 @@ class OutputFolder:
             with private_file(folder) as temporary:
                 yield temporary
                 if self.is_local:
-                    os.chmod(temporary, 0o666 & ~_umask())
+                    _follow_umask(temporary)
                     os.replace(temporary, target)
                 else:
                     self.fs.put_file(str(temporary), target)
@@ -174,7 +169,7 @@ class OutputFolder:
         os.makedirs(self._base, exist_ok=True)
         with private_file(self._base) as temporary:
             temporary.write_bytes(json_bytes(tree))
-            os.chmod(temporary, 0o666 & ~_umask())
+            _follow_umask(temporary)
             with suppress(FileExistsError):
                 os.link(temporary, self.path(name))
 
@@ -279,17 +274,18 @@ def json_bytes(tree: Any) -> bytes:
     return (json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def json_digest(tree: Any) -> str:
+    """sha256 of a tree, by its `json_bytes`."""
+    return hashlib.sha256(json_bytes(tree)).hexdigest()
+
+
 def sealed(tree: dict[str, Any]) -> bytes:
     """JSON with its own checksum inside, so that any change to it is found."""
-    return json_bytes({**tree, "sha256": hashlib.sha256(json_bytes(tree)).hexdigest()})
+    return json_bytes({**tree, "sha256": json_digest(tree)})
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """The tree that `sealed` made the bytes of.
-
-    Raises:
-        ValueError: not one byte may differ.
-    """
+    """The tree that `sealed` made the bytes of; raises ValueError when any byte differs."""
     try:
         tree = json.loads(data)
         del tree["sha256"]
@@ -300,7 +296,8 @@ def unsealed(data: bytes) -> dict[str, Any]:
     raise ValueError("not as it was written")
 
 
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
+def _follow_umask(path: Path) -> None:
+    """Give a private file the mode that a file opened by this user has."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)

@@ -12,9 +12,10 @@ SLICES = "slices.parquet"
 OUTPUT_PAIRS = "output_pairs.parquet"
 MAPS = "maps.npz"
 GALLERY = "gallery.npz"
+RESULTS = (PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
+MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
 REPORT = f"{REPORT_FOLDER}/index.html"
-MANIFEST = "manifest.json"
 
 TEMPORARY_PREFIX = ".writing-"
 """Files that are being written have this prefix; what is left of them after a crash may be deleted."""
@@ -26,9 +27,22 @@ SHARD_SUFFIXES = {
     "aggregates": "npz",
     "records": "json",
 }
-
-
 FOLDERS = (*SHARD_SUFFIXES, REPORT_FOLDER)
+
+_FINISHED = re.compile(
+    "|".join(
+        [
+            *map(re.escape, (RUN, *RESULTS, MANIFEST)),
+            r"engine-[a-z]+\.json",
+            *(
+                rf"{kind}/part-\d{{5,}}-of-\d{{5,}}\.{suffix}"
+                for kind, suffix in (SHARD_SUFFIXES | {"jacobians": "(parquet|npz)"}).items()
+            ),
+            rf"{REPORT_FOLDER}/[\w-]+\.(html|png)",
+        ]
+    )
+)
+_TEMPORARY = re.compile(rf"(({'|'.join(FOLDERS)})/)?{re.escape(TEMPORARY_PREFIX)}\w+")
 
 
 def shard(kind: str, unit_id: int, unit_count: int, suffix: str | None = None) -> str:
@@ -41,31 +55,11 @@ def engine(device: str) -> str:
     return f"engine-{device}.json"
 
 
-def belongs_to_audit(name: str) -> bool:
-    """Whether an audit writes a file of this name in its output folder. No other is read or deleted there."""
-    return bool(_WRITTEN.fullmatch(name))
-
-
 def is_finished(name: str) -> bool:
     """Whether the name is that of an audit's file, and not of one that is being written."""
-    return belongs_to_audit(name) and TEMPORARY_PREFIX not in name
+    return bool(_FINISHED.fullmatch(name))
 
 
-def _written() -> re.Pattern[str]:
-    files = (RUN, PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY, MANIFEST)
-    folders = "|".join(FOLDERS)
-    suffixes = {**SHARD_SUFFIXES, "jacobians": "(parquet|npz)"}
-    return re.compile(
-        "|".join(
-            [
-                *map(re.escape, files),
-                r"engine-[a-z]+\.json",
-                *(rf"{kind}/part-\d{{5,}}-of-\d{{5,}}\.{suffix}" for kind, suffix in suffixes.items()),
-                rf"{REPORT_FOLDER}/[\w-]+\.(html|png)",
-                rf"(({folders})/)?{re.escape(TEMPORARY_PREFIX)}\w+",
-            ]
-        )
-    )
-
-
-_WRITTEN = _written()
+def belongs_to_audit(name: str) -> bool:
+    """Whether an audit writes a file of this name in its output folder. No other is read or deleted there."""
+    return is_finished(name) or bool(_TEMPORARY.fullmatch(name))

@@ -34,11 +34,7 @@ def open_audit(path: str) -> Audit:
 
 
 class Audit:
-    """Tables are Arrow tables, maps are NumPy arrays; everything is read when first asked for.
-
-    Attributes:
-        folder: where it lies.
-    """
+    """Tables are Arrow tables, maps are NumPy arrays; everything is read when first asked for."""
 
     def __init__(self, folder: OutputFolder):
         self.folder = folder
@@ -76,9 +72,8 @@ class Audit:
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of `statistics`, read alone: what a large audit has memory for."""
         parts = [self._table(part, [name])[name] for part in self.folder.names("statistics")]
-        return pa.chunked_array(
-            [chunk for part in parts for chunk in part.chunks], schema.STATISTICS.field(name).type
-        )
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        return pa.chunked_array(chunks, schema.STATISTICS.field(name).type)
 
     @cached_property
     def failures(self) -> pa.Table:
@@ -107,7 +102,7 @@ class Audit:
 
     @cached_property
     def gallery(self) -> dict[str, np.ndarray]:
-        """Pictures and heat maps of the images at each end of margin and norm, and the mean image."""
+        """Pictures and heat maps of the images at each end of margin and norm."""
         return self._arrays(names.GALLERY)
 
     def jacobian(self, image_id: str) -> np.ndarray:
@@ -125,10 +120,8 @@ class Audit:
     def worst(self, statistic: str, count: int = 20, end: End | None = None) -> pa.Table:
         """The rows of the `count` images at one end of a statistic, the most extreme first.
 
-        Args:
-            statistic: one of `augnet.storage.catalog.SCALARS`.
-            count: of rows, at most; images without a value are left out.
-            end: "lowest" or "highest"; by default the catalog's alarming end: smallest margin, largest norm.
+        Images without a value are left out. `end` is by default the alarming one of the statistic in
+        `augnet.storage.catalog.SCALARS`: the smallest margin, the largest norm.
 
         Raises:
             KeyError: no such statistic.
@@ -169,8 +162,7 @@ class Audit:
                         break
                 start = stop
             table = pa.concat_tables(tables).combine_chunks()
-        tensor = table["jacobian"].chunk(0).to_numpy_ndarray()
-        return table["output"].to_numpy(), tensor
+        return table["output"].to_numpy(), table["jacobian"].chunk(0).to_numpy_ndarray()
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

@@ -6,83 +6,60 @@ import pyarrow as pa
 
 from augnet.storage.catalog import CATALOG
 
-PLAN = pa.schema(
-    [
-        ("unit_id", pa.int32()),
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("label", pa.string()),
-    ]
-)
+TEXT, INDEX, COUNT, REAL = pa.string(), pa.int32(), pa.int64(), pa.float64()
+
+
+def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, kind) for name in names]
+
+
+_IMAGE = _columns(TEXT, "image_id", "uri", "label")
+
+PLAN = pa.schema([("unit_id", INDEX), *_IMAGE])
 
 STATISTICS = pa.schema(
     [
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("label", pa.string()),
+        *_IMAGE,
         *((statistic.name, statistic.type) for statistic in CATALOG),
-        ("jacobian_file", pa.string()),
-        ("jacobian_row", pa.int64()),
+        ("jacobian_file", TEXT),
+        ("jacobian_row", COUNT),
     ]
 )
 
-FAILURES = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("stage", pa.string()),
-        ("error", pa.string()),
-    ]
-)
+FAILURES = pa.schema(_columns(TEXT, "image_id", "uri", "stage", "error"))
 
 SLICES = pa.schema(
     [
-        ("column", pa.string()),
-        ("value", pa.string()),
-        ("statistic", pa.string()),
-        ("count", pa.int64()),
-        ("mean", pa.float64()),
-        ("std", pa.float64()),
-        ("standard_error", pa.float64()),
-        ("min", pa.float64()),
-        *((f"q{q:02d}", pa.float64()) for q in (1, 5, 25, 50, 75, 95, 99)),
-        ("max", pa.float64()),
+        *_columns(TEXT, "column", "value", "statistic"),
+        ("count", COUNT),
+        *_columns(REAL, "mean", "std", "standard_error", "min"),
+        *_columns(REAL, "q01", "q05", "q25", "q50", "q75", "q95", "q99", "max"),
     ]
 )
 
 OUTPUT_FIGURES = pa.schema(
     [
-        ("output", pa.int32()),
-        ("count", pa.int64()),
-        ("mean_row_l2", pa.float64()),
-        ("std_row_l2", pa.float64()),
-        ("max_row_l2", pa.float64()),
-        ("mean_abs", pa.float64()),
-        ("rms", pa.float64()),
-        ("max_abs", pa.float64()),
+        ("output", INDEX),
+        ("count", COUNT),
+        *_columns(REAL, "mean_row_l2", "std_row_l2", "max_row_l2", "mean_abs", "rms", "max_abs"),
     ]
 )
 
 OUTPUTS = pa.schema(
     [
         *OUTPUT_FIGURES,
-        ("hotspot_y", pa.int32()),
-        ("hotspot_x", pa.int32()),
-        ("hotspot_height", pa.int32()),
-        ("hotspot_width", pa.int32()),
-        ("hotspot_share", pa.float64()),
-        ("hotspot_expected", pa.float64()),
+        *_columns(INDEX, "hotspot_y", "hotspot_x", "hotspot_height", "hotspot_width"),
+        *_columns(REAL, "hotspot_share", "hotspot_expected"),
         ("shortcut", pa.bool_()),
     ]
 )
 
 OUTPUT_PAIRS = pa.schema(
     [
-        ("output", pa.int32()),
-        ("other", pa.int32()),
-        ("count", pa.int64()),
-        ("mean_cosine", pa.float64()),
-        ("rival_count", pa.int64()),
+        *_columns(INDEX, "output", "other"),
+        ("count", COUNT),
+        ("mean_cosine", REAL),
+        ("rival_count", COUNT),
     ]
 )
 
@@ -92,4 +69,4 @@ def jacobian_parquet(height: int, width: int, channels: int, value_type: pa.Data
     tensor = pa.fixed_shape_tensor(
         value_type, (height, width, channels), dim_names=["height", "width", "channel"]
     )
-    return pa.schema([("image_id", pa.string()), ("output", pa.int32()), ("jacobian", tensor)])
+    return pa.schema([("image_id", TEXT), ("output", INDEX), ("jacobian", tensor)])

@@ -15,25 +15,14 @@ ROW_GROUP_BYTES = 32 * 1024**2
 
 
 class JacobianWriter(ABC):
-    """Takes batches of stored rows and fills one shard file.
-
-    Args:
-        path: file to fill.
-        row_shape: (height, width, channel) of one stored row.
-        dtype: "float32" or "float16".
-    """
+    """Fills one shard file with batches of stored rows (height, width, channel), in float32 or float16."""
 
     def __init__(self, path: Path, row_shape: tuple[int, int, int], dtype: str):
         self.path, self.row_shape, self.dtype = path, row_shape, np.dtype(dtype)
 
     @abstractmethod
     def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
-        """Append images.
-
-        Args:
-            image_ids: n names.
-            outputs: (n, S) int32, the model output of each row.
-            rows: (n, S, height, width, channel).
+        """Append n images: rows (n, S, height, width, channel) of the model outputs (n, S) int32.
 
         Returns:
             Where each image lies in the file: its first table row (Parquet) or its index (NPZ).
@@ -62,21 +51,19 @@ class ParquetJacobianWriter(JacobianWriter):
         row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
         self._group_rows = max(1, ROW_GROUP_BYTES // row_bytes)
         self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
         self._count = 0
 
     def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
         n, stored = outputs.shape
-        flat = np.ascontiguousarray(rows, dtype=self.dtype).reshape(n * stored, *self.row_shape)
+        flat = np.ascontiguousarray(rows, dtype=self.dtype).reshape(-1)
         tensor = pa.ExtensionArray.from_storage(
             self._schema.field("jacobian").type,
-            pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), int(np.prod(self.row_shape))),
+            pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(self.row_shape))),
         )
         names = pa.array(np.repeat(np.asarray(image_ids, dtype=object), stored), pa.string())
         batch = pa.record_batch([names, pa.array(outputs.reshape(-1), pa.int32()), tensor], self._schema)
         self._pending.append(batch)
-        self._pending_rows += len(batch)
-        if self._pending_rows >= self._group_rows:
+        if sum(map(len, self._pending)) >= self._group_rows:
             self._flush()
         first = self._count
         self._count += n * stored
@@ -90,7 +77,7 @@ class ParquetJacobianWriter(JacobianWriter):
         if self._pending:
             table = pa.Table.from_batches(self._pending, self._schema)
             self._writer.write_table(table, row_group_size=self._group_rows)
-        self._pending, self._pending_rows = [], 0
+        self._pending = []
 
 
 class NpzJacobianWriter(JacobianWriter):

@@ -17,12 +17,7 @@ from augnet.storage.shards import JacobianWriter, open_jacobian_writer, write_ta
 
 
 class UnitFiles:
-    """The shards of one unit: Jacobians are streamed to disk, the small tables gather in memory.
-
-    Args:
-        folder: the audit's.
-        unit_id, unit_count: they decide the file names.
-    """
+    """The shards of one unit: Jacobians are streamed to disk, the small tables gather in memory."""
 
     def __init__(self, folder: OutputFolder, unit_id: int, unit_count: int):
         self._folder, self._unit = folder, (unit_id, unit_count)
@@ -33,11 +28,9 @@ class UnitFiles:
 
     @contextmanager
     def storing_jacobians(self, store: StoreConfig, row_shape: tuple[int, int, int]) -> Iterator[None]:
-        """While open, `add` writes Jacobians too; the shard takes its place when the block ends well.
+        """While open, `add` writes Jacobians too, unless store.jacobians is none.
 
-        Args:
-            store: what is kept, and how; with jacobians: none this does nothing.
-            row_shape: (height, width, channel) of a stored row.
+        The shard, of rows of shape (height, width, channel), takes its place when the block ends well.
         """
         if store.jacobians is None:
             yield
@@ -66,18 +59,13 @@ class UnitFiles:
     def close(
         self, failures: list[dict[str, Any]], save_aggregate: Callable[[Path], None]
     ) -> tuple[FileEntry, ...]:
-        """Write the statistics, the failures and the aggregate.
-
-        Args:
-            failures: rows of schema.FAILURES.
-            save_aggregate: fills the aggregate's file.
+        """Write the statistics, the failures (rows of schema.FAILURES) and the aggregate.
 
         Returns:
             Every file of the unit, in the order in which it was written.
         """
-        statistics = pa.Table.from_batches(self._statistics, schema.STATISTICS)
         with self._placing(names.shard("statistics", *self._unit)) as path:
-            write_table(path, statistics)
+            write_table(path, pa.Table.from_batches(self._statistics, schema.STATISTICS))
         with self._placing(names.shard("failures", *self._unit)) as path:
             write_table(path, pa.Table.from_pylist(failures, schema.FAILURES))
         with self._placing(names.shard("aggregates", *self._unit)) as path:
