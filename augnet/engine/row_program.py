@@ -53,6 +53,7 @@ class RowProgram:
         memory_bytes: what a batch may take; None: half of what is free.
         raw_pixels: whether the function takes pixels in 0..255, for the probe images.
         rounding: of one product in a coarse arithmetic (bfloat16, TF32), else 0.0.
+        quick: whether to tell kinks from faults by what noise changes, and not by float64.
 
     Attributes:
         tape: rows by a tape over `function`.
@@ -71,8 +72,10 @@ class RowProgram:
         memory_bytes: int | None = None,
         raw_pixels: bool = False,
         rounding: float = 0.0,
+        quick: bool = False,
     ):
         self._graph, self._raw_pixels, self._rounding = graph, raw_pixels, rounding
+        self._has_oracle = not quick and dtype != "float64"
         self.input_shape, self.dtype = input_shape, dtype
         self.output_count, self.row_count = output_count, row_count
         self.memory_bytes = memory_bytes or int(MEMORY_SHARE * backend.free_bytes())
@@ -87,7 +90,7 @@ class RowProgram:
         if self.rules is None:
             return None
         few = PROBES if self.rules.work * PROBES <= SMALL_WORK else COMPARED
-        wide = self.float64 if self.dtype != "float64" else None
+        wide = self.float64 if self._has_oracle else None
         found = compare(self.rules, self.tape, wide, self.probe(few), self._rounding)
         if not found.words:
             log.warning("engine: the rules disagree with a tape over the model; going by the tape")

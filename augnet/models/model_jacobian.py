@@ -220,7 +220,7 @@ class CompiledRows:
 
         count = shapes.output_count
         self._program = RowProgram(
-            function, graph, shapes.input_shape, shapes.dtype, count, row_count or count
+            function, graph, shapes.input_shape, shapes.dtype, count, row_count or count, quick=True
         )
         if fixed_batch:
             size = fixed_batch
