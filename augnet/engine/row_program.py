@@ -53,7 +53,8 @@ class RowProgram:
         memory_bytes: what a batch may take; None: half of what is free.
         raw_pixels: whether the function takes pixels in 0..255, for the probe images.
         rounding: of one product in a coarse arithmetic (bfloat16, TF32), else 0.0.
-        quick: whether to tell kinks from faults by what noise changes, and not by float64.
+        quick: whether to compare on fewer images, and tell kinks from faults by what noise changes and not by
+            float64.
 
     Attributes:
         tape: rows by a tape over `function`.
@@ -75,7 +76,7 @@ class RowProgram:
         quick: bool = False,
     ):
         self._graph, self._raw_pixels, self._rounding = graph, raw_pixels, rounding
-        self._has_oracle = not quick and dtype != "float64"
+        self._quick = quick
         self.input_shape, self.dtype = input_shape, dtype
         self.output_count, self.row_count = output_count, row_count
         self.memory_bytes = memory_bytes or int(MEMORY_SHARE * backend.free_bytes())
@@ -89,8 +90,9 @@ class RowProgram:
         """How the rules agree with the tape; None where there are none."""
         if self.rules is None:
             return None
-        few = PROBES if self.rules.work * PROBES <= SMALL_WORK else COMPARED
-        wide = self.float64 if self._has_oracle else None
+        large = self.rules.work * PROBES > SMALL_WORK
+        few = (1 if self._quick else COMPARED) if large else PROBES
+        wide = None if self._quick or self.dtype == "float64" else self.float64
         found = compare(self.rules, self.tape, wide, self.probe(few), self._rounding)
         if not found.words:
             log.warning("engine: the rules disagree with a tape over the model; going by the tape")
@@ -122,6 +124,11 @@ class RowProgram:
         graph = in_precision(self._graph, "float64")
         rules = rewrite(graph, self.input_shape, "float64", self.row_count)
         return rules, TapeRows(lambda x: ops.reshape(graph(x), (x.shape[0], self.output_count)))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every operation has a rule."""
+        return self.rules is not None and self.rules.complete
 
     @property
     def passes(self) -> int:

@@ -222,7 +222,8 @@ def rewrite(graph: Graph, input_shape: tuple[int, ...], dtype: str, row_count: i
     ruled = with_rules(graph, shapes_of(graph, input_shape, dtype) if declared is None else declared)
     shapes = shapes_of(ruled, input_shape, dtype)
     final = fuse_elementwise(move_convolutions(fold_affine(ruled, shapes), shapes))
-    shapes = shapes_of(final, input_shape, dtype)
+    if any(value not in shapes for node in final.nodes for value in node.outputs):
+        shapes = shapes_of(final, input_shape, dtype)
     outputs = math.prod(shapes[final.output])
     sizes = [math.prod(shapes[value]) for node in final.nodes for value in node.outputs]
     sizes.append(math.prod(input_shape))

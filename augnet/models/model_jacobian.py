@@ -18,6 +18,7 @@ from augnet.engine.backends import backend
 from augnet.engine.batching import BatchedProgram, padded
 from augnet.engine.graph.graph import Graph, trace
 from augnet.engine.graph.precision import computes_in
+from augnet.engine.graph.shapes import declared_shapes
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.row_program import RowProgram
 from augnet.engine.rows import identity
@@ -88,6 +89,7 @@ class ModelJacobian:
         self._weights: list[np.ndarray] = []
         self._changed = False
         self._asked: set[Any] = set()
+        self._independent: set[tuple[tuple[int, ...], ...]] = set()
         self._programs: dict[Any, CompiledRows] = {}
 
     def __call__(
@@ -102,7 +104,7 @@ class ModelJacobian:
         """
         with self._lock:
             shapes = self._shapes_of(arrays)
-            program = self._program(shapes, rows, min(batch_size, len(arrays[0])))
+            program = self._program(shapes, rows, min(batch_size, len(arrays[0])), arrays)
         for found, count in program.batches(arrays, rows):
             yield _blocks(found, shapes, rows), count
 
@@ -114,7 +116,7 @@ class ModelJacobian:
         """
         arrays = [np.zeros((1, *shape), np.float32) for shape in shapes]
         with self._lock:
-            program = self._program(self._shapes_of(arrays), rows, batch_size, asked_again=True)
+            program = self._program(self._shapes_of(arrays), rows, batch_size, arrays, asked_again=True)
             program.tune()
         for _ in program.batches(arrays, rows):
             pass
@@ -123,29 +125,33 @@ class ModelJacobian:
         """The shapes of inputs and outputs, which the first call for inputs of these shapes finds out."""
         key = tuple(tuple(array.shape[1:]) for array in arrays)
         if key not in self._shapes:
-            seen: list[Tensor] = []
-
-            def function(tensors: list[Tensor]) -> list[Tensor]:
-                inputs = [
-                    ops.cast(x, spec.dtype) for x, spec in zip(tensors, self._model.inputs, strict=True)
-                ]
-                seen[:] = _outputs_of(self._model, self._graph, inputs)
-                return seen
-
-            size = self.fixed_batch or 3
-            some = [padded(np.nan_to_num(np.asarray(array[:size], np.float32)), size) for array in arrays]
-            if size > 1 and mixes_samples(function, some):
-                raise ValueError(
-                    "AugNet: this model mixes the samples of a batch: an output of one depends on the input "
-                    "of another, even in inference mode, so that no sample has a Jacobian of its own; take "
-                    "out the layer that mixes them"
-                )
-            if not seen:
-                function(some)
+            known = declared_shapes(self._graph, key[0]) if self._graph else None
+            if self._graph is not None and known is not None:
+                outputs: tuple[tuple[int, ...], ...] = (known[self._graph.output],)
+            else:
+                outputs = tuple(tuple(y.shape[1:]) for y in self._call(self._samples(arrays, 1)))
             kinds = [spec.dtype for spec in (*self._model.inputs, *self._model.outputs)]
-            outputs = tuple(tuple(output.shape[1:]) for output in seen)
             self._shapes[key] = Shapes(key, outputs, keras.backend.result_type(*kinds))
         return self._shapes[key]
+
+    def _refuse_mixed_samples(self, arrays: list[Any]) -> None:
+        """Raise ValueError where an output of one sample depends on the input of another."""
+        samples = self._samples(arrays, 3)
+        if len(samples[0]) > 1 and mixes_samples(self._call, samples):
+            raise ValueError(
+                "AugNet: this model mixes the samples of a batch: an output of one depends on the input "
+                "of another, even in inference mode, so that no sample has a Jacobian of its own; take "
+                "out the layer that mixes them"
+            )
+
+    def _samples(self, arrays: list[Any], count: int) -> list[np.ndarray]:
+        """So many samples (count, inputs...) of every input, or as many as the model wants; all finite."""
+        size = self.fixed_batch or count
+        return [padded(np.nan_to_num(np.asarray(array[:size], np.float32)), size) for array in arrays]
+
+    def _call(self, tensors: list[Tensor]) -> list[Tensor]:
+        inputs = [ops.cast(x, spec.dtype) for x, spec in zip(tensors, self._model.inputs, strict=True)]
+        return _outputs_of(self._model, self._graph, inputs)
 
     @property
     def fixed_batch(self) -> int | None:
@@ -153,7 +159,12 @@ class ModelJacobian:
         return self._model.inputs[0].shape[0]
 
     def _program(
-        self, shapes: Shapes, rows: np.ndarray | None, size: int, asked_again: bool = False
+        self,
+        shapes: Shapes,
+        rows: np.ndarray | None,
+        size: int,
+        arrays: list[Any],
+        asked_again: bool = False,
     ) -> CompiledRows:
         """What computes batches of about this size."""
         self._follow_weights()
@@ -173,6 +184,10 @@ class ModelJacobian:
             return program
         graph = None if by_tape else self._graph
         program = CompiledRows(self._model, graph, shapes, row_count, size, self.fixed_batch)
+        if shapes.inputs not in self._independent:
+            if not program.independent:
+                self._refuse_mixed_samples(arrays)
+            self._independent.add(shapes.inputs)
         while len(self._programs) >= MOST_PROGRAMS:
             del self._programs[next(iter(self._programs))]
         self._programs[request, by_tape, program.batch_size] = program
@@ -237,6 +252,11 @@ class CompiledRows:
     def batch_size(self) -> int:
         """Samples of a batch."""
         return self._batched.batch_size
+
+    @property
+    def independent(self) -> bool:
+        """Whether samples cannot influence each other: every operation has a rule, and rules act on each."""
+        return self._choice.program == "rules" and self._program.complete
 
     @property
     def holds_weights(self) -> bool:
