@@ -138,7 +138,7 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     if given.write:
-        write_section("Calls of AugNet", "\n".join(lines))
+        write_section("Calls of AugNet", lines)
 
 
 if __name__ == "__main__":
