@@ -22,6 +22,7 @@ from augnet.engine.graph.shapes import declared_shapes
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.row_program import RowProgram
 from augnet.engine.rows import identity
+from augnet.engine.rules.base import Tensor
 from augnet.engine.tuning import Choice
 from augnet.models.structure import filled
 
@@ -35,9 +36,6 @@ TUNING_SHARE = 0.1
 """Of the time spent computing, which timing programs may take."""
 COMPARED_BYTES = 2**20
 """Weights are compared in blocks that stay in the caches."""
-
-Tensor = Any
-"""A tensor of the backend; its shape is said where it is used."""
 
 Blocks = list[list[Tensor]]
 """Per output and input: (batch, outputs..., inputs...), or (batch, row, inputs...) for chosen rows."""

@@ -14,10 +14,8 @@ from augnet.engine.inspection.model_spec import ModelSpec
 from augnet.engine.measures import on_device
 from augnet.engine.measures.moments import densify
 from augnet.engine.options import EngineOptions, RowLayout
+from augnet.engine.rules.base import Tensor
 from augnet.engine.selection import ALL, position
-
-Tensor = Any
-"""A tensor of the backend; its shape is said where it is used."""
 
 
 @dataclass(frozen=True)

@@ -139,16 +139,9 @@ def mapped(function: Callable[[Any], Any], count: int) -> Any:
     )
 
 
-def seconds(program: Program, tensors: Sequence[tf.Tensor], stop: float, warm: bool = True) -> float:
-    """Shortest time of a program; no more repeats once `stop` seconds are spent.
-
-    Args:
-        warm: whether it has run before. Else its first run, which prepares what the others use, is not
-        counted.
-    """
+def seconds(program: Program, tensors: Sequence[tf.Tensor], stop: float) -> float:
+    """Shortest time of a program that has run before; no more repeats once `stop` seconds are spent."""
     best, spent = float("inf"), 0.0
-    if not warm:
-        wait(program(*tensors))
     while spent < stop:
         start = time.perf_counter()
         wait(program(*tensors))
