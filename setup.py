@@ -38,7 +38,7 @@ setup(
         "transforms",
     ],
     package_dir={"": "."},
-    package_data={"augnet.report": ["*.html", "*.css"]},
+    package_data={"augnet.report": ["*.html", "static/*"]},
     install_requires=[
         "tensorflow>=2.18,<2.22",
         "keras>=3.8,<4",

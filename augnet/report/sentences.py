@@ -13,6 +13,14 @@ def output_name(audit: Audit, output: int) -> str:
     return f"output {output} ({labels[0]})" if labels and labels[0] != str(output) else f"output {output}"
 
 
+def output_names(audit: Audit) -> list[str]:
+    """The `output_name` of every output."""
+    labels = {index: label for label, index in reversed(audit.run["label_outputs"].items())}
+    count = max([audit.run["model"]["output_count"], *(index + 1 for index in labels)])
+    named = ((k, labels.get(k, str(k))) for k in range(count))
+    return [f"output {k} ({label})" if label != str(k) else f"output {k}" for k, label in named]
+
+
 def shortcut_sentence(audit: Audit, shortcut: dict[str, Any]) -> str:
     """Where an output leans, by how much, and how much was expected."""
     rows = f"{shortcut['y']} to {shortcut['y'] + shortcut['height'] - 1}"

@@ -75,6 +75,10 @@ class Audit:
         chunks = [chunk for part in parts for chunk in part.chunks]
         return pa.chunked_array(chunks, schema.STATISTICS.field(name).type)
 
+    def parts(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The tables of `statistics` or `failures` one after the other: of a large audit, one fits in memory."""
+        return (self._table(name, columns) for name in self.folder.names(kind))
+
     @cached_property
     def failures(self) -> pa.Table:
         """One row per image that could not be audited: image_id, uri, stage, error."""
@@ -102,7 +106,7 @@ class Audit:
 
     @cached_property
     def gallery(self) -> dict[str, np.ndarray]:
-        """Pictures and heat maps of the images at each end of margin and norm."""
+        """Pictures and small maps of rows of the images that the report shows, see statistics.gallery."""
         return self._arrays(names.GALLERY)
 
     def jacobian(self, image_id: str) -> np.ndarray:

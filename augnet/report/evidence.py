@@ -1,0 +1,112 @@
+"""The findings of an audit, each with its evidence, as the page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from augnet.report.sentences import shortcut_sentence
+from augnet.storage.reader import Audit
+
+FINDINGS = "findings.json"
+
+
+def read_findings(audit: Audit) -> dict[str, Any]:
+    """findings.json; of an audit without one, the places that gradients show, none of them confirmed."""
+    if audit.folder.exists(FINDINGS):
+        return audit.folder.read_json(FINDINGS)
+    seen = [_place(audit, item) for item in audit.summary.get("shortcuts", [])]
+    return {"confirmed": [], "looks_at": seen, "tried": [], "doubts": audit.summary.get("doubts", [])}
+
+
+def shown_findings(findings: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Every finding for the template, the confirmed first.
+
+    Args:
+        names: of the outputs.
+    """
+    shown = []
+    for kind, certain in (("confirmed", True), ("looks_at", False)):
+        for item in findings.get(kind, []):
+            shown.append(
+                {
+                    "confirmed": certain,
+                    "output": item["output"],
+                    "name": names[item["output"]],
+                    "kind": item["kind"],
+                    "sentence": _sentence(item["sentence"]),
+                    "places": item["places"],
+                    "figures": _figures(item),
+                    "images": item["images"],
+                }
+            )
+    return shown
+
+
+def power(tried: Sequence[dict[str, Any]]) -> list[str]:
+    """What was tried, and what would have been seen."""
+    return [
+        f"{item['kind']}: {item['candidates']:,} candidates; an effect below {item['smallest_effect']:.2g} would "
+        "have gone unseen"
+        for item in tried
+    ]
+
+
+def triage(audit: Audit, findings: dict[str, Any]) -> list[dict[str, Any]]:
+    """How well each statistic tells wrong predictions, the best first: statistic, auroc, interval, sentence."""
+    rows = findings.get("triage")
+    if rows is None and audit.folder.exists("triage.json"):
+        rows = audit.folder.read_json("triage.json")
+    rows = rows.get("rows", []) if isinstance(rows, dict) else rows or []
+    return [
+        {
+            "statistic": row["statistic"],
+            "auroc": f"{row['auroc']:.3f}",
+            "interval": _interval(row.get("interval"), ".3f"),
+            "sentence": row.get("sentence", ""),
+        }
+        for row in rows
+        if row.get("auroc") is not None
+    ]
+
+
+def _place(audit: Audit, shortcut: dict[str, Any]) -> dict[str, Any]:
+    """A flag of the gradients in the form of a finding."""
+    return {
+        "kind": "place",
+        "output": shortcut["output"],
+        "places": [{side: shortcut[side] for side in ("y", "x", "height", "width")}],
+        "images": shortcut["images"],
+        "sentence": shortcut_sentence(audit, shortcut),
+    }
+
+
+def _figures(item: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the intervention gave, in words and numbers; nothing for a finding of gradients alone."""
+    figures = []
+    unit = item.get("unit", "")
+    if item.get("effect") is not None:
+        figures.append(("effect", f"{_amount(item['effect'], unit)} {_interval(item.get('interval'), '.2f')}"))
+    for key, words in (("changed", "with the intervention"), ("control", "with the matched control")):
+        if item.get(key) is not None:
+            figures.append((words, _amount(item[key], unit)))
+    if item.get("q_value") is not None:
+        figures.append(("false discovery rate", f"{item['q_value']:.2g}"))
+    if item.get("donors") is not None:
+        figures.append(("images", f"{item['donors']} donors, {item['receivers']} receivers"))
+    return figures
+
+
+def _amount(value: float, unit: str) -> str:
+    """A share of predictions in per cent, anything else in its unit."""
+    return f"{value:.0%} of the predictions" if unit == "predictions" else f"{value:.2f} {unit}".strip()
+
+
+def _interval(interval: Sequence[float] | None, digits: str) -> str:
+    return f"({interval[0]:{digits}} to {interval[1]:{digits}})" if interval else ""
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
