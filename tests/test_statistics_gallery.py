@@ -1,5 +1,7 @@
 """Which images a gallery keeps, whatever the cuts and the order; and what it keeps of each."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,7 +57,7 @@ def test_what_is_kept_depends_neither_on_cuts_nor_on_order(order, cuts, size):
     values = np.arange(60.0) // 9  # many are equal
     values[::11] = np.nan
     edges = [0, *sorted(cuts), 60]
-    parts = [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [order[a:b] for a, b in itertools.pairwise(edges)]
     gallery, _ = filled(size, parts, values, flagged=(3, 4))
     expected, _ = filled(size, [list(range(60))], values, flagged=(3, 4))
     assert gallery.shortlists == expected.shortlists

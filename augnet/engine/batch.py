@@ -69,9 +69,9 @@ class JacobianBatch:
             output needs it.
         rival: (n,) int32, the output j of the other selected row with the nearest boundary, the smallest
             |f_i - f_j| / ||J_i - J_j||; -1 where there is none. None where views were not measured.
-        views: (n, view, h, w) float32, of the rows of i and of that j, see VIEWS: their sums over channels, and
-            the l2 norms over channels of both and of J_i - J_j, each averaged over blocks of `view_pool` pixels.
-            NaN where a row was not selected. None where they were not measured.
+        views: (n, view, h, w) float32, of the rows of i and of that j, see VIEWS: their sums over channels,
+            and the l2 norms over channels of both and of J_i - J_j, each averaged over blocks of `view_pool`
+            pixels. NaN where a row was not selected. None where they were not measured.
     """
 
     outputs: np.ndarray

@@ -18,7 +18,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from augnet.storage.files import OutputFolder
 
 STYLE = "report.css"
-SCRIPTS = ("core.js", "colors.js", "pictures.js", "viewer.js", "filters.js", "table.js", "maps.js", "figures.js", "report.js")
+SCRIPTS = (
+    "core.js",
+    "colors.js",
+    "pictures.js",
+    "viewer.js",
+    "filters.js",
+    "table.js",
+    "maps.js",
+    "figures.js",
+    "report.js",
+)
 """In the order in which the page loads them."""
 
 
@@ -54,7 +64,9 @@ def numbers(values: np.ndarray | list[float | None], digits: int = 6) -> list[fl
     """Numbers of a few digits for JSON; null for NaN, infinity and None."""
     array = np.asarray(values, float)
     finite = np.isfinite(array)
-    return [float(f"{value:.{digits}g}") if known else None for value, known in zip(array, finite, strict=True)]
+    return [
+        float(f"{value:.{digits}g}") if known else None for value, known in zip(array, finite, strict=True)
+    ]
 
 
 def write_only(folder: OutputFolder, below: str, written: set[str]) -> None:

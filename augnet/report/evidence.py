@@ -46,14 +46,14 @@ def shown_findings(findings: dict[str, Any], names: Sequence[str]) -> list[dict[
 def power(tried: Sequence[dict[str, Any]]) -> list[str]:
     """What was tried, and what would have been seen."""
     return [
-        f"{item['kind']}: {item['candidates']:,} candidates; an effect below {item['smallest_effect']:.2g} would "
-        "have gone unseen"
+        f"{item['kind']}: {item['candidates']:,} candidates; an effect below {item['smallest_effect']:.2g} "
+        "would have gone unseen"
         for item in tried
     ]
 
 
 def triage(audit: Audit, findings: dict[str, Any]) -> list[dict[str, Any]]:
-    """How well each statistic tells wrong predictions, the best first: statistic, auroc, interval, sentence."""
+    """How well each statistic tells wrong predictions from right ones, a row for each; [] where not known."""
     rows = findings.get("triage")
     if rows is None and audit.folder.exists("triage.json"):
         rows = audit.folder.read_json("triage.json")
@@ -86,7 +86,9 @@ def _figures(item: dict[str, Any]) -> list[tuple[str, str]]:
     figures = []
     unit = item.get("unit", "")
     if item.get("effect") is not None:
-        figures.append(("effect", f"{_amount(item['effect'], unit)} {_interval(item.get('interval'), '.2f')}"))
+        figures.append(
+            ("effect", f"{_amount(item['effect'], unit)} {_interval(item.get('interval'), '.2f')}")
+        )
     for key, words in (("changed", "with the intervention"), ("control", "with the matched control")):
         if item.get(key) is not None:
             figures.append((words, _amount(item[key], unit)))

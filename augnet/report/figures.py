@@ -26,7 +26,10 @@ def color_tables() -> dict[str, str]:
     """256 colours of each kind, as base64 of red, green and blue bytes."""
     steps = np.arange(256)
     tables = {kind: colormaps[name](steps)[:, :3] for kind, name in COLORS.items()}
-    return {kind: base64.b64encode(np.rint(table * 255).astype(np.uint8)).decode() for kind, table in tables.items()}
+    return {
+        kind: base64.b64encode(np.rint(table * 255).astype(np.uint8)).decode()
+        for kind, table in tables.items()
+    }
 
 
 def statistics(audit: Audit) -> list[dict[str, Any]]:
@@ -70,7 +73,7 @@ def slices(audit: Audit) -> dict[str, Any]:
 
 
 def confusion(audit: Audit) -> dict[str, Any]:
-    """How often images of each label are predicted as each output: [label, output, images], the most first."""
+    """How often images of a label are predicted as an output: [label, output, images], the most first."""
     counts: Counter[tuple[str, int]] = Counter()
     for part in audit.parts("statistics", ["label", "predicted"]):
         grouped = part.drop_null().group_by(["label", "predicted"]).aggregate([([], "count_all")])
@@ -82,7 +85,7 @@ def confusion(audit: Audit) -> dict[str, Any]:
 
 
 def pairs(audit: Audit) -> dict[str, Any]:
-    """[output, other, mean cosine of their rows, images in which other is the rival], the most rivals first."""
+    """[output, other, mean cosine of their rows, images with other as the rival], the most rivals first."""
     table = audit.output_pairs.sort_by(
         [("rival_count", "descending"), ("output", "ascending"), ("other", "ascending")]
     )

@@ -10,15 +10,16 @@ from augnet.storage.reader import Audit
 NAMED_FINDINGS = 3
 
 
-def headline(audit: Audit, findings: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Sentences by what they are about: facts, what stands out, what was guessed, what to doubt.
+def headline(audit: Audit, findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sentences by what they are about: images, what stands out, other facts, what was guessed.
 
     Args:
         findings: as of `evidence.shown_findings`.
     """
     return {
-        "facts": [_images(audit), *_predictions(audit), *_flags(audit)],
+        "images": _images(audit),
         "stands_out": _stands_out(findings),
+        "facts": [*_predictions(audit), *_flags(audit)],
         "guessed": list(audit.run["preprocess"]["warnings"]),
     }
 
@@ -59,15 +60,17 @@ def _predictions(audit: Audit) -> list[str]:
     margin = summary["statistics"].get("margin_l2", {})
     if margin.get("count"):
         sentences.append(
-            f"Half of the images are nearer than {margin['q50']:.3g} to a decision boundary, and one in twenty "
-            f"nearer than {margin['q05']:.3g} (l2, in units of the {_space(audit)})."
+            f"Half of the images are nearer than {margin['q50']:.3g} to a decision boundary, and one in "
+            f"twenty nearer than {margin['q05']:.3g} (l2, in units of the {_space(audit)})."
         )
     changed = [f"{summary[name]:,} were {name}" for name in ("resized", "recolored") if summary[name]]
     return [*sentences, *([f"On the way in, {' and '.join(changed)}."] if changed else [])]
 
 
 def _flags(audit: Audit) -> list[str]:
-    raised = [f"{count:,} {flag.replace('_', ' ')}" for flag, count in audit.summary["flags"].items() if count]
+    raised = [
+        f"{count:,} {flag.replace('_', ' ')}" for flag, count in audit.summary["flags"].items() if count
+    ]
     return [f"Images flagged: {', '.join(raised)}."] if raised else []
 
 

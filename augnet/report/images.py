@@ -16,9 +16,6 @@ from augnet.storage import schema
 from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
-FIRST_SORTED_BY = "margin_l2"
-"""The page begins with the images nearest to a boundary, so those lie in the first sheets."""
-
 COLUMNS = ["image_id", "uri", "label", "predicted", "correct", "rival", "flags", *SCALARS]
 
 
@@ -28,7 +25,17 @@ def held_rows(audit: Audit) -> pa.Table:
     found = [schema.STATISTICS.empty_table().select(COLUMNS)]
     for part in audit.parts("statistics", COLUMNS) if len(wanted) else ():
         found.append(part.filter(pc.is_in(part["image_id"], wanted)))
-    return pa.concat_tables(found).sort_by([(FIRST_SORTED_BY, "ascending"), ("image_id", "ascending")])
+    rows = pa.concat_tables(found)
+    return rows.sort_by([(first_sorted_by(rows), "ascending"), ("image_id", "ascending")])
+
+
+def first_sorted_by(rows: pa.Table) -> str:
+    """What the page is sorted by at first, so that the first images lie in the first sheets.
+
+    The distance to the nearest boundary, or the norm where there are none.
+    """
+    known = rows["margin_l2"].null_count < len(rows)
+    return "margin_l2" if known else "frobenius"
 
 
 def image_columns(rows: pa.Table) -> dict[str, list[Any]]:
@@ -57,7 +64,7 @@ def reasons_left_out(audit: Audit, held: int) -> str:
     if held == audited:
         return ""
     return (
-        f"{held:,} of the {audited:,} audited images are here: those at either end of each statistic, flagged "
-        "ones, and a random sample of each label (report.images). Histograms, slices and matrices are over all "
-        "images; statistics/ has a row for each."
+        f"{held:,} of the {audited:,} audited images are here: those at either end of each statistic, "
+        "flagged ones, and a random sample of each label (report.images). Histograms, slices and matrices "
+        "are over all images; statistics/ has a row for each."
     )

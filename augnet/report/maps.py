@@ -66,25 +66,23 @@ def mean_picture(audit: Audit) -> np.ndarray:
 def mean_image(audit: Audit) -> dict[str, Any]:
     """The mean image as an address, and its size."""
     picture = mean_picture(audit)
-    return {"address": picture_address(picture), "size": picture.shape[:2]}
+    return {"address": picture_address(picture, lossless=True), "size": picture.shape[:2]}
 
 
-def _group(
-    audit: Audit, key: str, prefix: str, names: Sequence[str], count: np.ndarray
-) -> dict[str, Any]:
-    present = np.flatnonzero(count)
+def _group(audit: Audit, key: str, prefix: str, names: Sequence[str], count: np.ndarray) -> dict[str, Any]:
+    present = np.flatnonzero(count).tolist()
     largest = np.array([np.abs(_kinds(audit, prefix, k)).max(axis=(1, 2)) for k in present])
     mean = np.array([_kinds(audit, prefix, k)[0].mean() for k in present])
-    size = _kinds(audit, prefix, int(present[0])).shape[1:] if len(present) else (0, 0)
+    size = _kinds(audit, prefix, present[0]).shape[1:] if present else (0, 0)
     return {
         "key": key,
         "sheet": SHEET_MAPS,
         "size": size,
-        "numbers": present.tolist(),
+        "numbers": present,
         "names": [names[k] for k in present],
         "counts": count[present].tolist(),
         "mean": numbers(mean),
-        "largest": dict(zip(KINDS, numbers(largest.max(axis=0)), strict=True)) if len(present) else {},
+        "largest": dict(zip(KINDS, numbers(largest.max(axis=0)), strict=True)) if present else {},
     }
 
 

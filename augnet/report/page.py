@@ -11,7 +11,7 @@ from augnet.report import figures, provenance
 from augnet.report.assets import SCRIPTS, STYLE, data_script, static_files, templates, write_only
 from augnet.report.evidence import power, read_findings, shown_findings, triage
 from augnet.report.headline import headline, suggestions
-from augnet.report.images import FIRST_SORTED_BY, held_rows, image_columns, reasons_left_out
+from augnet.report.images import first_sorted_by, held_rows, image_columns, reasons_left_out
 from augnet.report.maps import KINDS, map_groups, map_sheets, mean_image
 from augnet.report.sentences import output_names
 from augnet.report.sprites import SHEET_COLUMNS, SHEET_IMAGES, sheets
@@ -50,7 +50,7 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
         "outputs": outputs,
         "images": image_columns(rows),
         "left_out": reasons_left_out(audit, len(image_ids)),
-        "sort": FIRST_SORTED_BY,
+        "sort": first_sorted_by(rows),
         "sheet": {"images": SHEET_IMAGES, "columns": SHEET_COLUMNS, **_sizes(audit)},
         "colors": figures.color_tables(),
         "statistics": figures.statistics(audit),
@@ -62,27 +62,31 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
         "pairs": figures.pairs(audit),
     }
     yield "data.js", data_script("report", data)
-    page = templates().get_template("template.html").render(
-        style=STYLE,
-        scripts=[*SCRIPTS, "data.js"],
-        title=audit.run["config"]["model"]["path"].rstrip("/").rsplit("/", 1)[-1],
-        run=audit.run,
-        counts=audit.counts,
-        headline=headline(audit, shown),
-        doubts=findings.get("doubts", []),
-        suggestions=suggestions(audit),
-        findings=shown,
-        power=power(findings.get("tried", [])),
-        judged=findings.get("judged"),
-        triage=triage(audit, findings),
-        map_pool=int(audit.maps["map_pool"]),
-        held=len(image_ids),
-        left_out=data["left_out"],
-        failures=figures.failures(audit.failures, SHOWN_FAILURES),
-        command=provenance.command(audit),
-        details=provenance.details(audit),
-        settings=provenance.settings(audit),
-        versions=sorted(audit.run["versions"].items()),
+    page = (
+        templates()
+        .get_template("template.html")
+        .render(
+            style=STYLE,
+            scripts=[*SCRIPTS, "data.js"],
+            title=audit.run["config"]["model"]["path"].rstrip("/").rsplit("/", 1)[-1],
+            run=audit.run,
+            counts=audit.counts,
+            headline=headline(audit, shown),
+            doubts=findings.get("doubts", []),
+            suggestions=suggestions(audit),
+            findings=shown,
+            power=power(findings.get("tried", [])),
+            judged=findings.get("judged"),
+            triage=triage(audit, findings),
+            map_pool=int(audit.maps["map_pool"]),
+            held=len(image_ids),
+            left_out=data["left_out"],
+            failures=figures.failures(audit.failures, SHOWN_FAILURES),
+            command=provenance.command(audit),
+            details=provenance.details(audit),
+            settings=provenance.settings(audit),
+            versions=sorted(audit.run["versions"].items()),
+        )
     )
     yield "index.html", page.encode()
 

@@ -27,7 +27,10 @@ def details(audit: Audit) -> list[tuple[str, str]]:
     units = "0..255 pixel step" if config["jacobian"]["input_space"] == "pixel" else "model input"
     scale = preprocess["scale"]
     return [
-        ("Jacobian of", f"{model['output_count']} outputs, {space}; rows: {_text(config['jacobian']['outputs'])}"),
+        (
+            "Jacobian of",
+            f"{model['output_count']} outputs, {space}; rows: {_text(config['jacobian']['outputs'])}",
+        ),
         ("with respect to", f"{height} x {width} x {channels} inputs, per unit of {units}"),
         ("scale", f"{scale if isinstance(scale, str) else json.dumps(scale)}. {preprocess['reason']}"),
         ("labels", run["label_rule"]),

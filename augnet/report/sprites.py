@@ -1,7 +1,7 @@
 """Pictures and small maps of the images that the page holds, many to a file.
 
-A sheet has the pictures of SHEET_IMAGES images as one WebP, cell by cell, and the bytes of their maps. The page
-loads a sheet when the first of its images comes into view.
+A sheet has the pictures of SHEET_IMAGES images as one WebP, cell by cell, and the bytes of their maps. The
+page loads a sheet when the first of its images comes into view.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def sheets(gallery: Mapping[str, np.ndarray], image_ids: list[str]) -> Iterator[
 
     def sheet(start: int) -> tuple[str, bytes]:
         number, part = start // SHEET_IMAGES, chosen[start : start + SHEET_IMAGES]
+        pictures = gallery["thumbnail"][part]
         value = {
-            "pictures": picture_address(grid(gallery["thumbnail"][part])),
+            "pictures": picture_address(grid(pictures), max(pictures.shape[1:3]) <= LOSSLESS_PIXELS),
             "views": packed(gallery["views"][part]),
             "scale": [numbers(scale) for scale in gallery["scale"][part]],
         }
@@ -60,10 +61,9 @@ def grid(pictures: np.ndarray) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, SHEET_COLUMNS * width, channels)
 
 
-def picture_address(picture: np.ndarray) -> str:
-    """A data address of a uint8 picture (height, width, 1 or 3): unlike a file's, a canvas may be read back."""
+def picture_address(picture: np.ndarray, lossless: bool) -> str:
+    """A data address of a uint8 picture (height, width, 1 or 3): unlike a file's, a canvas may read it."""
     rgb = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture[..., :3]
-    small = max(picture.shape[0], picture.shape[1] // SHEET_COLUMNS) <= LOSSLESS_PIXELS
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "WEBP", lossless=small, quality=QUALITY, method=2)
+    Image.fromarray(rgb).save(buffer, "WEBP", lossless=lossless, quality=QUALITY, method=2)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

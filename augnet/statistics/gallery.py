@@ -1,8 +1,8 @@
 """The images that a report shows, each with a small picture and small maps of its rows.
 
-An image is kept for a reason: it is at an end of a statistic, it is flagged, or it is in a random sample, of its
-label or of all images. Each reason has a shortlist of a fixed length in a fixed order, so that what is kept
-depends neither on how the images are cut into units nor on the order in which those are merged.
+An image is kept for a reason: it is at an end of a statistic, it is flagged, or it is in a random sample, of
+its label or of all images. Each reason has a shortlist of a fixed length in a fixed order, so that what is
+kept depends neither on how the images are cut into units nor on the order in which those are merged.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Gallery:
     Attributes:
         size: images that a report shows.
         labels: how many labels are sampled by themselves.
-        shortlists: by reason, in ascending order, (rank, image_id) of at most as many images as `_length` says.
+        shortlists: by reason, in ascending order, (rank, image_id) of at most `_length` images.
         exhibits: of every image that is on a shortlist.
     """
 
@@ -114,9 +114,9 @@ class Gallery:
         self._forget()
 
     def shown(self) -> list[Exhibit]:
-        """The `size` images of a report: the ends, the flagged, the samples by label, then any; no image twice.
+        """The `size` images of a report, none twice: the ends, the flagged, the samples by label, then any.
 
-        Of equals, as many of each label as of every other.
+        Of the ends, and of the labels, as many of each as of every other.
         """
         ends = [reason for reason in self.shortlists if reason.startswith("end")]
         labels = [reason for reason in self.shortlists if reason.startswith("label")]
@@ -142,8 +142,9 @@ class Gallery:
             for end in get_args(End):
                 ranks = column if end == "lowest" else -column
                 known = np.sort(ranks[~np.isnan(ranks)])
-                reached = np.flatnonzero(ranks <= known[most - 1]) if len(known) > most else range(len(ranks))
-                best = sorted((float(ranks[k]), image_ids[k]) for k in reached if not np.isnan(ranks[k]))
+                limit = known[most - 1] if len(known) > most else np.inf
+                reached = np.flatnonzero(ranks <= limit).tolist()
+                best = sorted((float(ranks[k]), image_ids[k]) for k in reached)
                 yield from ((f"end.{name}.{end}", rank, image_id) for rank, image_id in best[:most])
         draws = [draw(image_id) for image_id in image_ids]
         for k in sorted(range(len(draws)), key=draws.__getitem__):
@@ -227,8 +228,8 @@ def label_sample(size: int, labels: int) -> int:
 def sample_bounds(size: int, images: int, label_images: Sequence[int]) -> np.ndarray:
     """(label + 1,) the draws below which the samples of each label, and of all images, lie.
 
-    A unit knows only its own images; without a bound each would keep as many as the whole report shows. With it,
-    all units together keep little more than that, and a sample is short in about one case of a thousand.
+    A unit knows only its own images; without a bound each would keep as many as the whole report shows. With
+    it, all units together keep little more than that, and a sample is short in about one case of a thousand.
     """
     wanted = np.array([*(label_sample(size, len(label_images)) for _ in label_images), size], float)
     slack = np.where(wanted > 0, wanted + 3 * np.sqrt(wanted) + 3, 0)
@@ -250,4 +251,3 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
         raise ValueError(f"picture: {picture.dtype} {picture.shape}; uint8 (height, width, 1 or 3) is needed")
     pool = -(-max(picture.shape[:2]) // THUMBNAIL_PIXELS)
     return np.rint(block_mean(picture, pool)).astype(np.uint8)
-

@@ -76,7 +76,7 @@ class Audit:
         return pa.chunked_array(chunks, schema.STATISTICS.field(name).type)
 
     def parts(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The tables of `statistics` or `failures` one after the other: of a large audit, one fits in memory."""
+        """The tables of `statistics` or `failures`, one by one: of a large audit, only one fits in memory."""
         return (self._table(name, columns) for name in self.folder.names(kind))
 
     @cached_property

@@ -102,7 +102,7 @@ augnet.figures = (() => {
 
   function confusion() {
     const { cells, left_out } = augnet.data.confusion, { outputs } = augnet.data;
-    if (!cells.length) return [];
+    if (!cells.length) return null;
     const compare = new Intl.Collator("en", { numeric: true }).compare;
     const labels = [...new Set(cells.map(([label]) => label))].sort(compare);
     const predicted = [...new Set(cells.map(([, output]) => output))].sort((a, b) => a - b);
@@ -121,7 +121,7 @@ augnet.figures = (() => {
 
   function pairs() {
     const { cells, left_out } = augnet.data.pairs, { outputs } = augnet.data;
-    if (!cells.length) return [];
+    if (!cells.length) return null;
     const heading = element("h3", { text: "Pairs of outputs: how alike their rows are (mean cosine), and how often the second is the first's rival" });
     const used = [...new Set(cells.map(([output]) => output))].sort((a, b) => a - b);
     if (used.length <= LARGEST_MATRIX) {
@@ -159,8 +159,9 @@ augnet.figures = (() => {
     document.getElementById("histograms").append(...augnet.data.statistics.map(histogram));
     augnet.whenSeen(document.getElementById("slices"), slices);
     augnet.whenSeen(document.getElementById("pairs"), () => {
-      document.getElementById("confusion").replaceChildren(...confusion());
-      document.getElementById("pair-list").replaceChildren(...pairs());
+      for (const [place, made] of [["confusion", confusion()], ["pair-list", pairs()]]) {
+        if (made) document.getElementById(place).replaceChildren(...made);
+      }
     });
   }
 

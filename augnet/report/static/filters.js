@@ -71,14 +71,15 @@ augnet.filters = (() => {
     const names = statistics.map(({ name }) => [name, name]);
     const number = () => element("input", { type: "number", step: "any" });
     form.addEventListener("submit", (event) => event.preventDefault());
+    const several = (text, made, options) => (options.length ? [labelled(text, made)] : []);
     form.append(
       labelled("Sort by", control("sort", choice({}, [["image_id", "name"], ["label", "label"], ["predicted", "predicted"], ["rival", "rival"], ...names]))),
       labelled("First", control("order", choice({}, [["lowest", "lowest"], ["highest", "highest"]]))),
       labelled("Name", control("search", element("input", { type: "search", size: 14 }))),
-      labelled("Label", control("label", choice({}, [["", "all"], ...labels.map((label) => [`=${label}`, label])]))),
-      labelled("Predicted", control("predicted", choice({}, [["", "all"], ...predicted.map((k) => [k, outputs[k] ?? k])]))),
-      labelled("Prediction", control("correct", choice({}, [["", "all"], ["right", "right"], ["wrong", "wrong"]]))),
-      labelled("Flag", control("flag", choice({}, [["", "all"], ["any", "any flag"], ...flags.map((flag) => [flag, flag])]))),
+      ...several("Label", control("label", choice({}, [["", "all"], ...labels.map((label) => [`=${label}`, label])])), labels),
+      ...several("Predicted", control("predicted", choice({}, [["", "all"], ...predicted.map((k) => [k, outputs[k] ?? k])])), predicted.slice(1)),
+      ...several("Prediction", control("correct", choice({}, [["", "all"], ["right", "right"], ["wrong", "wrong"]])), known(images.correct)),
+      ...several("Flag", control("flag", choice({}, [["", "all"], ["any", "any flag"], ...flags.map((flag) => [flag, flag])])), flags),
       labelled("Range of", control("statistic", choice({}, [["", "–"], ...names]))),
       labelled("from", control("low", number())),
       labelled("to", control("high", number())),

@@ -58,9 +58,10 @@ augnet.pictures = (() => {
     context.drawImage(layer, 0, 0, canvas.width, canvas.height);
   }
 
-  /** A canvas that shows an image once it is seen; `look` is {name, signed, opacity}, read at each drawing. */
+  /** A canvas that shows an image once it is seen; `look` is {name, signed, opacity}, read at each drawing.
+      Without a description, what is around it names the image. */
   function canvas(image, look, description) {
-    const made = augnet.element("canvas", { role: "img", "aria-label": description });
+    const made = augnet.element("canvas", description ? { role: "img", "aria-label": description } : { "aria-hidden": "true" });
     const { picture: [height, width] } = augnet.data.sheet;
     augnet.colors.sized(made, height, width);
     made.redraw = async () => draw(made, await exhibit(image), look());

@@ -15,9 +15,10 @@ augnet.table = (() => {
   /** A button with the image and the chosen row over it, which opens the viewer. */
   function exhibit(image, list, caption = []) {
     const { image_id } = augnet.data.images;
-    const picture = augnet.pictures.canvas(image, overlaid, image_id[image]);
+    const picture = augnet.pictures.canvas(image, overlaid, "");
     const open = () => augnet.viewer.open(image, list, look);
-    return element("button", { class: "exhibit", type: "button", "aria-label": `Enlarge ${image_id[image]}`, onclick: open }, picture, ...caption);
+    const name = caption.length ? null : `Enlarge ${image_id[image]}`;
+    return element("button", { class: "exhibit", type: "button", "aria-label": name, onclick: open }, picture, ...caption);
   }
 
   function columns() {
