@@ -287,8 +287,7 @@ def test_the_name_links_to_the_file(page, audit):
     assert os.path.exists(opened) and opened.endswith(link.text.rpartition("/")[2][-10:])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 400])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 400)])
 def test_nothing_serious_stands_in_the_way_of_anyone(page, scheme, width):
     page.media(scheme)
     page.resize(width, 1000)

@@ -19,6 +19,7 @@ def headline(audit: Audit, findings: Sequence[dict[str, Any]]) -> dict[str, Any]
     return {
         "images": _images(audit),
         "stands_out": _stands_out(findings),
+        "more": max(0, len(findings) - len(_stands_out(findings))),
         "facts": [*_predictions(audit), *_flags(audit)],
         "guessed": list(audit.run["preprocess"]["warnings"]),
     }
@@ -75,16 +76,12 @@ def _flags(audit: Audit) -> list[str]:
 
 
 def _stands_out(findings: Sequence[dict[str, Any]]) -> list[str]:
-    confirmed = [item["sentence"] for item in findings if item["confirmed"]]
-    suspected = [item["sentence"] for item in findings if not item["confirmed"]]
-    lines = confirmed[:NAMED_FINDINGS]
-    if suspected and not confirmed:
-        lines = [f"{sentence} Gradients show it; no intervention has confirmed it." for sentence in suspected]
-        lines = lines[:NAMED_FINDINGS]
-    more = len(findings) - len(lines)
+    """The confirmed findings, or where there are none the others, as many as are named."""
     if not findings:
         return ["No output was found to lean on something that it should not look at."]
-    return [*lines, *([f"{more} more below."] if more else [])]
+    confirmed = [item["sentence"] for item in findings if item["confirmed"]]
+    doubt = "Gradients show it; no intervention has confirmed it."
+    return (confirmed or [f"{item['sentence']} {doubt}" for item in findings])[:NAMED_FINDINGS]
 
 
 def _space(audit: Audit) -> str:

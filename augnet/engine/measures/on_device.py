@@ -109,12 +109,15 @@ def nearest_rival(gram: Any, scores: Any, place: Any) -> tuple[Any, Any]:
     Returns:
         its position (batch,) int32, the first of equals, and whether there is one, (batch,) bool.
     """
-    count = gram.shape[1]
+    batch, count = gram.shape[:2]
     scores = ops.cast(scores, gram.dtype)
     at = place[:, None]
     squared = ops.diagonal(gram, axis1=1, axis2=2)
     both = ops.take_along_axis(squared, at, axis=1) + squared
-    apart = both - 2.0 * ops.take_along_axis(gram, at[:, :, None], axis=1)[:, 0]
+    lines = (
+        ops.arange(batch, dtype="int32") * count + place
+    )  # of G, which may be large: one is taken, not copied
+    apart = both - 2.0 * ops.take(ops.reshape(gram, (-1, count)), lines, axis=0)
     gap = ops.absolute(ops.take_along_axis(scores, at, axis=1) - scores)
     usable = ops.logical_and(apart > RESOLUTION * both, ops.arange(count, dtype="int32") != at)
     distance = ops.where(usable, gap / ops.sqrt(ops.where(usable, apart, 1.0)), math.inf)

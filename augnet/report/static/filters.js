@@ -80,9 +80,8 @@ augnet.filters = (() => {
       ...several("Predicted", control("predicted", choice({}, [["", "all"], ...predicted.map((k) => [k, outputs[k] ?? k])])), predicted.slice(1)),
       ...several("Prediction", control("correct", choice({}, [["", "all"], ["right", "right"], ["wrong", "wrong"]])), known(images.correct)),
       ...several("Flag", control("flag", choice({}, [["", "all"], ["any", "any flag"], ...flags.map((flag) => [flag, flag])])), flags),
-      labelled("Range of", control("statistic", choice({}, [["", "–"], ...names]))),
-      labelled("from", control("low", number())),
-      labelled("to", control("high", number())),
+      element("span", { class: "group" }, labelled("Range of", control("statistic", choice({}, [["", "–"], ...names]))),
+        labelled("from", control("low", number())), labelled("to", control("high", number()))),
       element("button", { type: "button", id: "reset", text: "Show all", onclick: () => set({}, true) }),
     );
   }

@@ -53,8 +53,8 @@ augnet.maps = (() => {
     if (place < 0) return [];
     const canvas = element("canvas", { role: "img", "aria-label": `Where ${group.names[place]} looks, the place framed` });
     augnet.whenSeen(canvas, () => draw(canvas, group, place, { kind: "mean_abs", opacity: state.opacity, places }));
-    const caption = places.length ? `where ${group.names[place]} looks; the place is framed` : `where ${group.names[place]} looks`;
-    return [element("figure", { class: "exhibit" }, canvas, element("figcaption", {}, element("bdi", { text: caption })))];
+    const note = places.length ? " looks on average; the place is framed" : " looks on average";
+    return [element("figure", { class: "exhibit" }, canvas, element("figcaption", {}, augnet.nameOf(group.names[place]), note))];
   }
 
   function found(group) {

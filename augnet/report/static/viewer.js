@@ -6,30 +6,27 @@ augnet.viewer = (() => {
   const PANELS = [["picture", 0], ["overlay", null], ["predicted", 1], ["rival", 1], ["difference", 1]];
   let list = [], at = 0, look = {};
 
-  const dialog = () => document.getElementById("viewer");
+  const part = (name) => document.querySelector(`#viewer .${name}`);
 
   /** Opens the viewer on an image; the arrow keys go through the list. */
   function open(image, images, how) {
     [list, at, look] = [images, images.indexOf(image), { ...how, opacity: how.opacity || 0.6 }];
+    for (const control of document.querySelectorAll("#viewer select, #viewer input")) control.value = control.type === "range" ? look.opacity : look.signed ? "signed" : "";
     show();
-    if (!dialog().open) dialog().showModal();
+    const dialog = document.getElementById("viewer");
+    if (!dialog.open) dialog.showModal();
   }
 
   async function show() {
     const image = list[at], { images } = augnet.data;
-    const values = element("p", { class: "values soft", role: "status", text: "Point at a picture to see its values." });
-    const panels = element("div", { class: "panels" });
-    const move = (text, by) => element("button", { type: "button", text, disabled: !list[at + by] && list[at + by] !== 0, onclick: () => go(by) });
-    dialog().replaceChildren(
-      element("div", { class: "head" },
-        element("h2", {}, augnet.table.fileOf(image)),
-        element("div", { class: "buttons" }, move("Previous", -1), move("Next", 1),
-          element("button", { type: "button", text: "Close", onclick: () => dialog().close() }))),
-      controls(), panels, values, facts(image));
+    part("title").replaceChildren(augnet.table.fileOf(image));
+    part("place").replaceChildren(element("bdi", { text: images.uri[image] }));
+    part("values").textContent = "Point at a picture to see its values.";
+    part("facts").replaceChildren(...facts(image));
     const shown = await augnet.pictures.exhibit(image);
     if (list[at] !== image) return;
-    panels.replaceChildren(...PANELS.map(([name, opacity]) => panel(shown, name, opacity, values, image)).filter(Boolean));
-    dialog().dataset.shown = images.image_id[image];
+    part("panels").replaceChildren(...PANELS.map(([name, opacity]) => panel(shown, name, opacity, image)).filter(Boolean));
+    document.getElementById("viewer").dataset.shown = images.image_id[image];
   }
 
   function go(by) {
@@ -38,23 +35,14 @@ augnet.viewer = (() => {
     show();
   }
 
-  function controls() {
-    const signed = augnet.choice({ "aria-label": "Values" }, [["", "magnitude"], ["signed", "signed"]]);
-    signed.value = look.signed ? "signed" : "";
-    signed.addEventListener("input", () => { look.signed = signed.value !== ""; show(); });
-    const opacity = element("input", { type: "range", min: 0, max: 1, step: 0.05, value: look.opacity });
-    opacity.addEventListener("input", () => { look.opacity = Number(opacity.value); show(); });
-    return element("div", { class: "tools" }, augnet.labelled("Values", signed), augnet.labelled("Opacity", opacity));
-  }
-
   /** A picture with its name and colour bar; nothing for a row that is not known. */
-  function panel(shown, name, opacity, values, image) {
+  function panel(shown, name, opacity, image) {
     const row = ["picture", "overlay"].includes(name) ? look.name : name;
     const found = augnet.pictures.row(shown, row, look.signed);
     if (!found && name !== "picture") return null;
     const canvas = element("canvas", { role: "img", "aria-label": `${name} of ${augnet.data.images.image_id[image]}` });
     augnet.pictures.draw(canvas, shown, { name: row, signed: look.signed, opacity: opacity ?? look.opacity });
-    canvas.addEventListener("pointermove", (event) => { values.textContent = underPointer(event, canvas, shown); });
+    canvas.addEventListener("pointermove", (event) => { part("values").textContent = underPointer(event, canvas, shown); });
     const { images, outputs } = augnet.data;
     const of = { predicted: images.predicted[image], rival: images.rival[image] }[name];
     const title = of == null ? name : `${name} row: ${outputs[of] ?? of}`;
@@ -84,21 +72,33 @@ augnet.viewer = (() => {
     const { images, outputs, statistics } = augnet.data;
     const name = (k) => (k == null ? "–" : outputs[k] ?? String(k));
     const pairs = [
-      ["file", images.uri[image]], ["label", images.label[image] ?? "–"], ["predicted", name(images.predicted[image])],
+      ["label", images.label[image] ?? "–"], ["predicted", name(images.predicted[image])],
       ["is", { true: "right", false: "wrong", null: "not judged" }[images.correct[image]]], ["rival", name(images.rival[image])],
       ["flags", images.flags[image].join(", ") || "none"],
       ...statistics.map(({ name, unit }) => [name, `${format(images[name][image])} ${unit}`]),
     ];
-    return element("dl", { class: "pairs facts" }, ...pairs.map(([key, value]) =>
-      element("div", {}, element("dt", { text: key }), element("dd", {}, element("bdi", { text: value })))));
+    return pairs.map(([key, value]) => element("div", {}, element("dt", { text: key }), element("dd", {}, element("bdi", { text: value }))));
   }
 
+  /** Builds the viewer, empty, so that what has the focus keeps it from image to image. */
   function start() {
-    dialog().addEventListener("keydown", (event) => {
+    const dialog = document.getElementById("viewer");
+    const signed = augnet.choice({}, [["", "magnitude"], ["signed", "signed"]]);
+    const opacity = element("input", { type: "range", min: 0, max: 1, step: 0.05 });
+    signed.addEventListener("input", () => { look.signed = signed.value !== ""; show(); });
+    opacity.addEventListener("input", () => { look.opacity = Number(opacity.value); show(); });
+    const button = (text, onclick, autofocus = false) => element("button", { type: "button", text, onclick, autofocus });
+    dialog.append(
+      element("div", { class: "head" }, element("h2", { class: "title" }),
+        element("div", { class: "buttons" }, button("Previous", () => go(-1)), button("Next", () => go(1), true), button("Close", () => dialog.close()))),
+      element("p", { class: "place soft" }),
+      element("div", { class: "tools" }, augnet.labelled("Values", signed), augnet.labelled("Opacity", opacity)),
+      element("div", { class: "panels" }), element("p", { class: "values soft", role: "status" }), element("dl", { class: "pairs facts" }));
+    dialog.addEventListener("keydown", (event) => {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (by && !["INPUT", "SELECT"].includes(event.target.tagName)) go(by);
     });
-    dialog().addEventListener("click", (event) => event.target === dialog() && dialog().close());
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   }
 
   return { open, start };
