@@ -8,7 +8,8 @@ from typing import Any
 from augnet.report.sentences import shortcut_sentence
 from augnet.storage.reader import Audit
 
-FINDINGS = "findings.json"
+FINDINGS, TRIAGE, CONTROL = "findings.json", "triage.json", "control.json"
+"""What may lie beside the figures: an audit has them or not."""
 
 
 def read_findings(audit: Audit) -> dict[str, Any]:
@@ -52,22 +53,29 @@ def power(tried: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def triage(audit: Audit, findings: dict[str, Any]) -> list[dict[str, Any]]:
-    """How well each statistic tells wrong predictions from right ones, a row for each; [] where not known."""
-    rows = findings.get("triage")
-    if rows is None and audit.folder.exists("triage.json"):
-        rows = audit.folder.read_json("triage.json")
-    rows = rows.get("rows", []) if isinstance(rows, dict) else rows or []
-    return [
+def triage(audit: Audit, findings: dict[str, Any]) -> dict[str, Any]:
+    """How well statistics tell wrong predictions from right ones: a sentence, rows, and images to review."""
+    found = findings.get("triage")
+    if found is None and audit.folder.exists(TRIAGE):
+        found = audit.folder.read_json(TRIAGE)
+    found = found if isinstance(found, dict) else {"rows": found or []}
+    rows = [
         {
             "statistic": row["statistic"],
+            "end": row.get("end", ""),
             "auroc": f"{row['auroc']:.3f}",
-            "interval": _interval(row.get("interval"), ".3f"),
+            "interval": _interval(row.get("auroc_interval") or row.get("interval"), ".3f"),
             "sentence": row.get("sentence", ""),
         }
-        for row in rows
-        if row.get("auroc") is not None
+        for row in found["rows"]
     ]
+    review = [row["image_id"] for row in found.get("review", [])]
+    return {"sentence": found.get("sentence", ""), "rows": rows, "review": review}
+
+
+def control(audit: Audit) -> list[str]:
+    """What a control with random weights beside the audit says of it; nothing where there is none."""
+    return audit.folder.read_json(CONTROL)["sentences"] if audit.folder.exists(CONTROL) else []
 
 
 def _place(audit: Audit, shortcut: dict[str, Any]) -> dict[str, Any]:

@@ -59,16 +59,17 @@ def histogram(values: np.ndarray) -> dict[str, Any]:
 
 def slices(audit: Audit) -> dict[str, Any]:
     """Column -> its values, and for each statistic the figures of every value, in that order."""
-    columns: dict[str, Any] = {}
-    for column in audit.slices["column"].unique().to_pylist():
-        rows = [row for row in audit.slices.to_pylist() if row["column"] == column]
-        values = list(dict.fromkeys(row["value"] for row in rows))
-        place = {value: k for k, value in enumerate(values)}
-        by_statistic: dict[str, list[Any]] = {}
-        for row in rows:
-            cells = by_statistic.setdefault(row["statistic"], [None] * len(values))
-            cells[place[row["value"]]] = [row["count"], *numbers([row[key] for key in SLICE_FIGURES], 4)]
-        columns[column] = {"values": values, "statistics": by_statistic}
+    rows = audit.slices.to_pylist()
+    places: dict[str, dict[str, int]] = {}
+    for row in rows:
+        places.setdefault(row["column"], {}).setdefault(row["value"], len(places[row["column"]]))
+    columns: dict[str, Any] = {
+        column: {"values": list(values), "statistics": {}} for column, values in places.items()
+    }
+    for row in rows:
+        values = places[row["column"]]
+        cells = columns[row["column"]]["statistics"].setdefault(row["statistic"], [None] * len(values))
+        cells[values[row["value"]]] = [row["count"], *numbers([row[key] for key in SLICE_FIGURES], 4)]
     return {"figures": ["count", *SLICE_FIGURES], "columns": columns}
 
 

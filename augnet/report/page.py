@@ -9,7 +9,7 @@ import numpy as np
 
 from augnet.report import figures, provenance
 from augnet.report.assets import SCRIPTS, STYLE, data_script, static_files, templates, write_only
-from augnet.report.evidence import power, read_findings, shown_findings, triage
+from augnet.report.evidence import control, power, read_findings, shown_findings, triage
 from augnet.report.headline import headline, suggestions
 from augnet.report.images import first_sorted_by, held_rows, image_columns, reasons_left_out
 from augnet.report.maps import KINDS, map_groups, map_sheets, mean_image
@@ -78,6 +78,7 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
             power=power(findings.get("tried", [])),
             judged=findings.get("judged"),
             triage=triage(audit, findings),
+            control=control(audit),
             map_pool=int(audit.maps["map_pool"]),
             held=len(image_ids),
             left_out=data["left_out"],

@@ -68,9 +68,10 @@ augnet.figures = (() => {
     const at = Object.fromEntries(figures.map((figure, k) => [figure, k]));
     known.sort((a, b) => a[1][at.q50] - b[1][at.q50]);
     const low = Math.min(...known.map(([, cell]) => cell[at.q05])), high = Math.max(...known.map(([, cell]) => cell[at.q95]));
-    const filter = (value) => augnet.filters.show({ sort: statistic, ...(column === "label" ? { label: `=${value}` } : column === "predicted" ? { predicted: value } : { correct: value === "true" ? "right" : "wrong" }) });
+    const filters = { label: (value) => ({ label: `=${value}` }), predicted: (value) => ({ predicted: value }), correct: (value) => ({ correct: value === "true" ? "right" : "wrong" }) };
+    const head = (text, value) => (filters[column] ? element("button", { type: "button", title: text, onclick: () => augnet.filters.show({ sort: statistic, ...filters[column](value) }) }, nameOf(text)) : nameOf(text));
     const rows = known.map(([text, cell, value]) => element("tr", {},
-      element("th", { scope: "row" }, element("button", { type: "button", title: text, onclick: () => filter(value) }, nameOf(text))),
+      element("th", { scope: "row" }, head(text, value)),
       ...["count", "mean", "q05", "q50", "q95"].map((figure) => element("td", { text: format(cell[at[figure]]) })),
       element("td", {}, box(cell.map((number) => ((number - low) / (high - low || 1)) * 100), at))));
     const body = element("tbody");
