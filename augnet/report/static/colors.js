@@ -10,15 +10,17 @@ augnet.colors = (() => {
     return tables[name];
   }
 
-  /** Paints values (height * width, row by row) into the canvas, which takes their size; `limit` is full colour. */
-  function paint(canvas, values, [height, width], signed, limit) {
+  /** Paints values (height * width, row by row) into the canvas, which takes their size; `limit` is full colour.
+      With `sheer`, values near zero let through what is below. */
+  function paint(canvas, values, [height, width], signed, limit, sheer = false) {
     const colors = table(signed), context = sized(canvas, height, width);
     const pixels = context.createImageData(width, height);
     for (let k = 0; k < height * width; k++) {
       const share = limit > 0 ? values[k] / limit : 0;
       const step = signed ? 127.5 + 127.5 * share : 255 * share;
       const place = 3 * Math.max(0, Math.min(255, Math.round(step)));
-      pixels.data.set([colors[place], colors[place + 1], colors[place + 2], 255], 4 * k);
+      const alpha = sheer ? 255 * Math.sqrt(Math.min(1, Math.abs(share))) : 255;
+      pixels.data.set([colors[place], colors[place + 1], colors[place + 2], alpha], 4 * k);
     }
     context.putImageData(pixels, 0, 0);
     return canvas;

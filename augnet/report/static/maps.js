@@ -35,7 +35,7 @@ augnet.maps = (() => {
     const context = augnet.colors.sized(canvas, Math.round(height * factor), Math.round(width * factor));
     context.imageSmoothingEnabled = false;
     context.drawImage(below, 0, 0, canvas.width, canvas.height);
-    const layer = augnet.colors.paint(document.createElement("canvas"), found.values, group.size, kind === "signed", limit ?? found.limit);
+    const layer = augnet.colors.paint(document.createElement("canvas"), found.values, group.size, kind === "signed", limit ?? found.limit, kind === "signed" && opacity < 1);
     context.globalAlpha = opacity;
     context.drawImage(layer, 0, 0, canvas.width, canvas.height);
     context.globalAlpha = 1;

@@ -5,6 +5,7 @@ augnet.pictures = (() => {
   const PLANES = { predicted: [0, 2], rival: [1, 3], difference: [null, 4] }; // signed, magnitude; see engine.batch.VIEWS
   const LEVELS = 127;
   const SMALLEST = 224; // pixels of a drawn side: few pixels are enlarged before the browser scales them
+  const FINE = 64; // pictures with more pixels than this are no squares to be told apart, and are smoothed
   const sheets = {};
 
   /** A promise of a sheet: one picture of all, and for each image the scales and values of its views. */
@@ -48,12 +49,13 @@ augnet.pictures = (() => {
     const { columns, picture: [height, width], view } = augnet.data.sheet;
     const factor = Math.max(1, Math.round(SMALLEST / Math.max(height, width)));
     const context = augnet.colors.sized(canvas, height * factor, width * factor);
+    canvas.classList.toggle("fine", Math.max(height, width) > FINE);
     const left = (shown.place % columns) * width, top = Math.floor(shown.place / columns) * height;
     context.imageSmoothingEnabled = false;
     if (opacity < 1) context.drawImage(shown.picture, left, top, width, height, 0, 0, canvas.width, canvas.height);
     const values = opacity > 0 && row(shown, name, signed);
     if (!values) return;
-    const layer = augnet.colors.paint(document.createElement("canvas"), values.values, view, signed, values.limit);
+    const layer = augnet.colors.paint(document.createElement("canvas"), values.values, view, signed, values.limit, signed && opacity < 1);
     context.globalAlpha = opacity;
     context.drawImage(layer, 0, 0, canvas.width, canvas.height);
   }
