@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.results import write_section
 
-IMAGES, UNIT, SIDE = 100_000, 512, 224
+IMAGES, UNIT, SIDE, THUMBNAIL = 100_000, 512, 224, 112
 OUTPUTS = (10, 1000)
 OPENINGS = 3
 
@@ -147,6 +147,7 @@ def _fill(
     count, side = len(numbers), -(-SIDE // view_pool(SIDE, SIDE))
     aggregate.images, aggregate.labels[:] = count, np.bincount(numbers % outputs, minlength=outputs)
     coarse = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
+    pictures = coarse.repeat(THUMBNAIL // 16, axis=1).repeat(THUMBNAIL // 16, axis=2)
     views = rng.normal(size=(16, len(VIEWS), side, side)).astype(np.float32)
     aggregate.gallery.add(
         {name: columns[name] for name in SCALARS},
@@ -155,7 +156,7 @@ def _fill(
         label_ids=numbers % outputs,
         rivals=columns["rival"],
         views=views[numbers % len(views)],
-        picture=lambda k: coarse[k % len(coarse)].repeat(14, axis=0).repeat(14, axis=1),
+        picture=lambda k: pictures[k % len(pictures)],
         bounds=bounds,
     )
     np.add.at(aggregate.pairs.rivals, (columns["predicted"], columns["rival"]), 1)

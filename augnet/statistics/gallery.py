@@ -212,7 +212,8 @@ def exhibit_arrays(exhibits: Iterable[Exhibit]) -> dict[str, np.ndarray]:
 def exhibits_of(arrays: Mapping[str, np.ndarray]) -> Iterator[Exhibit]:
     """What `exhibit_arrays` made the arrays of."""
     for image_id, thumb, rival, scale, views in zip(*(arrays.get(part, ()) for part in PARTS), strict=True):
-        yield Exhibit(str(image_id), thumb, int(rival), scale, views)
+        # Copies, as a part of an array would keep the whole in memory when the other images are let go.
+        yield Exhibit(str(image_id), thumb.copy(), int(rival), scale.copy(), views.copy())
 
 
 def draw(image_id: str) -> float:
