@@ -19,6 +19,7 @@ setup(
     packages=[
         "augnet",
         "augnet.audits",
+        "augnet.config",
         "augnet.engine",
         "augnet.engine.backends",
         "augnet.engine.backends.tensorflow",

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from augnet.audits.engine_setup import engine_errors_by_key
@@ -20,22 +21,24 @@ from augnet.engine.graph.precision import refuse_missing
 from augnet.errors import AuditError
 from pipeline.packaging import send_package
 from pipeline.progress import show_progress
-from pipeline.remote import refuse_unseen_paths
-from pipeline.runners import audit_problem, is_in_process, make_options, make_runner, works_in_threads
+from pipeline.runners import audit_problem, is_in_process, make_runner, works_in_threads
 from transforms.audit import NAMESPACE, AuditUnits, Finalize
 
 log = logging.getLogger(__name__)
 
 
-def run_audit(config: Config, beam_flags: list[str], fresh: bool = False) -> Run:
+def run_audit(config: Config, options: PipelineOptions, fresh: bool = False) -> Run:
     """Plan an audit, run it to its end, and return its description.
+
+    Args:
+        config: of the audit.
+        options: of `make_options`.
+        fresh: delete what the output folder holds of an earlier audit.
 
     Raises:
         ConfigError: before any work, when something does not fit.
         AuditError: when the audit ended with a problem.
     """
-    options = make_options(beam_flags, config.beam)
-    refuse_unseen_paths(config, options)
     send_package(options)
     if is_in_process(options):  # elsewhere, workers may have what this machine lacks
         with engine_errors_by_key():

@@ -14,19 +14,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import augnet
 from augnet.audits.engine_setup import open_model, open_preprocess
+from augnet.audits.identity import config_identity, refuse_changes, refuse_other_files
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.run import MAPPED_LABELS, Run
 from augnet.audits.sizing import refuse_oversize, unit_images
-from augnet.config import Config, config_json
+from augnet.config import Config
 from augnet.engine import InspectedModel
-from augnet.errors import AuditError
 from augnet.models.loading import fingerprint
 from augnet.sources import ImageRef, open_source
 from augnet.statistics.moments import choose_map_pool
@@ -34,9 +33,6 @@ from augnet.storage import names, schema
 from augnet.storage.files import OutputFolder, json_bytes, json_digest, private_file
 
 log = logging.getLogger(__name__)
-
-NOT_IDENTITY = ("output", "beam", "failures")
-"""Sections of the config that have no say in the result: where it goes, how it runs, how it is judged."""
 
 DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
 """Libraries whose version may change a result's bytes."""
@@ -57,8 +53,8 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     of an earlier audit is deleted first.
 
     Raises:
-        ConfigError: config, model and images do not fit together, or the result would not fit the disk.
-        AuditError: the output folder holds something else.
+        ConfigError: config, model and images do not fit together, the result would not fit the disk, or the
+            output folder holds something else.
     """
     folder = OutputFolder(config.output)
     with private_file(tempfile.gettempdir()) as table:
@@ -106,7 +102,7 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     versions |= {name: importlib.metadata.version(name) for name in (*DECIDING, "apache-beam")}
     identity = {
         "model": fingerprint(model.model),
-        "config": {key: part for key, part in config_json(config).items() if key not in NOT_IDENTITY},
+        "config": config_identity(config),
         "images": listing.sha256,
         "versions": {name: versions[name] for name in ("augnet", *DECIDING)},
     }
@@ -166,35 +162,11 @@ def earlier_run(folder: OutputFolder, run: Run) -> Run | None:
     """The run that the folder holds, when it is this one; None when it holds none.
 
     Raises:
-        AuditError: the folder holds another audit, or files that are no audit's.
+        ConfigError: the folder holds another audit, or files that are no audit's.
     """
+    refuse_other_files(folder)
     if not folder.exists(names.RUN):
-        if strange := next(folder.foreign_names(), None):
-            raise AuditError(
-                f"output: {folder} holds other files ({strange!r}, ...); give a new or empty folder"
-            )
-        if any("/part-" in name for name in folder.audit_names()):
-            raise AuditError(
-                f"output: {folder} holds parts of an audit without its {names.RUN}; give another folder, or "
-                "--fresh to replace it"
-            )
         return None
     earlier = Run.read(folder)
-    if earlier.fingerprint == run.fingerprint:
-        return earlier
-    changes = "; ".join(_differences(earlier.identity, run.identity))
-    raise AuditError(
-        f"output: {folder} holds another audit ({changes}); give another folder, or --fresh to replace it"
-    )
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """What changed between two identities, in words."""
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            digest = isinstance(before, str) and len(before) == 64
-            name = f"{prefix}{key}".removeprefix("config.")
-            yield f"{name} changed" if digest else f"{name}: {before!r} -> {after!r}"
+    refuse_changes(folder, earlier.identity, run.identity)
+    return earlier

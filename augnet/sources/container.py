@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from augnet.config import ImagesConfig
-from augnet.errors import ConfigError, ImageError
+from augnet.errors import ConfigError, ImageError, did_you_mean_path
 from augnet.sources.base import Encoded, ImageRef, Source, sample
 from augnet.sources.files import DataFile, Files, refuse_size
 
@@ -123,7 +123,7 @@ class ContainerSource(Source):
             return file
         raise ConfigError(
             f"images.path: no {self.file} under {self.files.given!r} (looked for {' '.join(self.endings)}); "
-            "give one, a folder of them, or a glob"
+            f"give one, a folder of them, or a glob{did_you_mean_path(self.config.path)}"
         )
 
     def first_readable(self, look: Callable[[DataFile], _T]) -> _T:
