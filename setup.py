@@ -30,6 +30,7 @@ setup(
         "augnet.engine.rules",
         "augnet.engine.verification",
         "augnet.findings",
+        "augnet.jobs",
         "augnet.models",
         "augnet.report",
         "augnet.sources",

@@ -13,6 +13,7 @@ FORBIDDEN = {"augnet": {"transforms", "pipeline"}, "transforms": {"pipeline"}, "
 OTHERS = {"augnet": {"apache_beam", "argparse"}, "transforms": {"argparse"}, "pipeline": set()}
 
 ORDER = (
+    {"jobs"},
     {"report", "comparison"},
     {"findings"},
     {"audits"},

@@ -15,8 +15,13 @@ NOT_IDENTITY = ("output", "beam", "failures")
 
 
 def config_identity(config: Config) -> dict[str, Any]:
-    """What of the configuration, its files of names read, decides about the result."""
-    return {key: part for key, part in config_json(config).items() if key not in NOT_IDENTITY}
+    """What of the configuration, its files of names read, decides about the result.
+
+    The path of the model does not: the model's own fingerprint stands beside it in an identity.
+    """
+    tree = {key: part for key, part in config_json(config).items() if key not in NOT_IDENTITY}
+    del tree["model"]["path"]
+    return tree
 
 
 def refuse_other_files(folder: OutputFolder, fresh: bool = False) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import keras
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,7 +28,7 @@ from augnet.audits.sizing import refuse_oversize, unit_images
 from augnet.config import Config
 from augnet.engine import InspectedModel
 from augnet.models.loading import fingerprint
-from augnet.sources import ImageRef, open_source
+from augnet.sources import ImageRef, Source, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
 from augnet.storage.files import OutputFolder, json_bytes, json_digest, private_file
@@ -46,11 +47,17 @@ class PlannedAudit:
     model: InspectedModel
 
 
-def plan(config: Config, fresh: bool = False) -> PlannedAudit:
+def plan(
+    config: Config, fresh: bool = False, model: keras.Model | None = None, source: Source | None = None
+) -> PlannedAudit:
     """Prepare an audit and write its plan.parquet and run.json.
 
-    A folder that holds the same audit, begun or finished, is taken up as it is; with `fresh`, what it holds
-    of an earlier audit is deleted first.
+    A folder that holds the same audit, begun or finished, is taken up as it is.
+
+    Args:
+        config: of the audit.
+        fresh: delete what the folder holds of an earlier audit first.
+        model, source: handed over instead of what the configuration names.
 
     Raises:
         ConfigError: config, model and images do not fit together, the result would not fit the disk, or the
@@ -58,7 +65,7 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     """
     folder = OutputFolder(config.output)
     with private_file(tempfile.gettempdir()) as table:
-        planned = prepare(config, table)
+        planned = prepare(config, table, model, source)
         run = planned.run
         refuse_oversize(config, run.model, run.images)
         if fresh:
@@ -72,27 +79,29 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     log.info("scale: %s. %s", run.preprocess["scale"], run.preprocess["reason"])
     log.info("labels: %s", run.label_rule)
     if earlier:  # what of the config is no part of its identity may be new
-        return replace(planned, run=replace(earlier, config=config))
+        run = replace(earlier, config=config)
     run.write(folder)
-    return planned
+    return replace(planned, run=run)
 
 
-def prepare(config: Config, table: Path) -> PlannedAudit:
-    """Decide everything about an audit and write nothing but its plan, to `table`.
+def prepare(
+    config: Config, table: Path, model: keras.Model | None = None, source: Source | None = None
+) -> PlannedAudit:
+    """Decide everything about an audit and write nothing but its plan, to `table`; see `plan`.
 
     Raises:
         ConfigError: config, model and images do not fit together.
     """
     config = read_classes(config)
-    model = open_model(config)
-    spec = model.spec
+    inspected = open_model(config, model)
+    spec = inspected.spec
     config.jacobian.outputs.refuse_unknown("jacobian.outputs", spec.output_count)
     if config.store.jacobians is not None:
         config.store.jacobians.refuse_unknown("store.jacobians", spec.output_count)
     preprocess = open_preprocess(config, spec)
     for warning in preprocess.warnings:
         log.warning("%s", warning)
-    source = open_source(config.images)
+    source = source or open_source(config.images)
     classes = class_names(config.images, source)
     refs = name_labels(source.list(), classes and classes[0])
     listing = _write_plan(refs, table, unit_images(config, spec))
@@ -101,7 +110,7 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     versions = {"python": platform.python_version(), "augnet": augnet.__version__}
     versions |= {name: importlib.metadata.version(name) for name in (*DECIDING, "apache-beam")}
     identity = {
-        "model": fingerprint(model.model),
+        "model": fingerprint(inspected.model),
         "config": config_identity(config),
         "images": listing.sha256,
         "versions": {name: versions[name] for name in ("augnet", *DECIDING)},
@@ -121,7 +130,7 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
         versions=versions,
         times={"started": time.time()},
     )
-    return PlannedAudit(run, model)
+    return PlannedAudit(run, inspected)
 
 
 @dataclass(frozen=True)

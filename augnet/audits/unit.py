@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from augnet.audits.measure import measure_images
 from augnet.audits.records import WorkUnit, unit_record
 from augnet.audits.run import Run
-from augnet.audits.worker import model_of, open_engine
+from augnet.audits.worker import model_of, open_engine, source_of
 from augnet.engine import Engine, JacobianBatch
 from augnet.errors import ImageError
-from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source, open_source
+from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.image import task_of
 from augnet.storage import names
@@ -85,7 +85,7 @@ class Auditor:
         folder = OutputFolder(output)
         run = Run.read(folder)
         engine, preprocess = open_engine(run, model_of(run), folder)
-        return cls(run, folder, engine, preprocess, open_source(run.config.images))
+        return cls(run, folder, engine, preprocess, source_of(run))
 
     def audit(self, unit: WorkUnit, count: Count = lambda name, amount: None) -> UnitRecord:
         """Audit one unit, or return its record where an earlier attempt has finished it.
