@@ -48,8 +48,9 @@ def test_a_model_in_memory_gives_the_bytes_of_the_command_with_the_saved_one(tmp
     model.save(tmp_path / "m.keras")
     by_command(tmp_path / "m.keras", images, tmp_path / "there", "--store.shard_bytes=100000")
     report = Path("report", "index.html")
-    pages = [(tmp_path / name / report).read_text() for name in ("here", "there")]
-    assert pages[0].replace("sequential (in memory)", str(tmp_path / "m.keras")) == pages[1]
+    here, there = ((tmp_path / name / report).read_text() for name in ("here", "there"))
+    there = there.replace(str(tmp_path / "m.keras"), f"{model.name} (in memory)")
+    assert here == there.replace("augnet: m.keras", f"augnet: {model.name} (in memory)")
     assert results(tmp_path / "here") == results(tmp_path / "there")
     assert len(list((tmp_path / "here" / "records").iterdir())) > 1
     assert found.counts == {"planned": 40, "audited": 40, "failed": 0}
@@ -97,6 +98,10 @@ def test_float_arrays_are_what_the_model_is_fed_and_labels_may_be_one_hot(tmp_pa
     assert floats.statistics["label"].equals(levels.statistics["label"])
     assert floats.summary["accuracy"] == levels.summary["accuracy"]
     np.testing.assert_allclose(floats.statistics["frobenius"], levels.statistics["frobenius"], rtol=1e-5)
+    told = [found.run["preprocess"]["warnings"] for found in (levels, floats)]
+    assert len(told[0]) == 1 and told[1] == []  # nothing is scaled, so nothing was guessed
+    shown = "margin_l2.lowest.thumbnail"
+    np.testing.assert_array_equal(floats.gallery[shown], levels.gallery[shown])
 
 
 def test_sections_and_single_keys(tmp_path, images):

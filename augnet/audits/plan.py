@@ -99,9 +99,15 @@ def prepare(
     if config.store.jacobians is not None:
         config.store.jacobians.refuse_unknown("store.jacobians", spec.output_count)
     preprocess = open_preprocess(config, spec)
-    for warning in preprocess.warnings:
-        log.warning("%s", warning)
     source = source or open_source(config.images)
+    settled = preprocess.describe()
+    if source.holds_inputs:
+        settled |= {
+            "reason": "The images are the model's input as they are: nothing is scaled.",
+            "warnings": [],
+        }
+    for warning in settled["warnings"]:
+        log.warning("%s", warning)
     classes = class_names(config.images, source)
     refs = name_labels(source.list(), classes and classes[0])
     listing = _write_plan(refs, table, unit_images(config, spec))
@@ -120,7 +126,7 @@ def prepare(
         fingerprint=json_digest(identity),
         identity=identity,
         model=spec,
-        preprocess=preprocess.describe(),
+        preprocess=settled,
         images=listing.images,
         units=listing.units,
         labels=listing.labels,

@@ -55,9 +55,11 @@ class Source(ABC):
 
     Attributes:
         reads_at_once: images to read at the same time, at least; decoding takes as many as there are cores.
+        holds_inputs: the images are arrays of floats, which a model is fed as they are.
     """
 
     reads_at_once: int = 2
+    holds_inputs: bool = False
 
     @abstractmethod
     def list(self) -> Iterator[ImageRef]:

@@ -33,6 +33,7 @@ class MemorySource(Source):
         self._images = np.ascontiguousarray(images)
         self._labels = None if labels is None or config.labels == "none" else np.asarray(labels)
         refuse_unfit("images", self._images.shape, self._images.dtype)
+        self.holds_inputs = self._images.dtype.kind == "f"
         if not len(self._images):
             raise ConfigError("images: there is no image in the array")
         if self._labels is not None and self._labels.shape[:1] != self._images.shape[:1]:
