@@ -45,6 +45,13 @@ def test_flags_win_over_the_file(tmp_path):
     assert (made.model.path, made.output, str(made.jacobian.outputs)) == ("a", "d", "top:5")
 
 
+def test_a_file_may_have_dotted_keys(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model.path: a\nimages: {path: b}\nimages.limit: 3\noutput: c\n")
+    made = load_config(str(path))
+    assert (made.model.path, made.images.path, made.images.limit, made.output) == ("a", "b", 3, "c")
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

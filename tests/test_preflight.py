@@ -71,6 +71,7 @@ def test_nothing_is_wrong_with_what_is_right(here):
         ("images.labels", "species", "'species': images in a folder have no such column"),
         ("images.classes", "class.txt", "'class.txt' cannot be read .*; did you mean classes.txt\\?"),
         ("preprocess.scale", "keras.applications.resnett", "did you mean keras.applications.resnet\\?"),
+        ("preprocess", "keras.applications.resnett", "did you mean keras.applications.resnet\\?"),
         ("output", "classes.txt", "'.*classes.txt' is no folder"),
         ("output", "classes.txt/out", "'.*classes.txt' is no folder"),
         ("output", "photos", "holds other files"),
@@ -78,7 +79,8 @@ def test_nothing_is_wrong_with_what_is_right(here):
 )  # fmt: skip
 def test_a_mistake_is_named_with_what_may_have_been_meant(here, key, value, words):
     (line,) = mistakes(**{key: value})
-    assert line.startswith(f"{'images.path' if key == 'images.format' else key}: ")
+    named = {"images.format": "images.path", "preprocess": "preprocess.scale"}.get(key, key)
+    assert line.startswith(f"{named}: ")
     assert re.search(words, line), line
 
 

@@ -78,7 +78,7 @@ class Finalize(beam.PTransform):
         return (
             records
             | "WaitForAll" >> beam.combiners.Count.Globally()  # int
-            | "Finish" >> beam.Map(_finish, output=self.output)  # manifest
+            | "Fold" >> beam.Map(_finish, output=self.output)  # manifest
         )
 
 

@@ -82,7 +82,7 @@ def _leaf(key: str) -> str:
 
 def _value(tree: Any, key: str) -> Any:
     for part in key.split("."):
-        tree = tree[part] if isinstance(tree, Mapping) else None
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree
 
 

@@ -23,17 +23,17 @@ def load_config(
     """Config from a YAML file, flags, or both; flags win.
 
     Args:
-        path: YAML file, or None.
+        path: YAML file, or None. Its keys may be dotted, too.
         flags: dotted key -> value, such as {"jacobian.outputs": "top:5"}.
         look: asked what else is wrong, so that all mistakes are told at once.
 
     Raises:
         ConfigError: one line for each mistake: the key, the value found, and what fits.
     """
-    tree = _read_yaml(path) if path else {}
+    tree: dict[str, Any] = {}
     mistakes: dict[str, str] = {}
-    for key, value in (flags or {}).items():
-        section, _, name = key.rpartition(".")
+    for key, value in [*(_read_yaml(path) if path else {}).items(), *(flags or {}).items()]:
+        section, _, name = str(key).rpartition(".")
         node = tree.setdefault(section, {}) if section else tree
         if isinstance(node, dict):
             node[name] = value
@@ -42,9 +42,11 @@ def load_config(
     config = None
     try:
         config = Config.model_validate(tree)
+        parts = dict(config)
     except ValidationError as error:
         mistakes |= mistakes_by_key(error, tree)
-    lines = [*mistakes.values(), *(look(_valid_parts(tree, mistakes)) if look else ())]
+        parts = _valid_parts(tree, mistakes)
+    lines = [*mistakes.values(), *(look(parts) if look else ())]
     if lines or config is None:
         raise ConfigError("\n".join(lines))
     return config
