@@ -46,7 +46,7 @@ def read_config(options: argparse.Namespace, others: Sequence[str], look: Look, 
         flag, _, text = argument.partition("=")
         if "." in flag and flag.startswith("--"):
             key = flag.removeprefix("--")
-            flags[key] = flag_value(key, text)  # no such key, unless it is one of the `beam` section
+            flags[key] = flag_value(key, text)  # there is no such key, which load_config answers
         elif not beam or closest(flag, FLAGS) or (flag[:1] == "-" and flag[:2] != "--"):
             unknown.append(argument)
     if beam and others and not others[0].startswith("-"):

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from augnet import __version__
 from augnet.config import Config, load_config
@@ -16,9 +16,6 @@ from augnet.redact import without_secrets
 from pipeline.flags import add_config_flags, read_config, unknown_arguments
 from pipeline.logs import import_beam, import_tensorflow, set_up_logging
 from pipeline.stopping import stoppable
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
 
 SHOWN_PROBLEMS = 50
 LEVELS = ("debug", "info", "warning", "error")
@@ -79,7 +76,12 @@ def _audit(options: argparse.Namespace, others: list[str]) -> int:
     config = _config(options, others, looked_at=(*INPUTS, "output"))
     if not options.fresh:
         refuse_other_audit(config)
-    beam_options = _beam_options(config, others)
+    import_beam()
+    from pipeline.remote import refuse_unseen_paths
+    from pipeline.runners import make_options
+
+    beam_options = make_options(others, config.beam)
+    refuse_unseen_paths(config, beam_options)
     import_tensorflow()
     from augnet.audits.finalize import refuse_failures
     from pipeline.audit import run_audit
@@ -116,7 +118,10 @@ def _report(options: argparse.Namespace, others: list[str]) -> int:
 
 def _plan(options: argparse.Namespace, others: list[str]) -> int:
     config = _config(options, others)
-    _beam_options(config, others)
+    import_beam()
+    from pipeline.runners import make_options
+
+    make_options(others, config.beam)  # raises for what the audit would not take
     import_tensorflow()
     from augnet.audits.forecast import forecast
     from pipeline.tables import forecast_rows, show
@@ -179,16 +184,6 @@ def _config(
         return mistakes_in({name: part for name, part in parts.items() if name in looked_at})
 
     return read_config(options, others, look, beam)
-
-
-def _beam_options(config: Config, beam_flags: list[str]) -> PipelineOptions:
-    import_beam()
-    from pipeline.remote import refuse_unseen_paths
-    from pipeline.runners import make_options
-
-    options = make_options(beam_flags, config.beam)
-    refuse_unseen_paths(config, options)
-    return options
 
 
 def _print_outcome(output: str) -> None:

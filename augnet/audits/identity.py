@@ -24,15 +24,17 @@ def config_identity(config: Config) -> dict[str, Any]:
     return tree
 
 
-def refuse_other_files(folder: OutputFolder, fresh: bool = False) -> None:
-    """Raise ConfigError where the folder holds what no audit wrote, or, if not `fresh`, the rest of one."""
-    if folder.exists(names.RUN):
-        return
-    if strange := next(folder.foreign_names(), None):
+def refuse_other_files(folder: OutputFolder) -> None:
+    """Raise ConfigError where a folder without an audit holds files that no audit writes."""
+    if not folder.exists(names.RUN) and (strange := next(folder.foreign_names(), None)):
         raise ConfigError(
             f"output: {folder} holds other files ({strange!r}, ...); give a new or empty folder"
         )
-    if not fresh and any("/part-" in name for name in folder.audit_names()):
+
+
+def refuse_parts(folder: OutputFolder) -> None:
+    """Raise ConfigError where the folder holds the rest of an audit of which it is not known what it was."""
+    if not folder.exists(names.RUN) and any("/part-" in name for name in folder.audit_names()):
         raise ConfigError(
             f"output: {folder} holds parts of an audit without its {names.RUN}; give another folder, or "
             "--fresh to replace it"

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 import augnet
 from augnet.audits.engine_setup import open_model, open_preprocess
-from augnet.audits.identity import config_identity, refuse_changes, refuse_other_files
+from augnet.audits.identity import config_identity, refuse_changes, refuse_other_files, refuse_parts
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.run import MAPPED_LABELS, Run
 from augnet.audits.sizing import refuse_oversize, unit_images
@@ -180,6 +180,7 @@ def earlier_run(folder: OutputFolder, run: Run) -> Run | None:
         ConfigError: the folder holds another audit, or files that are no audit's.
     """
     refuse_other_files(folder)
+    refuse_parts(folder)
     if not folder.exists(names.RUN):
         return None
     earlier = Run.read(folder)

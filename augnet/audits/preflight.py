@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from augnet.audits.identity import config_identity, refuse_changes, refuse_other_files
+from augnet.audits.identity import config_identity, refuse_changes, refuse_other_files, refuse_parts
 from augnet.audits.labels import read_classes, read_names
 from augnet.config import APPLICATIONS, Config, ImagesConfig, ModelConfig, PreprocessConfig
 from augnet.errors import ConfigError, did_you_mean
@@ -41,11 +41,15 @@ def mistakes_in(parts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def refuse_other_audit(config: Config) -> None:
-    """Raise ConfigError where the output folder holds an audit with another configuration."""
+    """Raise ConfigError where the output folder holds another configuration's audit, or parts."""
     folder = OutputFolder(config.output)
-    if folder.is_local and folder.exists(names.RUN):
-        earlier = folder.read_sealed(names.RUN)["identity"]["config"]
-        refuse_changes(folder, earlier, config_identity(read_classes(config)))
+    if not folder.is_local:
+        return
+    refuse_parts(folder)
+    if folder.exists(names.RUN):
+        earlier = folder.read_sealed(names.RUN).get("identity", {}).get("config")
+        if earlier:  # else it is of another version, as is found when it is read as a whole
+            refuse_changes(folder, earlier, config_identity(read_classes(config)))
 
 
 def _check_model(model: ModelConfig) -> None:
