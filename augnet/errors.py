@@ -46,7 +46,7 @@ def closest(given: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """ "; did you mean parquet?", to end a message with; "" where no known name is close."""
+    """What to end a message with: "; did you mean parquet?", or nothing where no known name is close."""
     return "".join(f"; did you mean {name}?" for name in closest(given, known))
 
 

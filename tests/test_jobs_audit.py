@@ -149,18 +149,9 @@ def test_an_interrupted_audit_goes_on_in_python_and_from_the_command(tmp_path, i
             by_command(tmp_path / "m.keras", images, out, "--store.shard_bytes=100000")
         assert all(path.stat().st_mtime_ns == time for path, time in done.items())
         assert results(out) == results(tmp_path / "whole")
+        named = json.loads((out / "run.json").read_text())["config"]["model"]["path"]
+        assert named == (f"{model.name} (in memory)" if name == "python" else str(tmp_path / "m.keras"))
         assert check(str(out)) == []
-
-
-def test_a_resumed_audit_by_path_is_one_that_other_processes_can_work_on(tmp_path, images):
-    """What stands in run.json is where the model is now."""
-    model, out = small_cnn(), tmp_path / "out"
-    augnet.audit(model, images, out, progress=False)
-    model.save(tmp_path / "m.keras")
-    next((out / "jacobians").iterdir()).unlink()
-    by_command(tmp_path / "m.keras", images, out, "--direct_running_mode=multi_processing")
-    assert check(str(out)) == []
-    assert json.loads((out / "run.json").read_text())["config"]["model"]["path"] == str(tmp_path / "m.keras")
 
 
 def test_another_model_and_other_images_are_another_audit(tmp_path, images):
@@ -176,10 +167,11 @@ def test_another_model_and_other_images_are_another_audit(tmp_path, images):
 
 def test_failures_are_told_and_too_many_are_an_error(tmp_path, images):
     (images / "ant" / "text.png").write_text("no picture")
-    found = augnet.audit(small_cnn(), images, tmp_path / "out", progress=False)
+    model = small_cnn()
+    found = augnet.audit(model, images, tmp_path / "out", progress=False)
     assert found.failures["image_id"].to_pylist() == ["ant/text.png"]
     with pytest.raises(AuditError, match=r"1 of 41 images failed, more than failures.max_fraction \(0.01\)"):
-        augnet.audit(small_cnn(), images, tmp_path / "out", failures={"max_fraction": 0.01}, progress=False)
+        augnet.audit(model, images, tmp_path / "out", failures={"max_fraction": 0.01}, progress=False)
     assert augnet.open_audit(str(tmp_path / "out")).counts["failed"] == 1
 
 
@@ -206,12 +198,12 @@ def test_mistakes_are_told_before_any_work(tmp_path, arguments, words):
 
 
 def test_progress_is_told_and_shown(tmp_path, images, capsys):
-    told = []
-    augnet.audit(small_cnn(), images, tmp_path / "out", progress=lambda *what: told.append(what))
+    told, model = [], small_cnn()
+    augnet.audit(model, images, tmp_path / "out", progress=lambda *what: told.append(what))
     counts = [done for _, done, _ in told]
     assert told[-1] == ("summing up", 40, 40) and counts == sorted(counts)
     assert capsys.readouterr().err == ""
-    augnet.audit(small_cnn(), images, tmp_path / "out")
+    augnet.audit(model, images, tmp_path / "out")
     shown = capsys.readouterr().err
     assert re.search(r"augnet: 40 images audited, 0 failed; report: .*/out/report/index.html\n$", shown)
 
