@@ -126,6 +126,14 @@ class ImagesConfig(Section):
         description="auto: the first folder below path, or the column or feature called label or class; "
         "folder: the folder; none: no labels; or the name of a column, feature or array",
     )
+    metadata: Annotated[
+        Literal["auto", "none"] | tuple[str, ...],
+        Fits("auto, none or a list of columns such as [camera, site]"),
+    ] = Field(
+        "auto",
+        description="further columns, features or JSON keys whose values cut the images into slices; auto: "
+        "all of a manifest",
+    )
     classes: Annotated[
         tuple[str, ...] | str | None,
         Fits("a list of names such as [cat, dog], or a file with one on each line"),

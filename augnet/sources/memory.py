@@ -11,7 +11,7 @@ import numpy as np
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError
 from augnet.sources.arrays import refuse_unfit
-from augnet.sources.base import ImageRef, Source, sample
+from augnet.sources.base import ImageRef, Source, refuse_metadata, sample
 from augnet.sources.container import label_text
 
 
@@ -29,6 +29,7 @@ class MemorySource(Source):
     """
 
     def __init__(self, config: ImagesConfig, images: Any, labels: Any = None):
+        refuse_metadata(config, "arrays have")
         self._config = config
         self._images = np.ascontiguousarray(images)
         self._labels = None if labels is None or config.labels == "none" else np.asarray(labels)
