@@ -42,8 +42,9 @@ class MemorySource(Source):
                 f"images: {len(self._images)} images, but labels of shape {self._labels.shape}; give one "
                 "label for each image"
             )
-        described = f"{self._images.shape} {self._images.dtype.str} ".encode()
-        self._digest = hashlib.sha256(described + self._images.tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{self._images.shape} {self._images.dtype.str} ".encode())
+        digest.update(self._images)
+        self._digest = digest.hexdigest()
 
     def list(self) -> Iterator[ImageRef]:
         """The images in their order."""
