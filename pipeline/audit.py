@@ -72,12 +72,13 @@ def log_work(result: PipelineResult) -> None:
     seconds = {step: done[f"{step}_microseconds"] / 1e6 for step in ("decode", "compute", "write")}
     log.info(
         "work of all threads: %d images audited, %d failed, in %d batches %.0f %% full; "
-        "decode %.1f s, compute %.1f s, write %.1f s",
+        "decode %.1f s, compute %.1f s, write %.1f s; %d storage retries",
         done["images_audited"],
         done["images_failed"],
         done["batches"],
         100 * done["images_audited"] / max(1, done["batch_slots"]),
         *seconds.values(),
+        done["storage_retries"],
     )
 
 

@@ -25,7 +25,8 @@ ROOMS = set().union(*ORDER)
 
 NEIGHBOURS = {
     "statistics": {"engine", "storage"},
-    "models": {"engine"},
+    "sources": {"storage"},
+    "models": {"engine", "storage"},
     "config": {"selection", "errors"},
     "selection": {"errors"},
 }

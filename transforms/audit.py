@@ -17,6 +17,7 @@ from augnet.audits.unit import COUNTED, Auditor
 from augnet.errors import AuditError, ConfigError
 from augnet.findings.decide import decide
 from augnet.report.page import render
+from augnet.storage.addresses import retries
 from augnet.storage.files import UnitRecord
 from augnet.storage.reader import Audit
 from transforms.driver import end_with_driver
@@ -87,7 +88,9 @@ class Finalize(beam.PTransform):
 
 def _finalize(_: int, output: str) -> dict[str, Any]:
     with problems_named():
-        return finalize(output)
+        manifest = finalize(output)
+    Metrics.counter(NAMESPACE, "storage_retries").inc(retries.take())
+    return manifest
 
 
 def finalize(output: str) -> dict[str, Any]:
