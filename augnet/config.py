@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ByteSize,
     ConfigDict,
@@ -24,6 +25,7 @@ from pydantic import (
 )
 
 from augnet.errors import ConfigError
+from augnet.redact import has_password, without_secrets
 from augnet.selection import ALL, RowSelection
 
 SCALES = ("auto", "unit", "minus_one_one", "imagenet", "caffe", "none")
@@ -61,8 +63,18 @@ Rows = Annotated[RowSelection, PlainValidator(_read_rows), PlainSerializer(_writ
 StoredRows = Annotated[RowSelection | None, PlainValidator(_read_stored_rows), PlainSerializer(_written_rows)]
 
 
+def _without_password(value: str) -> str:
+    """It would be written into run.json, which workers read and people share."""
+    if has_password(value):
+        raise ValueError("holds a password; leave it out and give it by the environment (docs/how-to/s3.md)")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_without_password)]
+
+
 class ModelConfig(Section):
-    path: str = Field(
+    path: Address = Field(
         description="trained model: .keras, .h5, a SavedModel folder, or weights with model.builder; a path "
         "or an address (gs://, s3://)"
     )
@@ -117,7 +129,7 @@ class ModelConfig(Section):
 
 
 class ImagesConfig(Section):
-    path: str = Field(
+    path: Address = Field(
         description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
     )
     format: Literal[
@@ -348,4 +360,4 @@ def _explain(error: Any, tree: dict[str, Any]) -> str:
             siblings = [k for k in known if k.split(".")[0] == where[0]] or known
             return f"{key}: no such key; known here: {', '.join(siblings)}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {error['input']!r} {message}" if key else message
+    return f"{key}: {without_secrets(repr(error['input']))} {message}" if key else message

@@ -27,7 +27,7 @@ NEIGHBOURS = {
     "statistics": {"engine", "storage"},
     "sources": {"storage"},
     "models": {"engine", "storage"},
-    "config": {"selection", "errors"},
+    "config": {"selection", "errors", "redact"},
     "selection": {"errors"},
 }
 """Whom a room may import of its own line."""
