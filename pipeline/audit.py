@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 import apache_beam as beam
@@ -12,6 +13,7 @@ from apache_beam.runners.runner import PipelineResult
 from augnet.audits.engine_setup import engine_errors_by_key
 from augnet.audits.plan import plan
 from augnet.audits.records import WorkUnit
+from augnet.audits.retry import forget_failures
 from augnet.audits.run import Run
 from augnet.audits.unit import COUNTED
 from augnet.audits.worker import handing_on
@@ -27,8 +29,14 @@ from transforms.audit import NAMESPACE, AuditUnits, Finalize
 log = logging.getLogger(__name__)
 
 
-def run_audit(config: Config, beam_flags: list[str], fresh: bool = False) -> Run:
+def run_audit(config: Config, beam_flags: list[str], fresh: bool = False, retry_failed: bool = False) -> Run:
     """Plan an audit, run it to its end, and return its description.
+
+    Args:
+        config: of the audit.
+        beam_flags: command-line flags for Beam.
+        fresh: first delete the audit that the output folder holds.
+        retry_failed: do the units again in which images failed, and those that are not done yet; no other.
 
     Raises:
         ConfigError: before any work, when something does not fit.
@@ -42,13 +50,14 @@ def run_audit(config: Config, beam_flags: list[str], fresh: bool = False) -> Run
             refuse_missing(config.jacobian.precision)
     planned = plan(config, fresh)
     run = planned.run
+    units = forget_failures(config.output, run) if retry_failed else range(run.units)
     try:
         with (
             handing_on(run, planned.model) if works_in_threads(options) else nullcontext(),
             show_progress(run),
             beam.Pipeline(runner=make_runner(options), options=options) as pipeline,
         ):
-            build(pipeline, run)
+            build(pipeline, run, units)
         log_work(pipeline.result)
     except RuntimeError as error:  # what runners make of a worker's exception
         problem = audit_problem(error)
@@ -82,11 +91,11 @@ def log_work(result: PipelineResult) -> None:
     )
 
 
-def build(pipeline: beam.Pipeline, run: Run) -> None:
-    """Apply the audit's transforms; the diagram in ARCHITECTURE.md."""
+def build(pipeline: beam.Pipeline, run: Run, units: Iterable[int]) -> None:
+    """Apply the audit's transforms to some of its units; the diagram in ARCHITECTURE.md."""
     (
         pipeline
-        | "Units" >> beam.Create([WorkUnit(unit, run.units) for unit in range(run.units)], reshuffle=False)
+        | "Units" >> beam.Create([WorkUnit(unit, run.units) for unit in units], reshuffle=False)
         | "AuditUnits" >> AuditUnits(run.config.output)  # UnitRecord
         | "Finalize" >> Finalize(run.config.output)  # manifest
     )

@@ -69,11 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _audit(options: argparse.Namespace, beam_flags: list[str]) -> int:
     config = _config(options, beam_flags)
+    if options.retry_failed and options.fresh:
+        raise ConfigError("--retry-failed, --fresh: one keeps what is done and one deletes it; give one")
     import_quietly()
     from augnet.audits.finalize import refuse_failures
+    from augnet.audits.retry import nothing_failed
     from pipeline.audit import run_audit
 
-    run_audit(config, beam_flags, options.fresh)
+    if options.retry_failed and nothing_failed(config.output):
+        print(f"{without_secrets(config.output)}: no image failed; there is nothing to do again")
+        return 0
+    run_audit(config, beam_flags, options.fresh, options.retry_failed)
     _print_outcome(config.output)
     refuse_failures(config.output, config.failures.max_fraction)
     return 0
@@ -201,6 +207,9 @@ def _parser() -> argparse.ArgumentParser:
     audit = _command(commands, "audit", _audit, "audit a model over a folder of images", AUDIT_HELP)
     audit.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
     audit.add_argument("--fresh", action="store_true", help="replace the audit that the output folder holds")
+    audit.add_argument(
+        "--retry-failed", action="store_true", help="do again the images that failed, and leave the others"
+    )
     _add_config_flags(audit)
 
     plan = _command(
