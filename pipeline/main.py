@@ -72,10 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _audit(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.preflight import refuse_other_audit
+    from augnet.audits.retry import nothing_failed
 
+    if options.retry_failed and options.fresh:
+        raise ConfigError("--retry-failed, --fresh: one keeps what is done and one deletes it; give one")
     config = _config(options, others, looked_at=(*INPUTS, "output"))
     if not options.fresh:
         refuse_other_audit(config)
+    if options.retry_failed and nothing_failed(config.output):
+        print(f"{without_secrets(config.output)}: no image failed; there is nothing to do again")
+        return 0
     import_beam()
     from pipeline.remote import refuse_unseen_paths
     from pipeline.runners import make_options
@@ -86,7 +92,7 @@ def _audit(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.finalize import refuse_failures
     from pipeline.audit import run_audit
 
-    run_audit(config, beam_options, options.fresh)
+    run_audit(config, beam_options, options.fresh, options.retry_failed)
     _print_outcome(config.output)
     refuse_failures(config.output, config.failures.max_fraction)
     return 0
@@ -235,6 +241,9 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     audit = _command(commands, "audit", _audit, "audit a model over a folder of images", AUDIT_HELP)
     audit.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
     audit.add_argument("--fresh", action="store_true", help="replace the audit that the output folder holds")
+    audit.add_argument(
+        "--retry-failed", action="store_true", help="do again the images that failed, and leave the others"
+    )
     add_config_flags(audit)
 
     plan = _command(

@@ -26,8 +26,9 @@ ROOMS = set().union(*ORDER)
 
 NEIGHBOURS = {
     "statistics": {"engine", "storage"},
-    "models": {"engine"},
-    "config": {"selection", "errors"},
+    "sources": {"storage"},
+    "models": {"engine", "storage"},
+    "config": {"selection", "errors", "redact"},
     "selection": {"errors"},
 }
 """Whom a room may import of its own line."""

@@ -15,6 +15,7 @@ from augnet.audits.records import WorkUnit
 from augnet.audits.unit import COUNTED, Auditor
 from augnet.errors import AuditError, ConfigError
 from augnet.jobs.finish import finish
+from augnet.storage.addresses import retries
 from augnet.storage.files import UnitRecord
 from transforms.driver import end_with_driver
 
@@ -84,7 +85,9 @@ class Finalize(beam.PTransform):
 
 def _finish(_: int, output: str) -> dict[str, Any]:
     with problems_named():
-        return finish(output)
+        manifest = finish(output)
+    Metrics.counter(NAMESPACE, "storage_retries").inc(retries.take())
+    return manifest
 
 
 @contextmanager

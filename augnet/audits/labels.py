@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-import fsspec
-
 from augnet.config import Config, ImagesConfig
 from augnet.errors import ConfigError, did_you_mean_path
 from augnet.redact import without_secrets
 from augnet.sources import ImageRef, Source
+from augnet.storage.addresses import open_address, open_file
 
 _LISTED = 5
 """Labels without an output that are named; more are only counted."""
@@ -125,10 +124,9 @@ def read_names(path: str) -> tuple[str, ...]:
     """The names in a file: one on each line, or a JSON list."""
     given = without_secrets(path)
     try:
-        files, place = fsspec.core.url_to_fs(path)
-        with files.open(place, "rb") as stream:
+        with open_file(*open_address(path, "images.classes")) as stream:
             text = stream.read(2**24).decode("utf-8-sig")
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"images.classes: {given!r} cannot be read ({without_secrets(str(error))}); give a list of "
             f"names, or a text file with one on each line{did_you_mean_path(path)}"

@@ -25,6 +25,7 @@ from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.image import task_of
 from augnet.storage import names
+from augnet.storage.addresses import retries
 from augnet.storage.files import OutputFolder, UnitRecord
 from augnet.storage.unit import UnitFiles
 
@@ -39,6 +40,7 @@ COUNTED = (
     "decode_microseconds",  # summed over the threads that decode
     "compute_microseconds",  # with the waiting for a device that another unit uses
     "write_microseconds",
+    "storage_retries",
 )
 """What an auditor counts as it works. For progress and metrics; no result depends on it."""
 
@@ -127,6 +129,7 @@ class Auditor:
                 files=files.close(failures, aggregate.save),
             )
             self.folder.write_bytes(names.shard("records", unit.unit_id, unit.unit_count), record.to_json())
+        count("storage_retries", retries.take())
         log.info("unit %d: %d images audited, %d failed", unit.unit_id, record.audited, record.failed)
         return record
 

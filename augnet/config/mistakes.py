@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from augnet.config.sections import Config, Fits, config_keys
 from augnet.errors import closest, did_you_mean
+from augnet.redact import without_secrets
 
 SHOWN = 80
 """Characters of a wrong value that are shown."""
@@ -95,7 +96,10 @@ def _does_not_fit(key: str, value: Any, rule: str | None) -> str:
 def _shown(value: Any) -> str:
     """As it is written in YAML, but for the quotes of text."""
     try:
-        text = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+        if isinstance(value, str):
+            text = repr(without_secrets(value))
+        else:
+            text = json.dumps(value, default=str, ensure_ascii=False)
     except (TypeError, ValueError):  # keys that are no text, a list in itself
         text = repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ByteSize,
     ConfigDict,
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from augnet.redact import has_password
 from augnet.selection import ALL, RowSelection
 
 
@@ -74,8 +76,18 @@ Rows = Annotated[RowSelection, PlainValidator(_read_rows), PlainSerializer(_writ
 StoredRows = Annotated[RowSelection | None, PlainValidator(_read_stored_rows), PlainSerializer(_written_rows)]
 
 
+def _without_password(value: str) -> str:
+    """It would be written into run.json, which workers read and people share."""
+    if has_password(value):
+        raise ValueError("an address without a password, which the environment holds (docs/how-to/s3.md)")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_without_password)]
+
+
 class ModelConfig(Section):
-    path: str = Field(
+    path: Address = Field(
         description="trained model: .keras, .h5, a SavedModel folder, or weights with model.builder; a path "
         "or an address (gs://, s3://)"
     )
@@ -112,7 +124,7 @@ class ModelConfig(Section):
 
 
 class ImagesConfig(Section):
-    path: str = Field(
+    path: Address = Field(
         description="a folder, a glob such as 'data/**/*.png', or one file; a path or an address"
     )
     format: Literal[

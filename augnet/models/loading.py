@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import keras
 
 import augnet.models.augnet  # noqa: F401  (registers AugNet, so that a saved one loads)
 from augnet.config import ModelConfig
-from augnet.errors import ModelError
+from augnet.errors import ConfigError, ModelError
 from augnet.models import keras2
 from augnet.models.builders import build_model, import_modules
 from augnet.models.explain import LOADING_ERRORS, carries_code, explain, first_line, unknown_class
@@ -23,6 +22,7 @@ from augnet.models.fingerprint import fingerprint
 from augnet.models.one_image import of_one_image
 from augnet.models.saved_model import NO_RULES, SavedModelLayer, as_model, load_saved_model
 from augnet.redact import without_secrets
+from augnet.storage.addresses import open_address, retried
 
 __all__ = ["fingerprint", "load_model"]
 
@@ -110,12 +110,15 @@ def _fetched(address: str, folder: Path) -> str:
     """A local copy, below `folder`, of the model at an address (gs://, s3://): a file or a folder."""
     shown = without_secrets(address)
     try:
-        fs, path = fsspec.core.url_to_fs(address)
-        local = folder / path.rstrip("/").rpartition("/")[2]
-        fs.get(path.rstrip("/"), str(local), recursive=bool(fs.isdir(path)))
+        fs, path = open_address(address, "model.path")
+        path = path.rstrip("/")
+        local = folder / path.rpartition("/")[2]
+        retried(fs.get, path, str(local), recursive=bool(retried(fs.isdir, path)))
     except FileNotFoundError:
         raise ModelError(f"model.path: nothing is at {shown!r}; give the address of a model") from None
-    except (ImportError, OSError, ValueError) as error:
+    except ConfigError as error:
+        raise ModelError(str(error)) from None
+    except (OSError, ValueError) as error:
         reason = without_secrets(str(error)) or type(error).__name__
         raise ModelError(f"model.path: {shown!r} cannot be fetched: {reason}") from error
     return str(local)

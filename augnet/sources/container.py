@@ -65,6 +65,8 @@ class ContainerSource(Source):
     def __init__(self, config: ImagesConfig):
         self.config = config
         self.files = Files(config.path)
+        if not self.files.is_local:
+            self.reads_at_once = 16  # each waits for the network
 
     @classmethod
     def recognizes(cls, name: str, start: bytes) -> bool:

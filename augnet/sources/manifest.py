@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import BinaryIO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
 from augnet.redact import without_secrets
 from augnet.sources.base import ImageRef
@@ -32,6 +30,7 @@ from augnet.sources.container import (
 from augnet.sources.files import DataFile, read_address, read_problem
 from augnet.sources.folder import SUFFIXES
 from augnet.sources.paths import path_to_uri, printable, read_regular, uri_to_path
+from augnet.storage.addresses import open_address
 
 PATH_NAMES = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "img", "uri", "url")
 """What a column of paths is called, in the order in which they are looked for."""
@@ -54,11 +53,6 @@ class ManifestSource(ContainerSource):
 
     endings = (".csv", ".tsv", ".jsonl", ".ndjson")
     file = "manifest"  # Parquet tables too, which `open_source` tells from Parquet files with images in them
-
-    def __init__(self, config: ImagesConfig):
-        super().__init__(config)
-        if not self.files.is_local:
-            self.reads_at_once = 16  # each waits for the network
 
     @cached_property
     def _columns(self) -> tuple[str, str | None, tuple[str, ...]]:
@@ -102,9 +96,9 @@ class ManifestSource(ContainerSource):
     def _read(self, uri: str, place: str) -> bytes:
         try:
             if "://" in uri and not uri.startswith("file://"):
-                return read_address(fsspec.core.url_to_fs(uri)[0], uri, self.config.max_bytes)
+                return read_address(open_address(uri, "images.path")[0], uri, self.config.max_bytes)
             return read_regular(uri_to_path(uri), self.config.max_bytes)
-        except (OSError, ImportError, ValueError) as error:  # a ValueError: a NUL in the path, no such scheme
+        except (OSError, ConfigError, ValueError) as error:  # no such scheme; a ValueError: a NUL in the path
             raise ImageError("read", read_problem(error)) from error
 
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
