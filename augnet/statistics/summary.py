@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from augnet.errors import AuditError
 from augnet.statistics.aggregate import COUNTS, Aggregate
-from augnet.statistics.describe import Slicer, auroc, describe
+from augnet.statistics.describe import Slicer, describe, varies
 from augnet.statistics.focus import uniform_border_fraction
 from augnet.statistics.image import FLAGS
 from augnet.storage import schema
@@ -73,7 +74,6 @@ def summarize(
             f"statistics/ holds {len(correct)} images and aggregates/ {aggregate.images}: "
             "they are of different runs; audit again into an empty folder"
         )
-    judged, wrong = correct.is_valid().to_numpy(), ~correct.fill_null(True).to_numpy()
     slicers = [Slicer.of(columns(name)) for name in SLICE_COLUMNS]
 
     statistics: dict[str, dict[str, Any]] = {}
@@ -83,13 +83,12 @@ def summarize(
         values = columns(name).to_numpy()  # a null becomes NaN
         images = np.flatnonzero(~np.isnan(values))
         images = images[np.argsort(values[images])]
-        ascending, known = values[images], judged[images]
-        statistics[name] = describe(ascending) | {
-            "auroc_wrong": auroc(ascending[known], wrong[images][known])
-        }
+        ascending = values[images]
+        statistics[name] = describe(ascending)
+        shown = listed if varies(ascending) else 0
         ends[name] = {
-            "lowest": _end(values, ascending[:listed], 1),
-            "highest": _end(values, ascending[::-1][:listed], -1),
+            "lowest": _end(values, ascending[:shown], 1),
+            "highest": _end(values, ascending[::-1][:shown], -1),
         }
         for number, slicer in enumerate(slicers):
             for value, part in slicer.cut(images):
@@ -97,15 +96,16 @@ def summarize(
                 slices.append(((number, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
-    answers, mistakes = int(judged.sum()), int(wrong.sum())
+    judged = len(correct) - correct.null_count
+    wrong = judged - (pc.sum(correct).as_py() or 0)
     shape = aggregate.shape
     figures = {
         **{name: getattr(aggregate, name) for name in COUNTS},
         "flags": dict(zip(FLAGS, aggregate.flags.tolist(), strict=True)),
         "labels": dict(zip(label_names, aggregate.labels.tolist(), strict=True)),
-        "judged": answers,
-        "wrong": mistakes,
-        "accuracy": 1 - mistakes / answers if answers else None,
+        "judged": judged,
+        "wrong": wrong,
+        "accuracy": 1 - wrong / judged if judged else None,
         "uniform_border_fraction": uniform_border_fraction(shape.height, shape.width, border),
         "statistics": statistics,
         "extremes": _extremes(columns, ends),
@@ -137,7 +137,7 @@ def _extremes(
     """Statistic -> end -> images there, with the files that hold their Jacobians."""
     listed = np.unique(np.concatenate([images for both in ends.values() for images, _ in both.values()]))
     ids, files = (
-        dict(zip(listed.tolist(), _take(columns(column), listed), strict=True))
+        dict(zip(listed.tolist(), values_at(columns(column), listed), strict=True))
         for column in ("image_id", "jacobian_file")
     )
 
@@ -150,7 +150,7 @@ def _extremes(
     return {name: {end: entries(*found) for end, found in both.items()} for name, both in ends.items()}
 
 
-def _take(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
+def values_at(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
     """The values of ascending images, chunk by chunk: a long text column is never copied into one."""
     values: list[Any] = []
     start = 0

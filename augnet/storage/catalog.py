@@ -40,6 +40,7 @@ class Statistic:
         unit: "" for a pure number. "input" is one unit of the input space that the audit was asked for,
             "output" one of a logit or, with model.space: model, of an output.
         worst: the end at which an image deserves a look, None where neither is alarming in itself.
+        uses_label: whether it takes the label into account, and so cannot foretell a wrong prediction.
         source: the paper that defines it.
     """
 
@@ -49,6 +50,7 @@ class Statistic:
     label: str = ""
     unit: str = ""
     worst: End | None = None
+    uses_label: bool = False
     source: str = ""
 
     @property
@@ -127,6 +129,7 @@ CATALOG = (
         label="norm of the cross-entropy's gradient",
         unit="1 / input",
         worst="highest",
+        uses_label=True,
         source="Arpit et al. 2017, arXiv 1706.05394",
     ),
     Statistic(
