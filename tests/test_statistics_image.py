@@ -228,10 +228,22 @@ def test_margins_and_loss_need_every_row(rng):
 def test_an_unknown_label_selects_no_row(rng):
     batch = random_batch(rng, selected=[[2], [-1], [0], [-1], [1], [3]])
     columns = measure(batch, [2, -1, 0, -1, 1, 3])
-    for name in ("frobenius", "spectral", "row_l2", "singular_values", "selected", "effective_rank"):
+    for name in ("frobenius", "spectral", "row_l2", "singular_values", "selected"):
         assert [value is None for value in columns[name].to_pylist()] == [False, True] * 2 + [False] * 2, name
     assert columns["flags"].to_pylist() == [[]] * 6
     assert columns["probability"].null_count == 0
+
+
+def test_one_row_has_no_rank(rng):
+    """It would be 1, and its images told apart by rounding."""
+    for columns in (
+        measure(random_batch(rng, outputs=1), [0] * 6, "binary"),
+        measure(random_batch(rng, outputs=1), task="regression"),
+        measure(random_batch(rng, selected=[2])),
+        measure(random_batch(rng, shape=(1, 1, 1))),
+    ):
+        assert columns["stable_rank"].null_count == columns["effective_rank"].null_count == 6
+        assert columns["frobenius"].null_count == columns["singular_values"].null_count == 0
 
 
 def test_binary_model(rng):

@@ -188,7 +188,7 @@ def _galleries(audit: Audit) -> list[dict[str, Any]]:
         shown = [
             {"title": heading, "images": _exhibits(audit, name, end)}
             for end, heading in sorted(ends.items(), key=lambda item: item[0] != SCALARS[name].worst)
-            if f"{name}.{end}.value" in audit.gallery
+            if audit.summary["extremes"][name][end] and f"{name}.{end}.value" in audit.gallery
         ]
         if shown:
             text = f"{name} is {SCALARS[name].meaning}.{note}"

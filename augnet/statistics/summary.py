@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from augnet.errors import AuditError
-from augnet.statistics.aggregate import COUNTS, Aggregate
+from augnet.statistics.aggregate import COUNTS, Aggregate, Shape
 from augnet.statistics.describe import Slicer, describe, varies
-from augnet.statistics.focus import uniform_border_fraction
+from augnet.statistics.focus import map_statistics, uniform_border_fraction
 from augnet.statistics.image import FLAGS
 from augnet.storage import schema
 from augnet.storage.catalog import SCALARS, End
@@ -113,7 +113,7 @@ def summarize(
     return Summary(
         figures=figures,
         slices=pa.Table.from_pylist([row for _, row in slices], schema.SLICES),
-        outputs=outputs_table(aggregate),
+        outputs=outputs_table(aggregate, border),
         output_pairs=output_pairs_table(aggregate),
         maps=maps_of(aggregate),
     )
@@ -161,8 +161,12 @@ def values_at(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
     return values
 
 
-def outputs_table(aggregate: Aggregate) -> pa.Table:
-    """`schema.OUTPUT_FIGURES`, one row per output; null where it has no rows."""
+def outputs_table(aggregate: Aggregate, border: float) -> pa.Table:
+    """`schema.OUTPUT_FIGURES`, one row per output, of its own rows; null where it has none.
+
+    gini to spread are `map_statistics` of the root mean square of a, the magnitude of the output's row, over
+    the images; with map_pool > 1, of its mean over blocks.
+    """
     norms, moments, shape = aggregate.row_l2, aggregate.moments, aggregate.shape
     weights = _block_shares(shape.height, shape.width, shape.map_pool)
     rows: list[dict[str, Any]] = []
@@ -178,6 +182,9 @@ def outputs_table(aggregate: Aggregate) -> pa.Table:
             row["mean_abs"] = (weights * moments.mean_abs[output].mean(axis=-1)).sum()
             row["rms"] = math.sqrt((weights * square.mean(axis=-1)).sum())
             row["max_abs"] = moments.max_abs[output].max()
+            magnitude = _pixels(np.sqrt(square.sum(axis=-1)), shape)[None].astype(np.float32)
+            measured = map_statistics(magnitude, np.ones(1, bool), border)
+            row |= {name: values[0] for name, values in measured.items() if not np.isnan(values[0])}
         rows.append(row)
     return pa.Table.from_pylist(rows, schema.OUTPUT_FIGURES)
 
@@ -234,6 +241,12 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
     result["map_pool"] = np.array(aggregate.shape.map_pool)
     return result
+
+
+def _pixels(blocks: np.ndarray, shape: Shape) -> np.ndarray:
+    """(height, width) values by pixel, of a map over blocks."""
+    wide = blocks.repeat(shape.map_pool, axis=0).repeat(shape.map_pool, axis=1)
+    return wide[: shape.height, : shape.width]
 
 
 def _block_shares(height: int, width: int, pool: int) -> np.ndarray:

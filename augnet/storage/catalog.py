@@ -92,12 +92,12 @@ CATALOG = (
     ),
     Statistic(
         "stable_rank",
-        "frobenius² / spectral²: in how many directions J is about as large as in its largest",
+        "frobenius² / spectral²: in how many directions J is about as large as in its largest; null for one row",
         label="frobenius² / spectral²",
     ),
     Statistic(
         "effective_rank",
-        "exp(-sum s ln s), s the singular values over their sum",
+        "exp(-sum s ln s), s the singular values over their sum; null for one row",
         label="exponential of the singular values' entropy",
         source="Roy and Vetterli 2007",
     ),
