@@ -179,6 +179,13 @@ def test_intervals_from_a_sample_are_as_wide_as_those_from_all_images(monkeypatc
         assert widths[0] == pytest.approx(widths[1], rel=0.25)
 
 
+def test_a_sample_holds_enough_of_rare_errors(monkeypatch):
+    audit, wrong, _ = made(n=3000, error_rate=0.01, frobenius=1.0)
+    whole = triage(audit, run_of())
+    monkeypatch.setattr(errors, "RESAMPLED", 100)  # which would hold one of them
+    assert MIN_EACH <= wrong.sum() < errors.RARER and triage(audit, run_of()) == whole
+
+
 def test_every_statistic_but_two_is_judged():
     named = {score.name for score in errors.SCORES}
     assert named == FREE | set(SCALARS) - {"probability", "loss_gradient_l2"}

@@ -34,8 +34,10 @@ MIN_EACH = 10
 """Wrong predictions, and right ones, that are needed to judge a score."""
 LEVEL = 0.95
 REPLICATES, SEED = 500, 0
-RESAMPLED = 20_000
-"""Images that replicates are drawn from, at most; areas over n images vary by sqrt(RESAMPLED / n) of that."""
+RESAMPLED, RARER = 10_000, 50
+"""Replicates are drawn from a sample of so many images, or, where few predictions are wrong or few right, of
+as many as hold about RARER of the rarer kind. Areas over n images vary by sqrt(m / n) of those over m.
+"""
 REVIEWED = 100
 
 Values = Mapping[str, np.ndarray]
@@ -166,8 +168,9 @@ def _judged(audit: Audit, baselines: Values, known: np.ndarray, wrong: np.ndarra
         wrong: (judged,) bool.
     """
     rng = np.random.default_rng(SEED)
-    images = len(wrong)
-    drawn = np.sort(rng.choice(images, RESAMPLED, replace=False)) if images > RESAMPLED else slice(None)
+    images, errors = len(wrong), int(wrong.sum())
+    size = min(images, max(RESAMPLED, RARER * images // min(errors, images - errors)))
+    drawn = np.sort(rng.choice(images, size, replace=False)) if size < images else slice(None)
     scores: list[Score] = []
     found: list[Areas] = []
     rankings: list[np.ndarray] = []
@@ -179,7 +182,7 @@ def _judged(audit: Audit, baselines: Values, known: np.ndarray, wrong: np.ndarra
             found.append(areas_of(rank, wrong))
             rankings.append(rank[drawn])
     replicates = resampled_areas(rankings, wrong[drawn], REPLICATES, rng)
-    narrower = math.sqrt(min(1.0, RESAMPLED / images))
+    narrower = math.sqrt(size / images)
     judged = []
     for k, score in enumerate(scores):
         centre = areas_of(rankings[k], wrong[drawn])

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK_DRAWS = 1 << 18
-"""Images drawn at a time, over all replicates: what bounds the memory."""
+BLOCK_DRAWS = 1 << 15
+"""Images drawn at a time, over all replicates: what is counted of them stays in the caches."""
 
 
 class Areas(NamedTuple):
@@ -28,6 +28,26 @@ class Areas(NamedTuple):
 
     auroc: np.ndarray
     aurc: np.ndarray
+
+
+class Sorted(NamedTuple):
+    """Images by rank, in the groups that must be told apart.
+
+    They are the tied images; but scores without a wrong prediction that follow each other are one group,
+    since the order among right ones changes neither area.
+
+    Attributes:
+        order: (n,) the images.
+        starts: (g,) where in `order` each group starts.
+        bad: the images with wrong predictions.
+        bad_starts, bad_groups: where in `bad` each group with any starts, and which of the g it is.
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    bad: np.ndarray
+    bad_starts: np.ndarray
+    bad_groups: np.ndarray
 
 
 def areas(right: np.ndarray, wrong: np.ndarray) -> Areas:
@@ -52,7 +72,7 @@ def areas(right: np.ndarray, wrong: np.ndarray) -> Areas:
 
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, all_images.max() + 1))])
     rate = wrong / np.maximum(tied_images, 1)
-    risks = wrong + (wrong_below - below * rate) * (harmonic[until] - harmonic[below])
+    risks = wrong + (wrong_below - below * rate) * np.diff(harmonic[until], axis=-1, prepend=0.0)
     return Areas(auroc, risks.sum(axis=-1) / all_images)
 
 
@@ -89,22 +109,22 @@ def resampled_areas(
         draws = rng.integers(images, size=(block, images)) + images * np.arange(block)[:, None]
         drawn = np.bincount(draws.ravel(), minlength=block * images).reshape(block, images)
         drawn = drawn.astype(np.uint16)  # of one image hardly ever a dozen
-        for k, (order, starts) in enumerate(sorts):
-            copies = drawn[:, order]
-            every = np.add.reduceat(copies, starts, axis=1, dtype=np.int64)
-            errors = np.add.reduceat(copies * wrong[order], starts, axis=1, dtype=np.int64)
+        for k, by_rank in enumerate(sorts):
+            every = np.add.reduceat(drawn[:, by_rank.order], by_rank.starts, axis=1, dtype=np.int64)
+            errors = np.zeros_like(every)
+            errors[:, by_rank.bad_groups] = np.add.reduceat(
+                drawn[:, by_rank.bad], by_rank.bad_starts, axis=1, dtype=np.int64
+            )
             for target, values in zip(result, areas(every - errors, errors), strict=True):
                 target[first : first + block, k] = values
     return result
 
 
-def _sorted(rank: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order (n,) of the images by rank, and where in it the groups start that must be told apart.
-
-    They are the tied images; but scores without a wrong prediction that follow each other are one group,
-    since the order among right ones changes neither area.
-    """
+def _sorted(rank: np.ndarray, wrong: np.ndarray) -> Sorted:
     order = np.argsort(rank, kind="stable")
     starts = np.flatnonzero(np.diff(rank[order], prepend=-1))
     with_errors = np.add.reduceat(wrong[order], starts, dtype=np.int64) > 0
-    return order, starts[with_errors | np.concatenate([[True], with_errors[:-1]])]
+    apart = with_errors | np.concatenate([[True], with_errors[:-1]])
+    bad = order[wrong[order]]
+    bad_starts = np.flatnonzero(np.diff(rank[bad], prepend=-1))
+    return Sorted(order, starts[apart], bad, bad_starts, np.flatnonzero(with_errors[apart]))
