@@ -43,7 +43,7 @@ class MemorySource(Source):
                 "label for each image"
             )
         digest = hashlib.sha256(f"{self._images.shape} {self._images.dtype.str} ".encode())
-        digest.update(memoryview(self._images).cast("B"))
+        digest.update(self._images.data)
         self._digest = digest.hexdigest()
 
     def list(self) -> Iterator[ImageRef]:

@@ -42,6 +42,7 @@ OUTPUT_FIGURES = pa.schema(
         ("output", INDEX),
         ("count", COUNT),
         *_columns(REAL, "mean_row_l2", "std_row_l2", "max_row_l2", "mean_abs", "rms", "max_abs"),
+        *_columns(REAL, "gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread"),
     ]
 )
 
