@@ -23,6 +23,7 @@ import augnet
 from augnet.audits.engine_setup import open_model, open_preprocess
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.run import MAPPED_LABELS, Run
+from augnet.audits.sample import take_sample
 from augnet.audits.sizing import refuse_oversize, unit_images
 from augnet.config import Config, config_json
 from augnet.engine import InspectedModel
@@ -64,7 +65,9 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     with private_file(tempfile.gettempdir()) as table:
         planned = prepare(config, table)
         run = planned.run
-        refuse_oversize(config, run.model, run.images)
+        refuse_oversize(
+            config, run.model, run.images, lambda: take_sample(run, planned.model, table).disk_bytes
+        )
         if fresh:
             folder.remove_audit()
         earlier = earlier_run(folder, run)
