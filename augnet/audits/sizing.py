@@ -84,9 +84,8 @@ def _limits(config: Config) -> dict[str, int]:
     return limits
 
 
-def readable_bytes(count: float) -> str:
+def readable_bytes(value: float) -> str:
     """'3.4 MB': decimal units, as disks are sold."""
-    value = count
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
