@@ -19,6 +19,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -223,11 +224,12 @@ class StoreConfig(Section):
         100 * 1000**3, description="a run whose Jacobians would pass this size is refused before it starts"
     )
 
-    @model_validator(mode="after")
-    def _a_type_that_the_format_has(self) -> StoreConfig:
-        if self.dtype == "bfloat16" and self.format == "npz":
-            raise ValueError("store.dtype: bfloat16 needs store.format: parquet; NPZ has no such type")
-        return self
+    @field_validator("dtype")
+    @classmethod
+    def _a_type_that_the_format_has(cls, value: str, info: ValidationInfo) -> str:
+        if value == "bfloat16" and info.data.get("format") == "npz":
+            raise ValueError("needs store.format: parquet; NPZ has no such type")
+        return value
 
 
 class StatisticsConfig(Section):

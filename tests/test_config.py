@@ -56,6 +56,10 @@ def test_flags_win_over_the_file(tmp_path):
         ({"jacobian.batch_size": 0}, ["jacobian.batch_size", "0"]),
         ({"jacobian.memory": "much"}, ["jacobian.memory", "much"]),
         ({"statistics.border": 0.7}, ["statistics.border", "0.7", "0.5"]),
+        (
+            {"store.format": "npz", "store.dtype": "bfloat16"},
+            ["store.dtype: 'bfloat16' needs store.format: parquet"],
+        ),
         ({"store.format": "csv"}, ["store.format", "'csv'", "parquet", "npz"]),
         ({"images.pth": "x"}, ["images.pth", "no such key", "images.path"]),
         ({"jacobian.outputs": "predicted"}, []),
