@@ -132,6 +132,11 @@ class ImagesConfig(Section):
         description="auto: the first folder below path, or the column or feature called label or class; "
         "folder: the folder; none: no labels; or the name of a column, feature or array",
     )
+    metadata: Literal["auto", "none"] | tuple[str, ...] = Field(
+        "auto",
+        description="further columns, features or JSON keys whose values cut the images into slices; auto: "
+        "all of a manifest",
+    )
     classes: tuple[str, ...] | str | None = Field(
         None,
         description="the label that each model output stands for, in order, or a text file with one on each "

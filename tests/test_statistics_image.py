@@ -53,7 +53,7 @@ def rng():
 
 def test_the_columns_are_those_of_the_schema(rng):
     columns = measure(random_batch(rng), labels=[0, 1, 2, 3, -1, 0])
-    written = {"image_id", "uri", "label", "jacobian_file", "jacobian_row"}
+    written = {"image_id", "uri", "label", "metadata", "jacobian_file", "jacobian_row"}
     assert set(columns) == set(schema.STATISTICS.names) - written
     for name, column in columns.items():
         assert column.type == schema.STATISTICS.field(name).type, name

@@ -36,6 +36,7 @@ class Audit:
                 "image_id": [images.ids[k] for k in part],
                 "label": [names[k] for k in part],
                 "uri": [f"/data/{images.ids[k]}" for k in part],
+                "metadata": [[] for k in part],
                 "jacobian_file": ["jacobians/a.parquet" if k % 2 else None for k in part],
                 "jacobian_row": list(range(len(part))),
             }

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import augnet
 from augnet.audits.engine_setup import open_model, open_preprocess
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
+from augnet.audits.records import REF_COLUMNS
 from augnet.audits.run import MAPPED_LABELS, Run
 from augnet.audits.sample import take_sample
 from augnet.audits.sizing import refuse_oversize, unit_images
@@ -149,10 +150,10 @@ def _write_plan(refs: Iterator[ImageRef], path: Path, unit_size: int) -> _Listin
     labels: Counter[str | None] = Counter()
     with pq.ParquetWriter(path, schema.PLAN, compression="zstd") as writer:
         for unit in _cut(refs, unit_size):
-            columns = {key: [getattr(ref, key) for ref in unit] for key in ("image_id", "uri", "label")}
+            columns = {key: [getattr(ref, key) for ref in unit] for key in REF_COLUMNS}
             writer.write_table(pa.table({"unit_id": [units] * len(unit), **columns}, schema.PLAN))
             for ref in unit:  # one by one, so that how they are cut into units does not count
-                digest.update(json_bytes([ref.image_id, ref.uri, ref.label]))
+                digest.update(json_bytes([getattr(ref, key) for key in REF_COLUMNS]))
             labels.update(columns["label"])
             images, units = images + len(unit), units + 1
     label_images = sorted((label, count) for label, count in labels.items() if label is not None)

@@ -8,11 +8,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from augnet.audits.records import REF_COLUMNS, refs_of
 from augnet.audits.run import Run
 from augnet.audits.worker import open_engine
 from augnet.engine import Choice, InspectedModel
@@ -102,5 +102,4 @@ def _some_refs(plan: Path, source: Source, count: int) -> list[ImageRef]:
 
 
 def _planned(plan: pq.ParquetFile, unit: int) -> list[ImageRef]:
-    rows: list[dict[str, Any]] = plan.read_row_group(unit, ["image_id", "uri", "label"]).to_pylist()
-    return [ImageRef(**row) for row in rows]
+    return refs_of(plan.read_row_group(unit, columns=[*REF_COLUMNS]))

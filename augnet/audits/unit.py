@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from augnet.audits.measure import measure_images
-from augnet.audits.records import WorkUnit, unit_record
+from augnet.audits.records import REF_COLUMNS, WorkUnit, refs_of, unit_record
 from augnet.audits.run import Run
 from augnet.audits.worker import model_of, open_engine
 from augnet.engine import Engine, JacobianBatch
@@ -133,8 +133,7 @@ class Auditor:
     def _planned(self, unit: WorkUnit) -> list[ImageRef]:
         with self.folder.open(names.PLAN) as stream, pq.ParquetFile(stream, metadata=self._plan) as plan:
             self._plan = plan.metadata  # of many units, it takes long to read
-            rows = plan.read_row_group(unit.unit_id, columns=["image_id", "uri", "label"]).to_pylist()
-        return [ImageRef(**row) for row in rows]
+            return refs_of(plan.read_row_group(unit.unit_id, columns=[*REF_COLUMNS]))
 
     def _batches(
         self, unit: WorkUnit, refs: list[ImageRef], failures: list[dict[str, Any]]
@@ -196,7 +195,7 @@ class Auditor:
         batch, columns = measure_images(
             self.engine, pixels, task=self._task, border=border, label_ids=label_ids, targets=targets
         )
-        for key in ("image_id", "uri", "label"):
+        for key in REF_COLUMNS:
             columns[key] = [getattr(ref, key) for ref in refs]
         aggregate.add(
             batch,

@@ -15,7 +15,7 @@ import numpy as np
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
 from augnet.sources.bands import NPY_MAGIC, npy_header
-from augnet.sources.base import ImageRef
+from augnet.sources.base import ImageRef, refuse_metadata
 from augnet.sources.container import (
     LABEL_NAMES,
     ContainerSource,
@@ -86,6 +86,7 @@ class ArraysSource(ContainerSource):
         Raises:
             ConfigError: there is no such array, or none that can only be meant.
         """
+        refuse_metadata(self.config, "arrays have")
         name, arrays = self.first_readable(lambda file: (file.name, self._arrays_of(file.uri)))
         if "" in arrays:
             check_no_columns(self.config, "an NPY file")

@@ -79,6 +79,12 @@ class Slicer:
         short = len(found) < 1 << 16  # NumPy sorts 16 bits by radix
         return cls(tuple(names), codes.astype(np.uint16 if short else np.int32))
 
+    @classmethod
+    def of_metadata(cls, column: pa.ChunkedArray) -> dict[str, Slicer]:
+        """The slicers of a column of `schema.STATISTICS.metadata`, by name, in the order of the names."""
+        keys = sorted({key for chunk in column.chunks for key in chunk.keys.unique().to_pylist()})
+        return {key: cls.of(pc.map_lookup(column, key, "first")) for key in keys}
+
     def cut(self, images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For every value that occurs: its index in `values`, and the positions in `images` that have it."""
         codes = self.codes[images]

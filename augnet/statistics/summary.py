@@ -22,7 +22,10 @@ Columns = Callable[[str], pa.ChunkedArray]
 """Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
 
 SLICE_COLUMNS = ("label", "predicted", "correct")
-"""The columns whose values cut the images into slices; a null is in no slice."""
+"""The columns whose values cut the images into slices, beside metadata; a null is in no slice."""
+
+MOST_VALUES = 100
+"""Metadata with more values than this is no cut into groups, as names and times of single images are none."""
 
 Listed = tuple[np.ndarray, np.ndarray]
 """Numbers (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
@@ -74,7 +77,13 @@ def summarize(
             "they are of different runs; audit again into an empty folder"
         )
     judged, wrong = correct.is_valid().to_numpy(), ~correct.fill_null(True).to_numpy()
-    slicers = [Slicer.of(columns(name)) for name in SLICE_COLUMNS]
+    slicers = {name: Slicer.of(columns(name)) for name in SLICE_COLUMNS}
+    uncut: dict[str, int] = {}
+    for name, slicer in Slicer.of_metadata(columns("metadata")).items():
+        if len(slicer.values) > MOST_VALUES:
+            uncut[name] = len(slicer.values)
+        else:
+            slicers.setdefault(name, slicer)  # a column that is called "correct" is not what augnet calls so
 
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[End, Listed]] = {}
@@ -91,9 +100,9 @@ def summarize(
             "lowest": _end(values, ascending[:listed], 1),
             "highest": _end(values, ascending[::-1][:listed], -1),
         }
-        for number, slicer in enumerate(slicers):
+        for number, (column, slicer) in enumerate(slicers.items()):
             for value, part in slicer.cut(images):
-                row = {"column": SLICE_COLUMNS[number], "value": slicer.values[value], "statistic": name}
+                row = {"column": column, "value": slicer.values[value], "statistic": name}
                 slices.append(((number, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
@@ -107,6 +116,7 @@ def summarize(
         "wrong": mistakes,
         "accuracy": 1 - mistakes / answers if answers else None,
         "uniform_border_fraction": uniform_border_fraction(shape.height, shape.width, border),
+        "uncut_metadata": uncut,
         "statistics": statistics,
         "extremes": _extremes(columns, ends),
     }

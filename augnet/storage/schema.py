@@ -15,7 +15,7 @@ def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
     return [(name, kind) for name in names]
 
 
-_IMAGE = _columns(TEXT, "image_id", "uri", "label")
+_IMAGE = [*_columns(TEXT, "image_id", "uri", "label"), ("metadata", pa.map_(TEXT, TEXT))]
 
 PLAN = pa.schema([("unit_id", INDEX), *_IMAGE])
 
