@@ -22,7 +22,7 @@ browser:  ## install what the report is tried in: Chromium, its driver, and axe-
 	command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq npm; }
 	mkdir -p $(AXE) && cd $(AXE) && test -e package/axe.min.js || tar xzf "$$(npm pack --silent axe-core@$(AXE_VERSION))"
 
-flink: .venv/installed  ## fetch Flink and Beam's job server for it, once, into ~/.cache (or AUGNET_FLINK)
+flink: .venv/installed  ## fetch Flink (FLINK=1.20) and Beam's job server, once, into ~/.cache (or AUGNET_FLINK)
 	$(BIN)/python tests/flink/fetch.py
 
 test-flink: flink  ## run the tests that need Flink: in the job server, and on a cluster of processes

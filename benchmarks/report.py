@@ -59,6 +59,7 @@ def make_audit(folder: Path, outputs: int, images: int = IMAGES) -> None:
     from augnet.audits.run import Run
     from augnet.config import load_config
     from augnet.engine import ModelSpec
+    from augnet.jobs.finish import finish
     from augnet.statistics.aggregate import Aggregate, Shape
     from augnet.statistics.gallery import sample_bounds
     from augnet.statistics.moments import choose_map_pool
@@ -66,7 +67,6 @@ def make_audit(folder: Path, outputs: int, images: int = IMAGES) -> None:
     from augnet.storage.files import OutputFolder, UnitRecord
     from augnet.storage.shards import write_table
     from augnet.storage.unit import UnitFiles
-    from transforms.audit import finalize
 
     labels = [f"n{k:05d}" for k in range(outputs)]
     units = -(-images // UNIT)
@@ -107,7 +107,7 @@ def make_audit(folder: Path, outputs: int, images: int = IMAGES) -> None:
         entries = files.close([], aggregate.save)
         record = UnitRecord(unit, run.fingerprint, len(numbers), len(numbers), 0, entries)
         out.write_bytes(names.shard("records", unit, units), record.to_json())
-    finalize(str(folder))
+    finish(str(folder))
 
 
 def _columns(

@@ -117,7 +117,7 @@ def test_exhibits_come_back_from_their_arrays():
     for before, after in zip(gallery.shown(), exhibits_of(arrays), strict=True):
         assert (before.image_id, before.rival) == (after.image_id, after.rival)
         np.testing.assert_array_equal(before.views, after.views)
-        assert after.views.base is None and after.thumbnail.base is None  # or it would hold all images' arrays
+        assert after.views.base is None and after.thumbnail.base is None  # else it holds all
     assert exhibit_arrays([]) == {} and list(exhibits_of({})) == []
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from augnet.report.sentences import shortcut_sentence
+from augnet.storage import names
 from augnet.storage.reader import Audit
 
-FINDINGS, TRIAGE, CONTROL = "findings.json", "triage.json", "control.json"
+FINDINGS, CONTROL = "findings.json", "control.json"
 """What may lie beside the figures: an audit has them or not."""
 
 
@@ -20,11 +21,11 @@ def read_findings(audit: Audit) -> dict[str, Any]:
     return {"confirmed": [], "looks_at": seen, "tried": [], "doubts": audit.summary.get("doubts", [])}
 
 
-def shown_findings(findings: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+def shown_findings(findings: dict[str, Any], outputs: Sequence[str]) -> list[dict[str, Any]]:
     """Every finding for the template, the confirmed first.
 
     Args:
-        names: of the outputs.
+        outputs: their names.
     """
     shown = []
     for kind, certain in (("confirmed", True), ("looks_at", False)):
@@ -33,7 +34,7 @@ def shown_findings(findings: dict[str, Any], names: Sequence[str]) -> list[dict[
                 {
                     "confirmed": certain,
                     "output": item["output"],
-                    "name": names[item["output"]],
+                    "name": outputs[item["output"]],
                     "kind": item["kind"],
                     "sentence": _sentence(item["sentence"]),
                     "places": item["places"],
@@ -56,8 +57,8 @@ def power(tried: Sequence[dict[str, Any]]) -> list[str]:
 def triage(audit: Audit, findings: dict[str, Any]) -> dict[str, Any]:
     """How well statistics tell wrong predictions from right ones: a sentence, rows, and images to review."""
     found = findings.get("triage")
-    if found is None and audit.folder.exists(TRIAGE):
-        found = audit.folder.read_json(TRIAGE)
+    if found is None and audit.folder.exists(names.TRIAGE):
+        found = audit.triage
     found = found if isinstance(found, dict) else {"rows": found or []}
     rows = [
         {

@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any
 
+from augnet.audits.identity import NOT_IDENTITY
 from augnet.config import Config
 from augnet.redact import without_secrets
 from augnet.storage.reader import Audit
@@ -46,7 +47,7 @@ def settings(audit: Audit) -> list[tuple[str, str]]:
 
 def _deciding(audit: Audit) -> dict[str, Any]:
     """The config without what decides nothing, such as the output folder: the page would depend on it."""
-    return audit.run["identity"]["config"]
+    return {key: part for key, part in audit.run["config"].items() if key not in NOT_IDENTITY}
 
 
 def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
