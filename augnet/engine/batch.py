@@ -49,6 +49,10 @@ class JacobianBatch:
         moments: of all selected rows of the batch that are finite.
         predicted_l1: (n,) float64, 1-norm of J_i, or None where it was not measured; only a model with one
             output needs it.
+        attributions: (n, A, rows, columns) float32, what a pixel's difference from the image's mean adds
+            to an output to first order, l2 norm over channels, averaged over blocks of pixels; NaN where the
+            row was not selected. A is 1, the lead of the predicted output over the best other one with a
+            row, or R, every row. None where they were not asked for.
     """
 
     outputs: np.ndarray
@@ -62,6 +66,7 @@ class JacobianBatch:
     rows: np.ndarray | None
     moments: MapMoments
     predicted_l1: np.ndarray | None = None
+    attributions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -23,14 +24,14 @@ def picture(image: np.ndarray) -> bytes:
 
 
 def heat_map(
-    heat: np.ndarray, backdrop: np.ndarray, outline: tuple[int, int, int, int] | None = None
+    heat: np.ndarray, backdrop: np.ndarray, outlines: Sequence[tuple[int, int, int, int]] = ()
 ) -> bytes:
     """PNG of a magnitude map in MAGNITUDE_COLORS over a faint grey picture; its largest value is brightest.
 
     Args:
         heat: (height, width), not negative.
         backdrop: uint8 picture (any height, any width, 1, 3 or 4), resized to the map.
-        outline: top, left, bottom, right in pixels of the map, the last two exclusive, of a frame to draw.
+        outlines: top, left, bottom, right in pixels of the map, the last two exclusive, of frames to draw.
     """
     strength = (heat / (float(heat.max()) or 1.0))[..., None]
     colors = colormaps[MAGNITUDE_COLORS](strength[..., 0])[..., :3]
@@ -38,7 +39,7 @@ def heat_map(
     grey = np.asarray(below, float)[..., None] / 255
     faint = BACKDROP_SHARE * (1 - strength)
     image = _enlarged((colors * (1 - faint) * 255 + grey * faint * 255).astype(np.uint8))
-    if outline:
+    for outline in outlines:
         top, left, bottom, right = (edge * image.height // heat.shape[0] for edge in outline)
         corners = (left, top, right - 1, bottom - 1)
         ImageDraw.Draw(image).rectangle(corners, outline=OUTLINE_COLOR, width=OUTLINE_PIXELS)

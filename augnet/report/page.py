@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from augnet.report import figures
-from augnet.report.sentences import output_name, shortcut_sentence
+from augnet.report.sentences import effect_text, nothing_found, output_name
 from augnet.storage import names
 from augnet.storage.catalog import SCALARS, Statistic
 from augnet.storage.reader import Audit
@@ -56,7 +56,9 @@ def render(audit: Audit) -> str:
     """
     failures = audit.failures.select(["image_id", "stage", "error"])
     page = _template().render(
-        shortcuts=_shortcuts(audit),
+        findings=_findings(audit),
+        looks_at=[item["sentence"] for item in audit.findings["looks_at"]],
+        nothing_found=nothing_found(audit),
         maps=_output_maps(audit),
         label_maps=_label_maps(audit),
         mean_image=_save(audit, "mean-image", figures.picture(_mean_picture(audit))),
@@ -119,25 +121,37 @@ def _texts(audit: Audit) -> dict[str, Any]:
         "counts": counts,
         "cards": cards,
         "details": details,
-        "doubts": [*preprocess["warnings"], *summary["doubts"]],
+        "doubts": [*preprocess["warnings"], *audit.findings["doubts"]],
         "model_text": f"Model {title}: {model['output_count']} outputs, {sizes}.",
         "images_text": f"Images {config['images']['path']}: {counts['planned']:,} planned.",
     }
 
 
-def _shortcuts(audit: Audit) -> list[dict[str, Any]]:
-    """Each flagged output: its sentence, its map with the place outlined, and the images that show it."""
+def _findings(audit: Audit) -> list[dict[str, Any]]:
+    """Each finding: its sentence, its effect, its output's map with the places outlined, and its images."""
     items = []
-    for item in audit.summary["shortcuts"]:
-        name, share = output_name(audit, item["output"]), audit.maps["share"][item["output"]]
-        cells = np.tile(np.array(share.shape) / audit.run["model"]["input_shape"][:2], 2)
-        window = np.array([item[side] for side in ("y", "x", "height", "width")])
-        top, left, height, width = np.rint(window * cells).astype(int).tolist()
-        picture = figures.heat_map(share, _mean_picture(audit), (top, left, top + height, left + width))
-        shown = ", ".join(image["image_id"] for image in item["images"])
-        text = f"{shortcut_sentence(audit, item)}. The images that show it most: {shown}"
-        file = _save(audit, f"shortcut-{item['output']}", picture)
-        items.append({"name": name, "text": text, "map": file})
+    for number, item in enumerate(audit.findings["confirmed"]):
+        magnitude = figures.over_channels(audit.maps["mean_abs"][item["output"]])
+        pool = int(audit.maps["map_pool"])
+        boxes = [
+            (
+                box["y"] // pool,
+                box["x"] // pool,
+                -(-(box["y"] + box["height"]) // pool),
+                -(-(box["x"] + box["width"]) // pool),
+            )
+            for box in item["places"]
+        ]
+        picture = figures.heat_map(magnitude, _mean_picture(audit), boxes)
+        items.append(
+            {
+                "name": output_name(audit, item["output"]),
+                "text": item["sentence"],
+                "effect": effect_text(item),
+                "images": ", ".join(image["image_id"] for image in item["images"]),
+                "map": _save(audit, f"finding-{number}", picture),
+            }
+        )
     return items
 
 

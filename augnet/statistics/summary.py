@@ -35,7 +35,7 @@ class Summary:
     Attributes:
         figures: for summary.json: plain JSON values, null where a figure is not known.
         slices: `schema.SLICES`; a statistic that is null in a whole slice has no row there.
-        outputs: `schema.OUTPUT_FIGURES`, one row per output of the model.
+        outputs: `schema.OUTPUTS`, one row per output of the model.
         output_pairs: `schema.OUTPUT_PAIRS`, for the pairs that occurred.
         maps: for maps.npz, see `maps_of`.
     """
@@ -162,7 +162,7 @@ def _take(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
 
 
 def outputs_table(aggregate: Aggregate) -> pa.Table:
-    """`schema.OUTPUT_FIGURES`, one row per output; null where it has no rows."""
+    """`schema.OUTPUTS`, one row per output; null where it has no rows."""
     norms, moments, shape = aggregate.row_l2, aggregate.moments, aggregate.shape
     weights = _block_shares(shape.height, shape.width, shape.map_pool)
     rows: list[dict[str, Any]] = []
@@ -179,7 +179,7 @@ def outputs_table(aggregate: Aggregate) -> pa.Table:
             row["rms"] = math.sqrt((weights * square.mean(axis=-1)).sum())
             row["max_abs"] = moments.max_abs[output].max()
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema.OUTPUT_FIGURES)
+    return pa.Table.from_pylist(rows, schema.OUTPUTS)
 
 
 def output_pairs_table(aggregate: Aggregate) -> pa.Table:
@@ -206,12 +206,10 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
         divides by their number. label_*: (label, height, width, channel), over the predicted outputs' rows of
         each label.
     count, label_count: rows of each output and label.
-    share: (output, row, column) mean part of a in each cell of a grid, over the images predicted as the
-        output; what the shortcut flags judge.
     mean_input: (height, width, channel), the mean of the model inputs.
     map_pool: side in pixels of the blocks that heights and widths count.
     """
-    moments, grids, outputs = aggregate.moments, aggregate.share_grids, aggregate.shape.outputs
+    moments, outputs = aggregate.moments, aggregate.shape.outputs
     count = np.where(moments.count > 0, moments.count, np.nan)[:, None, None, None]
     variance = moments.m2 / count
     known = count / count
@@ -227,10 +225,6 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     if aggregate.shape.labels:
         result |= {f"label_{name}": values[outputs:].astype(np.float32) for name, values in maps.items()}
         result["label_count"] = moments.count[outputs:]
-    cells = [len(edges) - 1 for edges in grids.edges]
-    result["share"] = np.full((outputs, *cells), np.nan, np.float32)
-    for output, grid in grids.by_output.items():
-        result["share"][output] = grid.cells / grid.count
     result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
     result["map_pool"] = np.array(aggregate.shape.map_pool)
     return result

@@ -96,9 +96,27 @@ class BatchMeasures:
             measures["label_moments"] = on_device.moments_by_group(
                 own, group, options.label_count, self.map_pool
             )
+        if options.attributions == "lead":
+            lead = self._lead(flat, own, selected, scores, predicted)
+            measures["attributions"] = ops.where(
+                found[:, None, None, None], on_device.attributions(lead[:, None], images), nan
+            )
+        elif options.attributions == "each":
+            measures["attributions"] = on_device.attributions(rows, images)
         if options.stored is not None:
             measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
         return measures
+
+    def _lead(self, flat: Tensor, own: Tensor, selected: Tensor, scores: Tensor, predicted: Tensor) -> Tensor:
+        """The predicted row less that of the best other output with one, (batch, height, width, channel)."""
+        batch, row_count = selected.shape
+        if row_count == 1:
+            return own
+        reached = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
+        reached = ops.where(ops.equal(selected, predicted[:, None]), -math.inf, reached)
+        rival = ops.cast(ops.argmax(reached, axis=1), "int32")
+        first = ops.arange(batch, dtype="int32") * row_count
+        return own - ops.take(flat, first + rival, axis=0)
 
     def _stored(
         self, flat: Tensor, selected: Tensor, scores: Tensor, targets: Tensor
@@ -146,6 +164,7 @@ class BatchMeasures:
             stored=measures["stored"][:count] if "stored" in measures else np.zeros((count, 0), np.int32),
             rows=measures["rows"][:count] if "rows" in measures else None,
             predicted_l1=measures["own_l1"][:count],
+            attributions=measures["attributions"][:count] if "attributions" in measures else None,
             moments=densify(groups, spec.output_count + labels),
         )
 
