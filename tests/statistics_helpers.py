@@ -17,6 +17,7 @@ def batch_of(
     label_ids=None,
     label_count=0,
     map_pool=1,
+    attributions=None,
 ):
     """The batch that an engine would measure.
 
@@ -51,6 +52,7 @@ def batch_of(
             rows=None,
             moments=moments_of(groups_of(taken, own, selected, count, label_ids, label_count), map_pool),
             predicted_l1=np.array([np.abs(row).sum() for row in own]),
+            attributions=attributions,
         )
 
 

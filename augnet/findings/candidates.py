@@ -29,7 +29,7 @@ SIXTEENTHS = (1, 2, 3, 4)
 """Sides of the windows, in sixteenths of the picture's."""
 SHOWING = 3
 """A property is looked for in a third of the images, those that show it most: others may lack it."""
-FEWEST_SHOWING = 8
+FEWEST_SHOWING = 12
 PLACES = 6
 """Candidates for a place of each target."""
 OVERLAP = 0.5
@@ -161,16 +161,17 @@ def _showing(shares: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) ->
         right = max(x + 1, round((box.x + box.width) * cells[1]))
         held.append(shares[:, y:bottom, x:right].sum(axis=(1, 2), dtype=np.float64))
     order = np.argsort(-np.min(held, axis=0), kind="stable")
-    return tuple(order[: _third(len(shares))].tolist())
+    return tuple(order[: shown_by(len(shares))].tolist())
 
 
-def _third(count: int) -> int:
+def shown_by(count: int) -> int:
+    """How many of so many images count as those that show a property most."""
     return min(count, max(FEWEST_SHOWING, count // SHOWING))
 
 
 def _shown_most(windows: np.ndarray) -> np.ndarray:
     """(...), the mean over the images (n, ...) that show each window most."""
-    third = _third(len(windows))
+    third = shown_by(len(windows))
     return np.asarray(np.partition(windows, len(windows) - third, axis=0)[-third:].mean(axis=0))
 
 
@@ -182,7 +183,7 @@ def moving(shares: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
         shape = _window(sixteenths, grid)
         windows = window_shares(shares, shape)
         flat = windows.reshape(len(windows), -1)
-        donors = np.argsort(-flat.max(axis=1), kind="stable")[: _third(len(flat))]
+        donors = np.argsort(-flat.max(axis=1), kind="stable")[: shown_by(len(flat))]
         boxes = [
             _in_pixels(int(y), int(x), *shape, grid, size)
             for y, x in zip(*np.unravel_index(flat[donors].argmax(axis=1), windows.shape[1:]), strict=True)

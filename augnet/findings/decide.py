@@ -19,7 +19,7 @@ from augnet.findings.design import Design
 from augnet.findings.predictions import doubted_predictions
 from augnet.findings.trials import ENOUGH, Target
 from augnet.findings.words import looks_sentence, sentence
-from augnet.statistics.paired import smallest_effect
+from augnet.statistics.paired import interval, smallest_effect
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
@@ -41,8 +41,8 @@ def decide(output: str) -> None:
     audit = Audit(folder)
     design = Design.from_json(folder.read_json(names.CANDIDATES))
     tried = [entry for unit in range(len(design.targets)) for entry in _tried(folder, design, unit)]
-    measured = effects(tried)
     minimum = run.config.findings.min_effect
+    measured = effects(tried, minimum)
     found = confirmed(measured, minimum)
     doubts = doubted_predictions(
         images_by(audit.slices, "predicted"),
@@ -107,13 +107,13 @@ def _as_json(entry: Effect, design: Design, run: Run, text: Any) -> dict[str, An
         "name": label,
         "places": [vars(box) for box in change.places],
         "effect": entry.effect,
-        "interval": [entry.low, entry.high],
+        "interval": list(interval(entry.effect, entry.error)),
         "unit": "standard deviations" if target.task == "regression" else "predictions",
         "changed": entry.changed,
-        "control": entry.control,
+        "control": entry.changed - entry.effect,
         "q_value": entry.q_value,
         "donors": len(donors),
-        "receivers": entry.count,
+        "receivers": entry.enough.count,
         "images": [{"image_id": image, "share": entry.changed} for image in shown],
         "sentence": text(entry, target, _name(target, label), run),
     }
@@ -138,11 +138,11 @@ def _kinds(measured: Sequence[Effect], minimum: float) -> list[dict[str, Any]]:
     """By kind, how much was tried and the smallest effect that would have been seen."""
     counts: dict[str, list[int]] = defaultdict(list)
     for entry in measured:
-        counts[entry.tried.candidate.change.kind].append(entry.count)
+        counts[entry.tried.candidate.change.kind].append(entry.enough.count)
     return [
         {
             "kind": kind,
-            "candidates": len(found) // 2,  # both questions were asked of each
+            "candidates": len(found),
             "smallest_effect": max(minimum, smallest_effect(int(np.median(found)))),
         }
         for kind, found in sorted(counts.items())

@@ -1,23 +1,26 @@
 """From what interventions changed to what an output leans on: effects over controls, and which are sure.
 
-For each candidate of a target two effects are measured, see `trials`:
+For each candidate of a target two shares are measured, see `trials`:
 
-- enough: the share of other images that become the target's with the donors' property, less the largest share
-  that becomes so in a control. What any part of the right object does is no shortcut: so the median of what
-  the same kind of change does for the other targets is taken off too.
-- needed: the share of the donors that stop being the target's without the property, in whichever way it is
-  taken, less the share that stops when as much is taken elsewhere. Damage is easier to do than a likeness,
-  so the largest of the other targets is taken off.
+- enough: of other images that become the target's with the donors' property, less the largest share that
+  becomes so in a control;
+- needed: of the donors that stop being the target's without the property, in whichever way it is taken, less
+  the share that stops when as much is taken elsewhere.
 
-The larger one is the candidate's effect. A finding is one of at least `min_effect` at a false discovery rate
-of RATE over all that was tried. Of a regression, shares are replaced by standard deviations of the output.
+What a part of the image does is the mean of both: its average effect on images that lack it and on images
+that have it. Of a property of the whole image only the first is asked: whatever is natural to a class is
+needed. What any part of the right object does is no shortcut: so what changes of this kind do for the other
+targets is taken off: the best of few, the second best of many, as another one may have a shortcut of its own.
+
+A finding is an effect of at least `min_effect` that is more than half of that, at a false discovery rate of
+RATE over all that was tried. Of a regression, shares are replaced by standard deviations of the output.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,16 +35,19 @@ from augnet.findings.trials import (
     PAINTED,
     TAKEN,
 )
-from augnet.statistics.paired import benjamini_hochberg, interval, p_value, standard_error
+from augnet.statistics.paired import benjamini_hochberg, p_value, standard_error
 
 RATE = 0.05
 """False discovery rate of the findings."""
+AT_ALL = 0.25
+"""Of the smallest effect: what is enough must also be needed, and what is needed enough, to that degree."""
+MANY = 4
+"""Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
 """Of the best candidate's effect: among those that reach it, the smallest place carries it."""
 MORE = 0.1
 """By so much several places, or a change of the whole image, must do better to be the explanation."""
 
-Question = Literal["enough", "needed"]
 Evidence = Mapping[str, np.ndarray]
 """Arm -> (n,) how far each image was changed; of one candidate."""
 
@@ -55,89 +61,126 @@ class Tried:
     candidate: Candidate
     evidence: Evidence
 
+    @property
+    def promising(self) -> bool:
+        """Whether more than the first few images were changed, and the controls run."""
+        return FOREIGN in self.evidence
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to n images, and what their strongest control did to them.
+
+    Attributes:
+        changed, control: means; shares of predictions, or standard deviations.
+        error: standard error of their difference.
+    """
+
+    changed: float
+    control: float
+    error: float
+    count: int
+
+    @classmethod
+    def of(cls, gain: np.ndarray, control: np.ndarray) -> Outcome:
+        """Of what the change did to each image (n,), and the control to the same images (n,)."""
+        return cls(
+            float(gain.mean()), max(0.0, float(control.mean())), standard_error(gain - control), len(gain)
+        )
+
+    @property
+    def over_control(self) -> float:
+        """What the change did beyond the control."""
+        return self.changed - self.control
+
 
 @dataclass(frozen=True)
 class Effect:
     """What a candidate does.
 
     Attributes:
-        question: which of the two ways to ask gave it.
-        effect: over control and baseline; a share of predictions, or standard deviations.
-        low, high: its interval.
-        changed: of the images, without anything taken off.
-        control: the larger of what controls changed and what other targets' candidates of the kind did.
-        count: images that were changed.
+        enough, needed: the two ways to ask; the second only of a part of the image.
+        baseline: what other targets' candidates of the kind do.
+        p_value: of its being no more than half of the smallest effect that counts.
     """
 
     tried: Tried
-    question: Question
-    effect: float
-    low: float
-    high: float
-    changed: float
-    control: float
+    enough: Outcome
+    needed: Outcome | None
+    baseline: float
     p_value: float
-    count: int
     q_value: float = 1.0
 
+    @property
+    def effect(self) -> float:
+        """Over control and baseline."""
+        return float(np.mean([part.over_control for part in self.parts])) - self.baseline
 
-def effects(tried: Sequence[Tried]) -> list[Effect]:
-    """Both effects of every candidate, with q-values over all of them."""
-    found: list[Effect] = []
-    for question in ("enough", "needed"):
-        measured = [_measured(entry.evidence, question) for entry in tried]
-        own = [float(gain.mean() - max(control.mean(), 0)) for gain, control in measured]
-        for entry, (gain, control), value in zip(tried, measured, own, strict=True):
-            baseline = _baseline(entry, tried, own, question)
-            effect, error = value - baseline, standard_error(gain - control)
-            low, high = interval(effect, error)
-            found.append(
-                Effect(
-                    tried=entry,
-                    question=question,
-                    effect=effect,
-                    low=low,
-                    high=high,
-                    changed=float(gain.mean()),
-                    control=float(gain.mean()) - effect,
-                    p_value=p_value(effect, error),
-                    count=len(gain),
-                )
-            )
-    q_values = benjamini_hochberg(np.array([effect.p_value for effect in found]))
-    return [
-        Effect(**{**vars(effect), "q_value": float(q)}) for effect, q in zip(found, q_values, strict=True)
-    ]
+    @property
+    def error(self) -> float:
+        """Standard error of the effect."""
+        return math.hypot(*(part.error for part in self.parts)) / len(self.parts)
+
+    @property
+    def changed(self) -> float:
+        """Mean of both, with nothing taken off."""
+        return float(np.mean([part.changed for part in self.parts]))
+
+    @property
+    def parts(self) -> tuple[Outcome, ...]:
+        """What was asked."""
+        return (self.enough,) if self.needed is None else (self.enough, self.needed)
 
 
-def _measured(evidence: Evidence, question: Question) -> tuple[np.ndarray, np.ndarray]:
-    """Per image, what the change did and what the strongest control did; no control where none was run."""
-    if question == "enough":
-        gain = evidence[GIVEN]
-        controls = [evidence[name] for name in (FOREIGN, ELSEWHERE, FILLED) if name in evidence]
-        return gain, max(controls, key=lambda control: control.mean()) if controls else np.zeros_like(gain)
-    ways = [evidence[name] for name in (TAKEN, PAINTED) if name in evidence]
+def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
+    """The effect of every candidate, with q-values over all of them."""
+    raw = [Effect(entry, _enough(entry.evidence), _needed(entry.evidence), 0.0, 1.0) for entry in tried]
+    found = []
+    for entry in raw:
+        with_baseline = replace(entry, baseline=_baseline(entry, raw))
+        p = p_value(with_baseline.effect - min_effect / 2, entry.error) if entry.tried.promising else 1.0
+        found.append(replace(with_baseline, p_value=p))
+    q_values = benjamini_hochberg(np.array([entry.p_value for entry in found]))
+    return [replace(entry, q_value=float(q)) for entry, q in zip(found, q_values, strict=True)]
+
+
+def _enough(evidence: Evidence) -> Outcome:
+    controls = [evidence[name] for name in (FOREIGN, ELSEWHERE, FILLED) if name in evidence]
+    gain = evidence[GIVEN]
+    strongest = max(controls, key=lambda control: float(control.mean()), default=np.zeros_like(gain))
+    return Outcome.of(gain, strongest)
+
+
+def _needed(evidence: Evidence) -> Outcome | None:
+    """A donor must change whichever way the part is taken, and in no control."""
+    if PAINTED not in evidence:
+        return None
+    gain = np.min([evidence[name] for name in (TAKEN, PAINTED) if name in evidence], axis=0)
     controls = [evidence[name] for name in (OTHER_TAKEN, OTHER_PAINTED) if name in evidence]
-    gain = np.min(ways, axis=0)
-    return gain, np.max(controls, axis=0) if controls else np.zeros_like(gain)
+    return Outcome.of(gain, np.max(controls, axis=0) if controls else np.zeros_like(gain))
 
 
-def _baseline(entry: Tried, tried: Sequence[Tried], own: Sequence[float], question: Question) -> float:
-    """What candidates of this kind do for the other targets, at their best."""
+def _baseline(entry: Effect, raw: Sequence[Effect]) -> float:
+    """What candidates of this kind do for the other targets, each at its best; of MANY the second best."""
     best: dict[int, float] = {}
-    for other, value in zip(tried, own, strict=True):
-        if other.target != entry.target and other.candidate.change.kind == entry.candidate.change.kind:
-            confirmed = len(other.evidence) > 2
-            best[other.target] = max(best.get(other.target, 0.0), value if confirmed else 0.0)
-    if not best:
-        return 0.0
-    values = list(best.values())
-    return float(np.median(values) if question == "enough" else max(values))
+    for other in raw:
+        same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
+        if same and other.tried.target != entry.tried.target:
+            value = other.effect if other.tried.promising else 0.0
+            best[other.tried.target] = max(best.get(other.tried.target, 0.0), value)
+    values = sorted(best.values(), reverse=True)
+    return values[1 if len(values) >= MANY else 0] if values else 0.0
 
 
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
     """What is found, the strongest first: of each target one of its places, and one of the whole image."""
-    sure = [entry for entry in effects if entry.effect >= min_effect and entry.q_value <= RATE]
+    sure = [
+        entry
+        for entry in effects
+        if entry.effect >= min_effect
+        and entry.q_value <= RATE
+        and min(part.over_control for part in entry.parts) >= AT_ALL * min_effect
+    ]
     found: list[Effect] = []
     for target in sorted({entry.tried.target for entry in sure}):
         own = [entry for entry in sure if entry.tried.target == target]

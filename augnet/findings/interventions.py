@@ -97,6 +97,10 @@ class Change(ABC):
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         """The images, each with the property of its source; both (n, height, width, channel)."""
 
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        """(n, m), what tells how much of the property each image has; of a change of the whole image only."""
+        raise NotImplementedError
+
     def painted(self, images: np.ndarray) -> np.ndarray:
         """The images with their parts painted over from the edges; of a local change only."""
         raise NotImplementedError
@@ -234,6 +238,10 @@ class Colour(Change):
         into, of = limits.unit(images), limits.unit(sources)
         return limits.back(_cast(into, of, self.by_factor))
 
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        means = limits.unit(images).mean(axis=(1, 2))
+        return np.asarray(means - means.mean(axis=1, keepdims=True))
+
 
 def _cast(into: np.ndarray, of: np.ndarray, by_factor: bool) -> np.ndarray:
     own, given = (unit.mean(axis=(1, 2), keepdims=True) for unit in (into, of))
@@ -259,6 +267,9 @@ class Brightness(Change):
             return limits.back(into * ((given + SMALL) / (own + SMALL)).clip(*GAINS))
         return limits.back(into + given - own)
 
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        return np.asarray(limits.unit(images).mean(axis=(1, 2, 3))[:, None])
+
 
 @dataclass(frozen=True)
 class Contrast(Change):
@@ -271,6 +282,9 @@ class Contrast(Change):
         own, given = (unit.std(axis=(1, 2, 3), keepdims=True) + SMALL for unit in (into, of))
         mean = into.mean(axis=(1, 2, 3), keepdims=True)
         return limits.back(mean + (into - mean) * (given / own).clip(*GAINS))
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        return np.asarray(np.log(limits.unit(images).std(axis=(1, 2, 3))[:, None] + SMALL))
 
 
 BANDS = (0.12, 0.18, 0.25, 0.35, 0.5, 0.75)
@@ -294,6 +308,11 @@ class Sharpness(Change):
                 own[:, band] *= (after / before).clip(0, GAINS[1])[:, None, None]
         return limits.back(np.fft.ifft2(own, axes=(1, 2)).real)
 
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)
+        fine = frequencies(images.shape[1:3]) >= BANDS[0]
+        return np.asarray(np.log(amplitude[:, fine].mean(axis=1, keepdims=True) + SMALL))
+
 
 @dataclass(frozen=True)
 class Frequency(Change):
@@ -307,6 +326,10 @@ class Frequency(Change):
         fine = (frequencies(images.shape[1:3]) >= BANDS[1])[None, :, :, None] & (amplitude > 0)
         scaled = own * (np.abs(given) / np.where(fine, amplitude, 1))
         return limits.back(np.fft.ifft2(np.where(fine, scaled, own), axes=(1, 2)).real)
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)
+        return np.asarray(amplitude[:, frequencies(images.shape[1:3]) >= BANDS[1]])
 
 
 def spectrum(unit: np.ndarray) -> np.ndarray:
@@ -330,6 +353,13 @@ class Background(Change):
         into, of = background(limits.unit(images)), background(limits.unit(sources))
         framed = surrounds(into) & surrounds(of)
         return np.where((into & of & framed[:, None, None])[..., None], sources, images)
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        unit = limits.unit(images)
+        behind = background(unit)
+        fine = np.abs(np.diff(unit, axis=2)).mean(axis=-1) * (behind[:, :, 1:] & behind[:, :, :-1])
+        mean = (unit.mean(axis=-1) * behind).sum(axis=(1, 2)) / behind.sum(axis=(1, 2))
+        return np.stack([mean, fine.sum(axis=(1, 2)) / behind.sum(axis=(1, 2))], axis=1)
 
 
 def surrounds(mask: np.ndarray) -> np.ndarray:

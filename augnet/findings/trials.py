@@ -8,16 +8,18 @@ target's when it is taken from them? Each is asked together with matched control
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from augnet.findings.candidates import Candidate
+from augnet.findings.candidates import Candidate, shown_by
 from augnet.findings.interventions import Change, Range
 from augnet.statistics.decision import Task
 
 SCREENED = 32
 """Images that a candidate is tried on first."""
+COMPARED = 96
+"""Images of either side that are looked at to say which of them show a property of the whole most."""
 PROMISING = 0.1
 """Part of them, or of a standard deviation, that has to change for more images and the controls to be run."""
 
@@ -31,8 +33,8 @@ NEEDED = (TAKEN, PAINTED, OTHER_TAKEN, OTHER_PAINTED) = (
     "other taken",
     "other painted",
 )
-"""Arms of "is it needed": replaced by the receivers'; painted over; and either with another part of the image
-or, of a property of the whole, with another donor's."""
+"""Arms of "is it needed", of what is in a part of the image: replaced by the receivers'; painted over; and
+either with another part."""
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Images (n, height, width, channel) -> outputs (n, K)."""
@@ -142,6 +144,8 @@ class Trial:
         return [arm for number, candidate in enumerate(candidates) for arm in self._tried(number, candidate)]
 
     def _tried(self, number: int, candidate: Candidate) -> list[Arm]:
+        if not candidate.change.local:
+            candidate = replace(candidate, donors=self._showing(candidate.change))
         first, more = self._arms(candidate.change)
         arms = [self._arm(number, candidate, name, SCREENED) for name in first]
         if max(self.changed(arm).mean() for arm in arms) >= PROMISING:
@@ -151,11 +155,21 @@ class Trial:
     def _arms(self, change: Change) -> tuple[list[str], list[str]]:
         """What is run first, and what more where that changes something."""
         if not change.local:
-            return [GIVEN, TAKEN], [FOREIGN, OTHER_TAKEN]
+            return [GIVEN], [FOREIGN]
         more = [FOREIGN, ELSEWHERE, OTHER_PAINTED]
         if change.places:
             more += [TAKEN, OTHER_TAKEN] if self.groups.third else [TAKEN, OTHER_TAKEN, FILLED]
         return [GIVEN, PAINTED], more
+
+    def _showing(self, change: Change) -> tuple[int, ...]:
+        """The donors that show most of what tells donors from receivers, by their traits."""
+        donors, receivers = (
+            change.traits(self._load(images[:COMPARED]), self._limits)
+            for images in (self.groups.donors, self.groups.receivers)
+        )
+        spread = donors.std(axis=0) + receivers.std(axis=0)
+        apart = (donors.mean(axis=0) - receivers.mean(axis=0)) / np.where(spread > 0, spread, 1) ** 2
+        return tuple(np.argsort(-(donors @ apart), kind="stable")[: shown_by(len(donors))].tolist())
 
     def changed(self, arm: Arm) -> np.ndarray:
         """(n,) float64, how far each image came towards the target; in the arms of NEEDED, away from it."""
@@ -175,8 +189,6 @@ class Trial:
             images, sources = donors[pairs], receivers
         if name in (ELSEWHERE, OTHER_TAKEN, OTHER_PAINTED):
             others = change.elsewhere(self._size)
-            if not others:
-                sources = np.roll(images, 1)
         pictures = self._load(images)
         if name in (FILLED, PAINTED, OTHER_PAINTED):
             made = [other.painted(pictures) for other in others or [change]]

@@ -23,27 +23,33 @@ PROPERTIES = {
 def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -> str:
     """What was done to how many images, and what became of them."""
     change = effect.tried.candidate.change
-    it, is_ = ("it", "is") if len(change.places) < 2 else ("they", "are")
-    them, was = ("it", "was") if len(change.places) < 2 else ("them", "were")
-    other = "another part" if change.local else "that of other images"
+    thing = property_text(change, size)
     goal = name if target.positive else f"not {name}"
-    count, changed, control = effect.count, effect.changed, max(effect.control, 0)
-    start = f"{goal} leans on {property_text(change, size)}: "
+    it, is_ = ("it", "is") if len(change.places) < 2 else ("they", "are")
+    them = "it" if it == "it" else "them"
+    other = "another part" if change.local else "that of other images"
+    enough, needed = effect.enough, effect.needed
     if target.task == "regression":
-        done = f"put {them} into" if effect.question == "enough" else f"took {them} from"
-        way = "up" if target.positive == (effect.question == "enough") else "down"
-        return (
-            f"{name} leans on {property_text(change, size)}: to have {done} {count} images moved it {way} by "
-            f"{changed:.2f} standard deviations; {control:.2f} where {other} {was} taken"
+        way = "up" if target.positive else "down"
+        text = (
+            f"{name} leans on {thing}: to put {them} into {enough.count} images moved it {way} by "
+            f"{enough.changed:.2f} standard deviations, and {enough.control:.2f} where {other} was put"
         )
-    if effect.question == "enough":
-        return start + (
-            f"of {count} images of other predictions, {changed:.0%} become {goal} when {it} {is_} taken from "
-            f"its images and put into them; {control:.0%} when {other} is"
+        if needed is None:
+            return text
+        return text + (
+            f"; to take {them} from the {needed.count} that show {them} most moved it back by "
+            f"{needed.changed:.2f}, and {needed.control:.2f} where {other} was taken"
         )
-    return start + (
-        f"of the {count} images that show {them} most, {changed:.0%} are no longer {goal} without {them}; "
-        f"{control:.0%} where {other} is taken"
+    text = (
+        f"{goal} leans on {thing}: of {enough.count} images of other predictions, {enough.changed:.0%} "
+        f"become {goal} when {it} {is_} put into them, and {enough.control:.0%} when {other} is"
+    )
+    if needed is None:
+        return text
+    return text + (
+        f"; of the {needed.count} images that show {them} most, {needed.changed:.0%} are no longer {goal} "
+        f"when {it} {is_} taken away, and {needed.control:.0%} when {other} is"
     )
 
 

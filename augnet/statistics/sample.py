@@ -85,7 +85,7 @@ class GroupSample:
         entries = [(group, image) for group in sorted(self.groups) for image in self.groups[group]]
         if not entries:
             return {}
-        columns = {
+        columns: dict[str, np.ndarray] = {
             name: np.array([getattr(image, name) for _, image in entries], dtype)
             for name, dtype in ARRAYS.items()
         }
