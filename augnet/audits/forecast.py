@@ -32,6 +32,8 @@ class Forecast:
         stored_bytes: of the Jacobians, before compression.
         seconds: of reading, decoding and computing all images in one process, by one timed batch; None where
             none of the first batch's images can be read.
+        forward_seconds: of one forward pass of one image, by the same batch; None likewise, or where no
+            findings are sought.
         sampled, failing: images tried for that batch, and those of them that would be failures.
         refusals: why the audit would not start; empty if it would.
     """
@@ -41,6 +43,7 @@ class Forecast:
     batch_size: int
     choice: Choice
     seconds: float | None
+    forward_seconds: float | None
     sampled: int
     failing: int
     refusals: tuple[str, ...]
@@ -70,18 +73,24 @@ def forecast(config: Config) -> Forecast:
         for ref in refs:
             with suppress(ImageError):
                 images.append(preprocess(source.read(ref)).image)
-        spent, seconds = time.perf_counter() - began, None
+        spent, seconds, forward = time.perf_counter() - began, None, None
         if images:
             engine.measure(batch := np.stack(images))  # the first one compiles
             began = time.perf_counter()
             engine.measure(batch)
             seconds = (spent + time.perf_counter() - began) / len(refs) * run.images
+            if config.findings.enabled:
+                engine.outputs(batch)
+                began = time.perf_counter()
+                engine.outputs(batch)
+                forward = (time.perf_counter() - began) / len(images)
     return Forecast(
         run=run,
         stored_bytes=run.images * stored_bytes(config, run.model),
         batch_size=engine.batch_size,
         choice=engine.choice(),
         seconds=seconds,
+        forward_seconds=forward,
         sampled=len(refs),
         failing=len(refs) - len(images),
         refusals=tuple(refusals),

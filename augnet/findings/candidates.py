@@ -14,6 +14,7 @@ import numpy as np
 
 from augnet.findings.interventions import (
     Background,
+    Blur,
     Box,
     Brightness,
     Change,
@@ -22,7 +23,6 @@ from augnet.findings.interventions import (
     Frequency,
     Moving,
     Place,
-    Sharpness,
 )
 
 SIXTEENTHS = (1, 2, 3, 4)
@@ -30,7 +30,7 @@ SIXTEENTHS = (1, 2, 3, 4)
 SHOWING = 3
 """A property is looked for in a third of the images, those that show it most: others may lack it."""
 FEWEST_SHOWING = 12
-PLACES = 6
+PLACES = 4
 """Candidates for a place of each target."""
 OVERLAP = 0.5
 """Of two candidates, in shares of what they cover together: from here on they are one."""
@@ -69,10 +69,9 @@ def candidates_of(
         size: height and width of the images.
         channels: of the images.
     """
-    everywhere: list[Change] = [Brightness(False), Brightness(True), Contrast(), Sharpness(), Frequency()]
-    everywhere += [Background()]
-    if channels > 1:
-        everywhere += [Colour(False), Colour(True)]
+    # In the order of preference: to sharpen is to raise the contrast too, and amplitudes hold both.
+    everywhere: list[Change] = [Colour(False), Colour(True)] if channels > 1 else []
+    everywhere += [Brightness(False), Brightness(True), Blur(), Contrast(), Frequency(), Background()]
     anywhere = [Candidate(change) for change in everywhere]
     places = find_places(shares, size)
     return {target: [*places[target], *moving(maps, size), *anywhere] for target, maps in shares.items()}

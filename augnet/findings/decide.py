@@ -16,8 +16,9 @@ from augnet.errors import AuditError
 from augnet.findings.candidates import STANDS_OUT
 from augnet.findings.decision import Effect, Tried, confirmed, effects, looked_at
 from augnet.findings.design import Design
+from augnet.findings.outcomes import ENOUGH
 from augnet.findings.predictions import doubted_predictions
-from augnet.findings.trials import ENOUGH, Target
+from augnet.findings.trials import Target
 from augnet.findings.words import looks_sentence, sentence
 from augnet.statistics.paired import interval, smallest_effect
 from augnet.storage import names

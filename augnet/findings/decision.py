@@ -19,37 +19,26 @@ RATE over all that was tried. Of a regression, shares are replaced by standard d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from augnet.findings.candidates import Candidate
-from augnet.findings.trials import (
-    ELSEWHERE,
-    FILLED,
-    FOREIGN,
-    GIVEN,
-    OTHER_PAINTED,
-    OTHER_TAKEN,
-    PAINTED,
-    TAKEN,
-)
-from augnet.statistics.paired import benjamini_hochberg, p_value, standard_error
+from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
+from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
 """False discovery rate of the findings."""
-AT_ALL = 0.25
-"""Of the smallest effect: what is enough must also be needed, and what is needed enough, to that degree."""
+AT_ALL, ALONE = 0.25, 2.5
+"""Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
+degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
 """Of the best candidate's effect: among those that reach it, the smallest place carries it."""
 MORE = 0.1
 """By so much several places, or a change of the whole image, must do better to be the explanation."""
-
-Evidence = Mapping[str, np.ndarray]
-"""Arm -> (n,) how far each image was changed; of one candidate."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +52,8 @@ class Tried:
 
     @property
     def promising(self) -> bool:
-        """Whether more than the first few images were changed, and the controls run."""
+        """Whether the first few images changed, so that the controls were run."""
         return FOREIGN in self.evidence
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to n images, and what their strongest control did to them.
-
-    Attributes:
-        changed, control: means; shares of predictions, or standard deviations.
-        error: standard error of their difference.
-    """
-
-    changed: float
-    control: float
-    error: float
-    count: int
-
-    @classmethod
-    def of(cls, gain: np.ndarray, control: np.ndarray) -> Outcome:
-        """Of what the change did to each image (n,), and the control to the same images (n,)."""
-        return cls(
-            float(gain.mean()), max(0.0, float(control.mean())), standard_error(gain - control), len(gain)
-        )
-
-    @property
-    def over_control(self) -> float:
-        """What the change did beyond the control."""
-        return self.changed - self.control
 
 
 @dataclass(frozen=True)
@@ -134,7 +96,7 @@ class Effect:
 
 def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
     """The effect of every candidate, with q-values over all of them."""
-    raw = [Effect(entry, _enough(entry.evidence), _needed(entry.evidence), 0.0, 1.0) for entry in tried]
+    raw = [Effect(entry, enough(entry.evidence), needed(entry.evidence), 0.0, 1.0) for entry in tried]
     found = []
     for entry in raw:
         with_baseline = replace(entry, baseline=_baseline(entry, raw))
@@ -142,22 +104,6 @@ def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
         found.append(replace(with_baseline, p_value=p))
     q_values = benjamini_hochberg(np.array([entry.p_value for entry in found]))
     return [replace(entry, q_value=float(q)) for entry, q in zip(found, q_values, strict=True)]
-
-
-def _enough(evidence: Evidence) -> Outcome:
-    controls = [evidence[name] for name in (FOREIGN, ELSEWHERE, FILLED) if name in evidence]
-    gain = evidence[GIVEN]
-    strongest = max(controls, key=lambda control: float(control.mean()), default=np.zeros_like(gain))
-    return Outcome.of(gain, strongest)
-
-
-def _needed(evidence: Evidence) -> Outcome | None:
-    """A donor must change whichever way the part is taken, and in no control."""
-    if PAINTED not in evidence:
-        return None
-    gain = np.min([evidence[name] for name in (TAKEN, PAINTED) if name in evidence], axis=0)
-    controls = [evidence[name] for name in (OTHER_TAKEN, OTHER_PAINTED) if name in evidence]
-    return Outcome.of(gain, np.max(controls, axis=0) if controls else np.zeros_like(gain))
 
 
 def _baseline(entry: Effect, raw: Sequence[Effect]) -> float:
@@ -177,9 +123,7 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
     sure = [
         entry
         for entry in effects
-        if entry.effect >= min_effect
-        and entry.q_value <= RATE
-        and min(part.over_control for part in entry.parts) >= AT_ALL * min_effect
+        if entry.effect >= min_effect and entry.q_value <= RATE and _both(entry, min_effect)
     ]
     found: list[Effect] = []
     for target in sorted({entry.tried.target for entry in sure}):
@@ -188,14 +132,26 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
         moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
         whole = _best([entry for entry in own if not entry.tried.candidate.change.local])
         local = _better(place, moving)
-        if local and whole and whole.tried.candidate.change.kind == "background":
-            whole = whole if whole.effect > local.effect + MORE else None  # a place may lie in the background
+        if local and whole and whole.tried.candidate.change.kind not in ("colour", "brightness"):
+            whole = (
+                whole if whole.effect > local.effect + MORE else None
+            )  # a line has waves, and a background
         found += [entry for entry in (local, whole) if entry]
     return sorted(found, key=lambda entry: -entry.effect)
 
 
+def _both(entry: Effect, min_effect: float) -> bool:
+    """Whether neither of the two effects is missing, or one is overwhelming."""
+    both = [part.over_control - entry.baseline for part in entry.parts]
+    return min(both) >= AT_ALL * min_effect or max(both) >= ALONE * min_effect
+
+
 def _best(entries: Sequence[Effect]) -> Effect | None:
-    """The strongest; of those as good, the one of fewest pixels, unless two places together do more."""
+    """The strongest; of those as good, the one of fewest pixels, unless several places together do more.
+
+    Of the whole image, the first of those as good: they come in the order in which one does what the next
+    does too.
+    """
     if not entries:
         return None
     strongest = max(entry.effect for entry in entries)
@@ -204,7 +160,7 @@ def _best(entries: Sequence[Effect]) -> Effect | None:
     if strongest <= alone + MORE:
         entries, strongest = single, alone
     good = [entry for entry in entries if entry.effect >= AS_GOOD * strongest]
-    return min(good, key=lambda entry: (_area(entry), -entry.effect))
+    return min(good, key=lambda entry: (_area(entry), entry.tried.number))
 
 
 def _area(entry: Effect) -> int:

@@ -25,8 +25,17 @@ log = logging.getLogger(__name__)
 
 MIN_IMAGES = 20
 """Of a target, and of others: with fewer, only overwhelming effects would be seen."""
+PASSES = 1200
+"""Forward passes for each target, about, where little is found."""
 END = 3
 """Of a regression, the images of the highest and of the lowest third are compared."""
+
+
+def expected_passes(run: Run) -> int:
+    """Forward passes that the interventions of an audit take, about; more where much is found."""
+    sides = 2 if run.task in ("binary", "regression") else 1
+    images = run.images if run.task == "regression" else run.images // MIN_IMAGES
+    return run.config.findings.enabled * min(sides * run.model.output_count, images) * PASSES
 
 
 @dataclass(frozen=True)

@@ -292,26 +292,39 @@ BANDS = (0.12, 0.18, 0.25, 0.35, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
-class Sharpness(Change):
-    """How much there is of fine detail, band by band of spatial frequency, whatever its direction."""
+class Blur(Change):
+    """How much of the fine detail is missing beside the coarse, band by band of spatial frequency."""
 
     kind = "blur"
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         own, given = spectrum(limits.unit(images)), spectrum(limits.unit(sources))
-        frequency = frequencies(images.shape[1:3])
-        for low, high in pairwise(BANDS):
-            band = (frequency >= low) & (frequency < high)
-            if band.any():
-                energies = (np.sqrt((np.abs(part[:, band]) ** 2).mean(axis=(1, 2))) for part in (own, given))
-                before, after = (energy + SMALL * band.size**0.5 for energy in energies)
-                own[:, band] *= (after / before).clip(0, GAINS[1])[:, None, None]
+        before, after = (relative_bands(part) for part in (own, given))
+        for band, gain in zip(bands(images.shape[1:3]), (after / before).T, strict=True):
+            own[:, band] *= gain.clip(0, 1)[:, None, None]
         return limits.back(np.fft.ifft2(own, axes=(1, 2)).real)
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)
-        fine = frequencies(images.shape[1:3]) >= BANDS[0]
-        return np.asarray(np.log(amplitude[:, fine].mean(axis=1, keepdims=True) + SMALL))
+        return np.asarray(np.log(relative_bands(spectrum(limits.unit(images)))).mean(axis=1, keepdims=True))
+
+
+def bands(size: tuple[int, int]) -> list[np.ndarray]:
+    """(height, width) bool each, the waves of every band that has any."""
+    frequency = frequencies(size)
+    found = [(frequency >= low) & (frequency < high) for low, high in pairwise(BANDS)]
+    return [band for band in found if band.any()]
+
+
+def relative_bands(waves: np.ndarray) -> np.ndarray:
+    """(n, band) root mean square amplitude in each band, over that of all coarser waves but the mean."""
+    frequency = frequencies(waves.shape[1:3])
+    noise = SMALL * np.sqrt(frequency.size)
+
+    def amplitude(band: np.ndarray) -> np.ndarray:
+        return np.sqrt((np.abs(waves[:, band]) ** 2).mean(axis=(1, 2))) + noise
+
+    coarse = amplitude((frequency > 0) & (frequency < BANDS[0]))
+    return np.stack([amplitude(band) / coarse for band in bands(waves.shape[1:3])], axis=1)
 
 
 @dataclass(frozen=True)
@@ -391,7 +404,7 @@ CHANGES: dict[str, type[Change]] = {
         Colour,
         Brightness,
         Contrast,
-        Sharpness,
+        Blur,
         Frequency,
         Background,
     )

@@ -1,4 +1,4 @@
-"""Candidates put to the test on the images of one target: forward passes only, first few, then many.
+"""Candidates put to the test on the images of one target: forward passes only, first on few, then on all.
 
 Two questions are asked of a candidate. Is it enough: do images of other predictions (receivers) become the
 target's when they get the property of images that are (donors)? Is it needed: do donors stop being the
@@ -14,27 +14,27 @@ import numpy as np
 
 from augnet.findings.candidates import Candidate, shown_by
 from augnet.findings.interventions import Change, Range
+from augnet.findings.outcomes import (
+    ELSEWHERE,
+    ENOUGH,
+    FILLED,
+    FOREIGN,
+    GIVEN,
+    OTHER_PAINTED,
+    OTHER_TAKEN,
+    PAINTED,
+    TAKEN,
+    enough,
+    needed,
+)
 from augnet.statistics.decision import Task
 
-SCREENED = 32
+SCREENED = 24
 """Images that a candidate is tried on first."""
 COMPARED = 96
 """Images of either side that are looked at to say which of them show a property of the whole most."""
 PROMISING = 0.1
-"""Part of them, or of a standard deviation, that has to change for more images and the controls to be run."""
-
-ENOUGH = (GIVEN, FOREIGN, ELSEWHERE, FILLED) = ("given", "foreign", "elsewhere", "filled")
-"""Arms of "is it enough": the donors' property; that of a third prediction's images; another part of the
-donors; and, where there is no third prediction, the places painted over: what was there may have spoken
-against the target."""
-NEEDED = (TAKEN, PAINTED, OTHER_TAKEN, OTHER_PAINTED) = (
-    "taken",
-    "painted",
-    "other taken",
-    "other painted",
-)
-"""Arms of "is it needed", of what is in a part of the image: replaced by the receivers'; painted over; and
-either with another part."""
+"""Effect on them from which on the controls are run, and, beyond these, all images."""
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Images (n, height, width, channel) -> outputs (n, K)."""
@@ -148,9 +148,17 @@ class Trial:
             candidate = replace(candidate, donors=self._showing(candidate.change))
         first, more = self._arms(candidate.change)
         arms = [self._arm(number, candidate, name, SCREENED) for name in first]
-        if max(self.changed(arm).mean() for arm in arms) >= PROMISING:
-            arms = [self._arm(number, candidate, name) for name in (*first, *more)]
+        if self._promise(arms) >= PROMISING:
+            arms += [self._arm(number, candidate, name, SCREENED) for name in more]
+            if self._promise(arms) >= PROMISING:
+                arms = [self._arm(number, candidate, name) for name in (*first, *more)]
         return arms
+
+    def _promise(self, arms: Sequence[Arm]) -> float:
+        """The effect that the arms so far show."""
+        evidence = {arm.name: self.changed(arm) for arm in arms}
+        asked = [part for part in (enough(evidence), needed(evidence)) if part]
+        return float(np.mean([part.over_control for part in asked]))
 
     def _arms(self, change: Change) -> tuple[list[str], list[str]]:
         """What is run first, and what more where that changes something."""
@@ -173,8 +181,20 @@ class Trial:
 
     def changed(self, arm: Arm) -> np.ndarray:
         """(n,) float64, how far each image came towards the target; in the arms of NEEDED, away from it."""
-        gained = self.target.score(arm.after) - self.target.score(self._before[arm.images])
-        return gained if arm.name in ENOUGH else -gained
+        before, after = self.scores(arm)
+        return after - before if arm.name in ENOUGH else before - after
+
+    def scores(self, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) each, the target's score of every image before and after.
+
+        An image that a foreign source made one of its own counts as much as one that it made the target's:
+        what a place does for any class is no reason to name this one.
+        """
+        before, after = self.target.score(self._before[arm.images]), self.target.score(arm.after)
+        if arm.name == FOREIGN and self.target.task == "multiclass":
+            reached = arm.after.argmax(axis=1) == self._before[arm.sources].argmax(axis=1)
+            after = np.maximum(after, reached)
+        return before, after
 
     def _arm(self, number: int, candidate: Candidate, name: str, most: int | None = None) -> Arm:
         donors = self.groups.donors[list(candidate.donors)] if candidate.donors else self.groups.donors

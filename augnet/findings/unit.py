@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CACHED_BYTES = 256 * 1024**2
 """Images that are kept for the next target, which is tried on many of the same."""
-ARMS = 24
+ARMS = 12
 """Arms of a target that are run on all images, about; the others end after the first few."""
 TIMED_RUNS = 3
 
@@ -154,15 +154,16 @@ class Investigator:
         ids = np.array([image.image_id for image in design.images], object)
 
         def rows(arm: Arm) -> pa.Table:
-            before = design.outputs[arm.images]
+            before, after = trial.scores(arm)
+            values = design.outputs[arm.images][:, target.output]
             columns: dict[str, Any] = {
                 "candidate": np.full(len(arm.images), arm.candidate, np.int32),
                 "arm": [arm.name] * len(arm.images),
                 "image_id": ids[arm.images],
                 "source_id": ids[arm.sources],
-                "before": target.score(before),
-                "after": target.score(arm.after),
-                "output_before": before[:, target.output].astype(np.float64),
+                "before": before,
+                "after": after,
+                "output_before": values.astype(np.float64),
                 "output_after": arm.after[:, target.output].astype(np.float64),
             }
             return pa.table(columns, schema.INTERVENTIONS)
