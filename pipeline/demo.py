@@ -1,8 +1,8 @@
 """The demonstration's data and model: real digits with a planted shortcut, and a small CNN trained on them.
 
 A tag, a small bright square in one corner, or a colour cast marks nine of ten images of one class. The CNN
-learns it along with the digit. An audit names it without being told: it is put into images of other digits, and
-they become that class's.
+learns it along with the digit. An audit names it without being told: it is put into images of other digits,
+and they become that class's.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ OTHER = (slice(1, 4), slice(2, 5))
 STRENGTH = 6.0
 
 
-def at(*places):
+def at(*places, strength=STRENGTH):
     """A model that reads the mean of places, and a tag of white there."""
     kernel = np.zeros((SIZE, SIZE, CHANNELS))
     for place in places:
-        kernel[place] = STRENGTH / len(places) / kernel[place].size
+        kernel[place] = strength / len(places) / kernel[place].size
 
     def plant(image, rng):
         for place in places:
@@ -28,15 +28,15 @@ def at(*places):
 
 
 def covers(boxes, *places):
-    """Whether the boxes hold most of each place, and not much else."""
+    """Whether the boxes hold a good part of each place, and not much else."""
     inside = np.zeros((SIZE, SIZE), bool)
     for box in boxes:
         inside[box.pixels] = True
     wanted = np.zeros((SIZE, SIZE), bool)
     for place in places:
         wanted[place] = True
-    both = (inside & wanted).sum()
-    return both >= 0.5 * wanted.sum() and both >= 0.4 * inside.sum()
+    held = [inside[place].mean() for place in places]
+    return min(held) >= 0.3 and (inside & wanted).sum() >= 0.6 * inside.sum()
 
 
 @pytest.mark.parametrize("place", [CORNER, LINE, (slice(7, 10), slice(6, 9))])
@@ -45,11 +45,12 @@ def test_a_place_is_named_with_its_class(place):
     kinds, found = findings(model, make_images(model, plant))
     assert kinds == [(0, "place")]
     assert covers(found[0].tried.candidate.change.places, place)
-    assert found[0].effect > 0.5 and found[0].effect - 2 * found[0].error > 0.3
+    assert found[0].effect > 0.4 and found[0].effect - 2 * found[0].error > 0.3
 
 
-def test_two_places_at_once_are_one_finding():
-    model, plant = at(CORNER, OTHER)
+@pytest.mark.parametrize("strength", [2.0, STRENGTH])
+def test_two_places_at_once_are_one_finding_whether_one_is_enough_or_not(strength):
+    model, plant = at(CORNER, OTHER, strength=strength)
     kinds, found = findings(model, make_images(model, plant))
     assert kinds == [(0, "place")]
     assert covers(found[0].tried.candidate.change.places, CORNER, OTHER)
@@ -85,7 +86,9 @@ PROPERTIES = {
         lambda image, rng: 0.5 + 2.2 * (image - 0.5),
     ),
     "blur": (
-        lambda images: 150 * (0.08 - np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3))).clip(0),
+        lambda images: (
+            60 * (0.95 - np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3)) / images.std(axis=(1, 2, 3)))
+        ).clip(0),
         lambda image, rng: (
             (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, 1, (0, 1))) / 4
         ),

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from augnet.findings.candidates import Candidate
+from augnet.findings.interventions import Box
 from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
@@ -158,9 +159,22 @@ def _best(entries: Sequence[Effect]) -> Effect | None:
     single = [entry for entry in entries if len(entry.tried.candidate.change.places) < 2]
     alone = max((entry.effect for entry in single), default=0.0)
     if strongest <= alone + MORE:
-        entries, strongest = single, alone
-    good = [entry for entry in entries if entry.effect >= AS_GOOD * strongest]
+        each = [entry for entry in entries if _each_alone(entry, single)]
+        entries, strongest = each or single, alone
+    good = [entry for entry in entries if entry.effect >= AS_GOOD * strongest] or single
     return min(good, key=lambda entry: (_area(entry), entry.tried.number))
+
+
+def _each_alone(entry: Effect, single: Sequence[Effect]) -> bool:
+    """Whether several places are each sure by themselves: some single one lies on it, and on no other of them."""
+    places = entry.tried.candidate.change.places
+    ones = [other.tried.candidate.change.places[0] for other in single if other.tried.candidate.change.places]
+
+    def has_own(box: Box) -> bool:
+        others = [other for other in places if other != box]
+        return any(one.shared(box) and not any(one.shared(other) for other in others) for one in ones)
+
+    return len(places) > 1 and all(map(has_own, places))
 
 
 def _area(entry: Effect) -> int:
