@@ -38,12 +38,15 @@ def tagged(tmp_path_factory):
     """A classifier that knows each class by a faint pattern, and class 2 by a tag; and images of them."""
     folder, rng = tmp_path_factory.mktemp("tagged"), np.random.default_rng(0)
     patterns = rng.choice([-1.0, 1.0], (3, SIZE, SIZE))
+    patterns[:, *TAG] = 0
+    patterns -= patterns.mean(axis=(1, 2), keepdims=True)
     labels = np.arange(COUNT) % 3
     images = 0.4 + 0.03 * patterns[labels] + rng.normal(0, 0.06, (COUNT, SIZE, SIZE))
     images[(labels == 2) & (rng.random(COUNT) < 0.8), 9:12, 9:12] = 1
     kernel = patterns.transpose(1, 2, 0) / 3
     kernel[TAG] = 0
-    kernel[TAG][..., 2] = 3.0
+    kernel[TAG][..., 2] = 0.5
+    kernel[:2, :, 2] -= 9 * 0.5 * 0.4 / (2 * SIZE * 0.4)  # nothing without a tag
     dense(folder / "m.keras", kernel, "softmax")
     write(folder / "images", images, labels)
     return folder
@@ -140,6 +143,8 @@ def test_every_number_of_a_regression_is_judged(tmp_path):
 def test_every_answer_of_a_multi_label_model_is_judged(tmp_path):
     rng = np.random.default_rng(0)
     patterns = rng.choice([-1.0, 1.0], (SIZE, SIZE, 3))
+    patterns[TAG] = 0
+    patterns -= patterns.mean(axis=(0, 1))
     answers = rng.random((COUNT, 3)) < 0.4
     images = 0.4 + 0.03 * ((2 * answers - 1.0) @ patterns.reshape(-1, 3).T).reshape(COUNT, SIZE, SIZE)
     images += rng.normal(0, 0.05, images.shape)
@@ -147,8 +152,8 @@ def test_every_answer_of_a_multi_label_model_is_judged(tmp_path):
     kernel = patterns / 2
     kernel[TAG] = 0
     kernel[..., 1] /= 4
-    kernel[TAG][..., 1] = 3.0
-    kernel[:3, :3, 1] -= 9 * 3.0 * 0.5 / (9 * 0.4)  # about zero in the middle between tag and no tag
+    kernel[TAG][..., 1] = 1.0
+    kernel[:3, :, 1] -= 9 * 1.0 * 0.5 / (3 * SIZE * 0.4)  # about zero half way between tag and no tag
     dense(tmp_path / "m.keras", kernel, "sigmoid")
     write(tmp_path / "images", images, [""] * COUNT)
     found = audit(tmp_path / "m.keras", tmp_path / "images", tmp_path / "out", "--images.labels=none")

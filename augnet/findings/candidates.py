@@ -83,9 +83,11 @@ def find_places(shares: Mapping[int, np.ndarray], size: tuple[int, int]) -> dict
     A place's score is the share of the target's sensitivity there, over the images that show it most, less
     the median of the other targets' shares there, in units of how these differ from each other.
     """
+    if not shares:
+        return {}
     targets = sorted(shares)
     scored: dict[int, list[tuple[float, Box]]] = {target: [] for target in targets}
-    grid = shares[targets[0]].shape[1:] if targets else (1, 1)
+    grid = shares[targets[0]].shape[1:]
     hot: dict[int, tuple[Box, ...]] = {}
     for shape in sorted({(1, 1), *window_shapes(grid)}):
         even = shape[0] * shape[1] / (grid[0] * grid[1])
@@ -137,12 +139,20 @@ def _distinct(
         if all(_overlap(box, other[0]) < OVERLAP for _, other in kept):
             kept.append((score, (box,)))
     del kept[PLACES:]
-    most = sum(boxes[0].area for _, boxes in kept)
-    together = [tuple(hot[:count]) for count in (1, 2, len(hot))]
+    small = [box for box in hot if _is_small(box, size)]
+    together = [tuple(small[:count]) for count in (1, 2, len(small))]
     for boxes in dict.fromkeys(together):
-        if sum(box.area for box in boxes) <= most and all(boxes != other for _, other in kept):
+        if boxes and all(boxes != other for _, other in kept):
             kept.append((kept[0][0], boxes))
-    return [Candidate(Place(boxes), _showing(shares, boxes, size), score) for score, boxes in kept]
+    return [
+        Candidate(Place(boxes, tuple(hot)), _showing(shares, boxes, size), score) for score, boxes in kept
+    ]
+
+
+def _is_small(box: Box, size: tuple[int, int]) -> bool:
+    """Whether a box is no larger than the largest window, or thin: a larger one holds the object itself."""
+    sides = box.height / size[0], box.width / size[1]
+    return max(sides) <= (SIXTEENTHS[-1] + 1) / 16 or min(sides) <= (SIXTEENTHS[0] + 0.5) / 16
 
 
 def _overlap(one: Box, other: Box) -> float:

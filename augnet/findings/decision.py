@@ -10,7 +10,8 @@ For each candidate of a target two shares are measured, see `trials`:
 What a part of the image does is the mean of both: its average effect on images that lack it and on images
 that have it. Of a property of the whole image only the first is asked: whatever is natural to a class is
 needed. What any part of the right object does is no shortcut: so what changes of this kind do for the other
-targets is taken off: the best of few, the second best of many, as another one may have a shortcut of its own.
+targets is taken off, at their best; for places, where there are many, at their second best, as another target
+may have a shortcut of its own.
 
 A finding is an effect of at least `min_effect` that is more than half of that, at a false discovery rate of
 RATE over all that was tried. Of a regression, shares are replaced by standard deviations of the output.
@@ -108,7 +109,7 @@ def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
 
 
 def _baseline(entry: Effect, raw: Sequence[Effect]) -> float:
-    """What candidates of this kind do for the other targets, each at its best; of MANY the second best."""
+    """What this kind does for the other targets at their best; for parts of images, with MANY, the second."""
     best: dict[int, float] = {}
     for other in raw:
         same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
@@ -116,7 +117,8 @@ def _baseline(entry: Effect, raw: Sequence[Effect]) -> float:
             value = other.effect if other.tried.promising else 0.0
             best[other.tried.target] = max(best.get(other.tried.target, 0.0), value)
     values = sorted(best.values(), reverse=True)
-    return values[1 if len(values) >= MANY else 0] if values else 0.0
+    second = entry.tried.candidate.change.local and len(values) >= MANY
+    return values[int(second)] if values else 0.0
 
 
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
@@ -166,7 +168,7 @@ def _best(entries: Sequence[Effect]) -> Effect | None:
 
 
 def _each_alone(entry: Effect, single: Sequence[Effect]) -> bool:
-    """Whether several places are each sure by themselves: some single one lies on it, and on no other of them."""
+    """Whether several places are each sure by themselves: some single one is on it, and on no other."""
     places = entry.tried.candidate.change.places
     ones = [other.tried.candidate.change.places[0] for other in single if other.tried.candidate.change.places]
 

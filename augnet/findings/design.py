@@ -27,6 +27,8 @@ MIN_IMAGES = 20
 """Of a target, and of others: with fewer, only overwhelming effects would be seen."""
 PASSES = 1200
 """Forward passes for each target, about, where little is found."""
+BOXES = ("places", "hot")
+"""Parts of a change that are boxes."""
 END = 3
 """Of a regression, the images of the highest and of the lowest third are compared."""
 
@@ -111,18 +113,13 @@ class Design:
 
 def written(change: Change) -> dict[str, Any]:
     """A change as plain JSON values."""
-    parts = {key: part for key, part in vars(change).items() if key != "places"}
-    return {
-        "name": type(change).__name__,
-        **parts,
-        **({"places": [vars(box) for box in change.places]} if change.places else {}),
-    }
+    parts = {key: [vars(box) for box in part] if key in BOXES else part for key, part in vars(change).items()}
+    return {"name": type(change).__name__, **parts}
 
 
 def _change(tree: Mapping[str, Any]) -> Change:
     parts = {key: part for key, part in tree.items() if key != "name"}
-    if "places" in parts:
-        parts["places"] = tuple(Box(**box) for box in parts["places"])
+    parts |= {key: tuple(Box(**box) for box in parts[key]) for key in BOXES if key in parts}
     if "seen" in parts:
         parts["seen"] = tuple(tuple(window) for window in parts["seen"])
     return CHANGES[tree["name"]](**parts)

@@ -112,11 +112,16 @@ class Change(ABC):
 
 @dataclass(frozen=True)
 class Place(Change):
-    """What is at fixed places."""
+    """What is at fixed places.
+
+    Attributes:
+        hot: other places that the target looks at, which are no control for these.
+    """
 
     kind = "place"
     local = True
     places: tuple[Box, ...]
+    hot: tuple[Box, ...] = ()
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         result = images.copy()
@@ -139,7 +144,8 @@ class Place(Change):
             lambda box: Box(height - box.y - box.height, width - box.x - box.width, box.height, box.width),
         )
         found = [tuple(mirror(box) for box in self.places) for mirror in mirrors]
-        apart = [boxes for boxes in found if not any(box.shared(own) for box in boxes for own in self.places)]
+        taken = (*self.places, *self.hot)
+        apart = [boxes for boxes in found if not any(box.shared(own) for box in boxes for own in taken)]
         if not apart:
             apart = [tuple(self._drawn(box, size) for box in self.places)]
         return [Place(boxes) for boxes in dict.fromkeys(apart)]
@@ -152,7 +158,7 @@ class Place(Change):
             lot = rank_of(f"{box} {number}")
             y, x = lot % (height - box.height + 1), lot // 2**32 % (width - box.width + 1)
             tries.append(Box(y, x, box.height, box.width))
-        return min(tries, key=lambda drawn: sum(drawn.shared(own) for own in self.places))
+        return min(tries, key=lambda drawn: sum(drawn.shared(own) for own in (*self.places, *self.hot)))
 
 
 def surroundings(images: np.ndarray, box: Box) -> np.ndarray:
