@@ -49,12 +49,14 @@ class Candidate:
     """A change that may make images one output's.
 
     Attributes:
-        donors: numbers of the target's images that show it most, the clearest first; empty: any do.
+        donors: numbers of the target's images that show it most, the clearest first; empty: not known yet.
+        shares: the part of the sensitivity of each donor that lies there.
         score: how far it stands out among the targets' gradients; 0 where no gradient told of it.
     """
 
     change: Change
     donors: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
     score: float = 0.0
 
 
@@ -144,9 +146,13 @@ def _distinct(
     for boxes in dict.fromkeys(together):
         if boxes and all(boxes != other for _, other in kept):
             kept.append((kept[0][0], boxes))
-    return [
-        Candidate(Place(boxes, tuple(hot)), _showing(shares, boxes, size), score) for score, boxes in kept
-    ]
+    found = []
+    for score, boxes in kept:
+        held = _held(shares, boxes, size)
+        donors = np.argsort(-held, kind="stable")[: shown_by(len(held))]
+        shown = tuple(held[donors].tolist())
+        found.append(Candidate(Place(boxes, tuple(hot)), tuple(donors.tolist()), shown, score))
+    return found
 
 
 def _is_small(box: Box, size: tuple[int, int]) -> bool:
@@ -160,8 +166,8 @@ def _overlap(one: Box, other: Box) -> float:
     return shared / (one.area + other.area - shared)
 
 
-def _showing(shares: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) -> tuple[int, ...]:
-    """The images with the largest shares in the boxes, in the smallest of these, the largest first."""
+def _held(shares: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
+    """(n,), the part of each image's sensitivity in the boxes, had each as much as the one that has least."""
     cells = np.array(shares.shape[1:]) / size
     held = []
     for box in boxes:
@@ -169,8 +175,8 @@ def _showing(shares: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) ->
         bottom = max(y + 1, round((box.y + box.height) * cells[0]))
         right = max(x + 1, round((box.x + box.width) * cells[1]))
         held.append(shares[:, y:bottom, x:right].sum(axis=(1, 2), dtype=np.float64))
-    order = np.argsort(-np.min(held, axis=0), kind="stable")
-    return tuple(order[: shown_by(len(shares))].tolist())
+    total = shares.sum(axis=(1, 2), dtype=np.float64)
+    return np.asarray(len(held) * np.min(held, axis=0) / total)
 
 
 def shown_by(count: int) -> int:
@@ -198,7 +204,9 @@ def moving(shares: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
             for y, x in zip(*np.unravel_index(flat[donors].argmax(axis=1), windows.shape[1:]), strict=True)
         ]
         seen = tuple((box.y, box.x) for box in boxes)
-        found.append(Candidate(Moving(boxes[0].height, boxes[0].width, seen), tuple(donors.tolist())))
+        change = Moving(boxes[0].height, boxes[0].width, seen)
+        shown = tuple(flat[donors].max(axis=1).tolist())
+        found.append(Candidate(change, tuple(donors.tolist()), shown))
     return found
 
 

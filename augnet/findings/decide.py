@@ -84,6 +84,8 @@ def _tried(folder: OutputFolder, design: Design, unit: int) -> list[Tried]:
         raise AuditError(f"{folder}: {name} is missing; run the same command again to make it") from None
     columns = {key: table[key].to_numpy(zero_copy_only=False) for key in table.column_names}
     gained = columns["after"] - columns["before"]
+    target = design.targets[unit]
+    judged = target.output if target.task == "regression" else unit
     found = []
     for number, candidate in enumerate(design.candidates[unit]):
         own = columns["candidate"] == number
@@ -91,7 +93,7 @@ def _tried(folder: OutputFolder, design: Design, unit: int) -> list[Tried]:
             arm: gained[own & (columns["arm"] == arm)] * (1 if arm in ENOUGH else -1)
             for arm in dict.fromkeys(columns["arm"][own])
         }
-        found.append(Tried(unit, number, candidate, evidence))
+        found.append(Tried(unit, judged, number, candidate, evidence))
     return found
 
 
@@ -100,7 +102,12 @@ def _as_json(entry: Effect, design: Design, run: Run, text: Any) -> dict[str, An
     candidate, target = entry.tried.candidate, design.targets[entry.tried.target]
     groups, change = design.groups[entry.tried.target], entry.tried.candidate.change
     donors = candidate.donors or range(len(groups.donors))
-    shown = [design.images[groups.donors[k]].image_id for k in donors[:SHOWN_IMAGES]]
+    shares = candidate.shares or (1.0,) * SHOWN_IMAGES  # of a property of the whole image
+    shown = [
+        {"image_id": design.images[groups.donors[k]].image_id, "share": share}
+        for k, share in zip(donors[:SHOWN_IMAGES], shares, strict=False)
+    ]
+    low, high = interval(entry.effect, entry.error)
     label = next((name for name, output in run.label_outputs.items() if output == target.output), None)
     return {
         "kind": change.kind,
@@ -108,14 +115,14 @@ def _as_json(entry: Effect, design: Design, run: Run, text: Any) -> dict[str, An
         "name": label,
         "places": [vars(box) for box in change.places],
         "effect": entry.effect,
-        "interval": list(interval(entry.effect, entry.error)),
+        "interval": [low, high if target.task == "regression" else min(1.0, high)],
         "unit": "standard deviations" if target.task == "regression" else "predictions",
         "changed": entry.changed,
         "control": entry.changed - entry.effect,
         "q_value": entry.q_value,
         "donors": len(donors),
         "receivers": entry.enough.count,
-        "images": [{"image_id": image, "share": entry.changed} for image in shown],
+        "images": shown,
         "sentence": text(entry, target, _name(target, label), run),
     }
 

@@ -45,9 +45,14 @@ MORE = 0.1
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate, and what its arms changed."""
+    """One candidate, and what its arms changed.
+
+    Attributes:
+        judged: what it counts for: the target, but for both directions of a number its output.
+    """
 
     target: int
+    judged: int
     number: int
     candidate: Candidate
     evidence: Evidence
@@ -113,9 +118,9 @@ def _baseline(entry: Effect, raw: Sequence[Effect]) -> float:
     best: dict[int, float] = {}
     for other in raw:
         same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
-        if same and other.tried.target != entry.tried.target:
+        if same and other.tried.judged != entry.tried.judged:
             value = other.effect if other.tried.promising else 0.0
-            best[other.tried.target] = max(best.get(other.tried.target, 0.0), value)
+            best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
     second = entry.tried.candidate.change.local and len(values) >= MANY
     return values[int(second)] if values else 0.0
@@ -129,8 +134,8 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
         if entry.effect >= min_effect and entry.q_value <= RATE and _both(entry, min_effect)
     ]
     found: list[Effect] = []
-    for target in sorted({entry.tried.target for entry in sure}):
-        own = [entry for entry in sure if entry.tried.target == target]
+    for judged in sorted({entry.tried.judged for entry in sure}):
+        own = [entry for entry in sure if entry.tried.judged == judged]
         place = _best([entry for entry in own if entry.tried.candidate.change.kind == "place"])
         moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
         whole = _best([entry for entry in own if not entry.tried.candidate.change.local])
@@ -192,11 +197,11 @@ def _better(place: Effect | None, moving: Effect | None) -> Effect | None:
 
 def looked_at(tried: Sequence[Tried], found: Sequence[Effect], stands_out: float) -> list[Tried]:
     """Of each target without a finding of a place, the place that stands out most in its gradients."""
-    local = {entry.tried.target for entry in found if entry.tried.candidate.change.local}
+    local = {entry.tried.judged for entry in found if entry.tried.candidate.change.local}
     best: dict[int, Tried] = {}
     for entry in tried:
         score = entry.candidate.score
-        known = best.get(entry.target)
-        if entry.target not in local and score >= max(stands_out, known.candidate.score if known else 0):
-            best[entry.target] = known or entry
+        known = best.get(entry.judged)
+        if entry.judged not in local and score >= max(stands_out, known.candidate.score if known else 0):
+            best[entry.judged] = known or entry
     return sorted(best.values(), key=lambda entry: -entry.candidate.score)

@@ -74,6 +74,7 @@ class Design:
                         {
                             "change": written(entry.change),
                             "donors": list(entry.donors),
+                            "shares": list(entry.shares),
                             "score": entry.score,
                         }
                         for entry in candidates
@@ -103,7 +104,12 @@ class Design:
             ),
             candidates=tuple(
                 tuple(
-                    Candidate(_change(entry["change"]), tuple(entry["donors"]), entry["score"])
+                    Candidate(
+                        _change(entry["change"]),
+                        tuple(entry["donors"]),
+                        tuple(entry["shares"]),
+                        entry["score"],
+                    )
                     for entry in unit["candidates"]
                 )
                 for unit in units
@@ -146,7 +152,9 @@ def design_of(sample: GroupSample, run: Run) -> Design:
     candidates = candidates_of(shares, (height, width), channels)
     return Design(
         images=tuple(ImageRef(image.image_id, image.uri, None) for image in sampled),
-        outputs=np.array([image.outputs for image in sampled], np.float32).reshape(len(sampled), -1),
+        outputs=np.array([image.outputs for image in sampled], np.float32).reshape(
+            len(sampled), run.model.output_count
+        ),
         targets=tuple(target for target, _, _ in found),
         groups=tuple(_groups(target, donors, receivers, numbers) for target, donors, receivers in found),
         candidates=tuple(tuple(candidates[number]) for number in range(len(found))),

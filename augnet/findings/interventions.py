@@ -98,7 +98,10 @@ class Change(ABC):
         """The images, each with the property of its source; both (n, height, width, channel)."""
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        """(n, m), what tells how much of the property each image has; of a change of the whole image only."""
+        """(n, m), what tells how much of the property each image has; NaN for one that can have none.
+
+        Of a change of the whole image only.
+        """
         raise NotImplementedError
 
     def painted(self, images: np.ndarray) -> np.ndarray:
@@ -335,20 +338,31 @@ def relative_bands(waves: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Frequency(Change):
-    """The amplitudes of fine detail, wave by wave: a grating, whatever it lies on."""
+    """The few fine waves that sources have most more of: a regular pattern.
+
+    Not all waves: these together are what a texture is.
+    """
 
     kind = "frequency"
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         own, given = spectrum(limits.unit(images)), spectrum(limits.unit(sources))
-        amplitude = np.abs(own)
-        fine = (frequencies(images.shape[1:3]) >= BANDS[1])[None, :, :, None] & (amplitude > 0)
-        scaled = own * (np.abs(given) / np.where(fine, amplitude, 1))
-        return limits.back(np.fft.ifft2(np.where(fine, scaled, own), axes=(1, 2)).real)
+        before, after = np.abs(own), np.abs(given)
+        more = (after.mean(axis=(0, 3)) - before.mean(axis=(0, 3))) * self._fine(images)
+        few = more >= np.sort(more, axis=None)[-max(FEW_WAVES, round(FEW * more.size))]
+        few &= more > 0
+        return limits.back(np.fft.ifft2(np.where(few[None, :, :, None], given, own), axes=(1, 2)).real)
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
         amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)
-        return np.asarray(amplitude[:, frequencies(images.shape[1:3]) >= BANDS[1]])
+        return np.asarray(amplitude[:, self._fine(images)])
+
+    def _fine(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(frequencies(images.shape[1:3]) >= BANDS[1])
+
+
+FEW, FEW_WAVES = 0.01, 4
+"""Of all waves, and at least; those of one grating come in pairs."""
 
 
 def spectrum(unit: np.ndarray) -> np.ndarray:
@@ -364,42 +378,49 @@ def frequencies(size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Background(Change):
-    """What lies where image and source both show their backgrounds: pixels like those along the sides."""
+    """What lies behind the object, in images that have one, where image and source both show it."""
 
     kind = "background"
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
-        into, of = background(limits.unit(images)), background(limits.unit(sources))
-        framed = surrounds(into) & surrounds(of)
-        return np.where((into & of & framed[:, None, None])[..., None], sources, images)
+        both = background(limits.unit(images)) & background(limits.unit(sources))
+        return np.where(both[..., None], sources, images)
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
         unit = limits.unit(images)
         behind = background(unit)
-        fine = np.abs(np.diff(unit, axis=2)).mean(axis=-1) * (behind[:, :, 1:] & behind[:, :, :-1])
-        mean = (unit.mean(axis=-1) * behind).sum(axis=(1, 2)) / behind.sum(axis=(1, 2))
-        return np.stack([mean, fine.sum(axis=(1, 2)) / behind.sum(axis=(1, 2))], axis=1)
+        area = behind.sum(axis=(1, 2)) + 1
+        steps = np.abs(np.diff(unit, axis=2)).mean(axis=-1) * (behind[:, :, 1:] & behind[:, :, :-1])
+        mean = (unit.mean(axis=-1) * behind).sum(axis=(1, 2)) / area
+        found = np.stack([mean, steps.sum(axis=(1, 2)) / area], axis=1)
+        return np.where(behind.any(axis=(1, 2))[:, None], found, np.nan)
 
 
-def surrounds(mask: np.ndarray) -> np.ndarray:
-    """(n,) bool, whether masks (n, height, width) lie around something: the middle has less of them."""
-    height, width = mask.shape[1:]
-    middle = mask[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    return np.asarray(mask.mean(axis=(1, 2)) - middle.mean(axis=(1, 2)) >= MIDDLE)
-
-
-MIDDLE = 0.15
-"""Share by which a background covers less of the middle than of the whole."""
 LIKE = 0.1
-"""Of the range of values: pixels that differ by less from the sides' are background, however even those."""
+"""Of the range of values: what differs by less from the sides' colour is like it, however even these are."""
+OBJECT = (0.02, 0.6)
+"""Of the picture, that an object covers; with less or more there is none, and so no background."""
 
 
 def background(unit: np.ndarray) -> np.ndarray:
-    """(n, height, width) bool, the pixels no further from the sides' median colour than most of these."""
+    """(n, height, width) bool, what lies behind the object; nothing where there is none.
+
+    An object is where most pixels around differ more from the median of the picture's sides than those do.
+    """
     sides = np.concatenate([unit[:, 0], unit[:, -1], unit[:, :, 0], unit[:, :, -1]], axis=1)
     median = np.median(sides, axis=1)[:, None]
     reach = np.quantile(np.abs(sides - median).max(axis=-1), 0.9, axis=1).clip(LIKE)
-    return np.asarray(np.abs(unit - median[:, None]).max(axis=-1) <= reach[:, None, None])
+    apart = np.abs(unit - median[:, None]).max(axis=-1) > reach[:, None, None]
+    thing = np.asarray(_around(apart) > 0.5)
+    share = thing.mean(axis=(1, 2))[:, None, None]
+    return np.asarray((_around(thing) == 0) & (share > OBJECT[0]) & (share < OBJECT[1]))
+
+
+def _around(mask: np.ndarray) -> np.ndarray:
+    """(n, height, width), the mean of a mask over each pixel and its eight neighbours."""
+    padded = np.pad(mask.astype(np.float64), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    lines = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    return np.asarray((lines[:, :, :-2] + lines[:, :, 1:-1] + lines[:, :, 2:]) / 9)
 
 
 CHANGES: dict[str, type[Change]] = {

@@ -175,9 +175,14 @@ class Trial:
             change.traits(self._load(images[:COMPARED]), self._limits)
             for images in (self.groups.donors, self.groups.receivers)
         )
-        spread = donors.std(axis=0) + receivers.std(axis=0)
-        apart = (donors.mean(axis=0) - receivers.mean(axis=0)) / np.where(spread > 0, spread, 1) ** 2
-        return tuple(np.argsort(-(donors @ apart), kind="stable")[: shown_by(len(donors))].tolist())
+        able = [np.isfinite(traits).all(axis=1) for traits in (donors, receivers)]
+        if not all(map(np.any, able)):
+            return ()
+        own, others = donors[able[0]], receivers[able[1]]
+        spread = own.std(axis=0) + others.std(axis=0)
+        apart = (own.mean(axis=0) - others.mean(axis=0)) / np.where(spread > 0, spread, 1) ** 2
+        score = np.where(able[0], donors @ apart, -np.inf)
+        return tuple(np.argsort(-score, kind="stable")[: shown_by(int(able[0].sum()))].tolist())
 
     def changed(self, arm: Arm) -> np.ndarray:
         """(n,) float64, how far each image came towards the target; in the arms of NEEDED, away from it."""
