@@ -35,6 +35,8 @@ RATE = 0.05
 AT_ALL, ALONE = 0.25, 2.5
 """Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
 degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
+SPECTRAL = ("blur", "frequency")
+"""Kinds that textures differ in by nature, so that only an overwhelming effect is a finding."""
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
@@ -149,9 +151,10 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
 
 
 def _both(entry: Effect, min_effect: float) -> bool:
-    """Whether neither of the two effects is missing, or one is overwhelming."""
+    """Whether neither of the two effects is missing, or one is overwhelming; of a spectrum, that it is."""
     both = [part.over_control - entry.baseline for part in entry.parts]
-    return min(both) >= AT_ALL * min_effect or max(both) >= ALONE * min_effect
+    spectral = entry.tried.candidate.change.kind in SPECTRAL
+    return max(both) >= ALONE * min_effect or (not spectral and min(both) >= AT_ALL * min_effect)
 
 
 def _best(entries: Sequence[Effect]) -> Effect | None:

@@ -393,7 +393,8 @@ class Background(Change):
         steps = np.abs(np.diff(unit, axis=2)).mean(axis=-1) * (behind[:, :, 1:] & behind[:, :, :-1])
         mean = (unit.mean(axis=-1) * behind).sum(axis=(1, 2)) / area
         found = np.stack([mean, steps.sum(axis=(1, 2)) / area], axis=1)
-        return np.where(behind.any(axis=(1, 2))[:, None], found, np.nan)
+        found[~behind.any(axis=(1, 2))] = np.nan
+        return found
 
 
 LIKE = 0.1
