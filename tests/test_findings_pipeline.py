@@ -64,7 +64,7 @@ def test_a_tag_is_named_in_every_file_that_tells_of_it(tagged, tmp_path, capsys)
     for box in finding["places"]:
         assert box["y"] >= 8 and box["x"] >= 8
     low, high = finding["interval"]
-    assert 0.2 <= low + 0.2 <= finding["effect"] <= high
+    assert 0.3 < low < finding["effect"] < high <= 1
     assert finding["changed"] - finding["control"] == pytest.approx(finding["effect"])
     assert "lower right corner" in finding["sentence"] and finding["sentence"] in capsys.readouterr().out
     page = (tmp_path / "out/report/index.html").read_text()

@@ -12,15 +12,13 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
-from augnet.audits.finalize import fold, seal
 from augnet.audits.records import WorkUnit
 from augnet.audits.unit import COUNTED, Auditor
 from augnet.errors import AuditError, ConfigError
-from augnet.findings.decide import decide
-from augnet.findings.unit import Investigator, design_interventions
-from augnet.report.page import render
-from augnet.storage.files import OutputFolder, UnitRecord
-from augnet.storage.reader import Audit
+from augnet.findings.unit import Investigator
+from augnet.jobs.finish import conclude, prepare_interventions
+from augnet.storage.addresses import retries
+from augnet.storage.files import UnitRecord
 from transforms.driver import end_with_driver
 
 NAMESPACE = "augnet"
@@ -130,7 +128,7 @@ class FoldUnits(WithModel):
 
     def process(self, _: int) -> Iterator[WorkUnit]:
         with problems_named():
-            yield from design_interventions(fold(self._output), self._auditor)
+            yield from prepare_interventions(self._auditor)
 
 
 class Intervene(WithModel):
@@ -150,14 +148,9 @@ def investigator(auditor: Auditor) -> Investigator:
 
 def _conclude(_: int, output: str) -> dict[str, Any]:
     with problems_named():
-        return conclude(output)
-
-
-def conclude(output: str) -> dict[str, Any]:
-    """The finished audit's manifest: decide what it found, render the report, seal it."""
-    decide(output)
-    render(Audit(OutputFolder(output)))
-    return seal(output)
+        manifest = conclude(output)
+    Metrics.counter(NAMESPACE, "storage_retries").inc(retries.take())
+    return manifest
 
 
 @contextmanager

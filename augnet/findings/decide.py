@@ -1,4 +1,4 @@
-"""From the shards of interventions to findings.json: what the model leans on, and what was tried."""
+"""From what an audit has written to findings.json and triage.json: what it means."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from augnet.errors import AuditError
 from augnet.findings.candidates import STANDS_OUT
 from augnet.findings.decision import Effect, Tried, confirmed, effects, looked_at
 from augnet.findings.design import Design
+from augnet.findings.errors import triage
 from augnet.findings.outcomes import ENOUGH
 from augnet.findings.predictions import doubted_predictions
 from augnet.findings.trials import Target
@@ -32,7 +33,7 @@ SHOWN_IMAGES = 6
 
 
 def decide(output: str) -> None:
-    """Decide what the interventions of an audit show, and write findings.json.
+    """Decide what the interventions of an audit show and what tells errors; write findings.json, triage.json.
 
     Raises:
         AuditError: a unit of interventions is missing.
@@ -68,6 +69,7 @@ def decide(output: str) -> None:
         "doubts": doubts,
     }
     folder.write_json(names.FINDINGS, tree)
+    folder.write_json(names.TRIAGE, triage(audit, run))
 
 
 def _effect(entry: Effect) -> float:

@@ -35,16 +35,19 @@ TIMED_RUNS = 3
 def design_interventions(aggregate: Aggregate, auditor: Auditor) -> list[WorkUnit]:
     """Write candidates.json, unless an earlier attempt has, and return the units of work in it."""
     folder, run = auditor.folder, auditor.run
-    if folder.exists(names.CANDIDATES):
-        written = folder.read_json(names.CANDIDATES)
-        if written["fingerprint"] == run.fingerprint:
-            return [WorkUnit(unit, len(written["units"])) for unit in range(len(written["units"]))]
     design = design_of(aggregate.sample, run)
-    if design.targets:
-        allowed = run.config.findings.seconds
-        design = within(design, allowed, forward_seconds(auditor, design))
-    folder.write_json(names.CANDIDATES, design.to_json() | {"fingerprint": run.fingerprint})
-    return [WorkUnit(unit, len(design.targets)) for unit in range(len(design.targets))]
+    fingerprint = json_digest([run.fingerprint, design.to_json()])
+    written = folder.read_json(names.CANDIDATES) if folder.exists(names.CANDIDATES) else {}
+    if written.get("fingerprint") != fingerprint:
+        if design.targets:
+            design = within(design, run.config.findings.seconds, forward_seconds(auditor, design))
+        written = design.to_json() | {"fingerprint": fingerprint}
+        folder.write_json(names.CANDIDATES, written)
+    count = len(written["units"])
+    for name in folder.names("interventions"):
+        if f"-of-{count:05d}." not in name:  # of another number of targets, before images were tried again
+            folder.remove(name)
+    return [WorkUnit(unit, count) for unit in range(count)]
 
 
 def forward_seconds(auditor: Auditor, design: Design) -> float:

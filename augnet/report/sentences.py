@@ -19,6 +19,8 @@ def findings(audit: Audit) -> list[str]:
     lines = lines or [nothing_found(audit)]
     if audit.summary["judged"]:
         lines.append(f"accuracy {audit.summary['accuracy']:.1%} on {audit.summary['judged']} labelled images")
+    if audit.triage["rows"]:
+        lines.append(audit.triage["sentence"])
     lines += audit.findings["doubts"]
     return lines + [
         f"{count} images flagged {flag}" for flag, count in audit.summary["flags"].items() if count

@@ -7,6 +7,7 @@ import re
 RUN = "run.json"
 PLAN = "plan.parquet"
 SUMMARY = "summary.json"
+TRIAGE = "triage.json"
 OUTPUTS = "outputs.parquet"
 SLICES = "slices.parquet"
 OUTPUT_PAIRS = "output_pairs.parquet"
@@ -14,7 +15,7 @@ MAPS = "maps.npz"
 GALLERY = "gallery.npz"
 CANDIDATES = "candidates.json"
 FINDINGS = "findings.json"
-RESULTS = (PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY, CANDIDATES, FINDINGS)
+RESULTS = (PLAN, SUMMARY, TRIAGE, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY, CANDIDATES, FINDINGS)
 MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
 REPORT = f"{REPORT_FOLDER}/index.html"
