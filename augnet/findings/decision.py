@@ -143,9 +143,8 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
         whole = _best([entry for entry in own if not entry.tried.candidate.change.local])
         local = _better(place, moving)
         if local and whole and whole.tried.candidate.change.kind not in ("colour", "brightness"):
-            whole = (
-                whole if whole.effect > local.effect + MORE else None
-            )  # a line has waves, and a background
+            # A line has waves too, and lies in the background.
+            whole = whole if whole.effect > local.enough.over_control + MORE else None
         found += [entry for entry in (local, whole) if entry]
     return sorted(found, key=lambda entry: -entry.effect)
 
