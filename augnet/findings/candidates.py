@@ -12,17 +12,14 @@ from itertools import product
 
 import numpy as np
 
-from augnet.findings.interventions import (
+from augnet.findings.interventions import Box, Change, Moving, Place
+from augnet.findings.properties import (
     Background,
     Blur,
-    Box,
     Brightness,
-    Change,
     Colour,
     Contrast,
     Frequency,
-    Moving,
-    Place,
 )
 
 SIXTEENTHS = (1, 2, 3, 4)

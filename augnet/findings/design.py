@@ -16,7 +16,8 @@ import numpy as np
 
 from augnet.audits.run import Run
 from augnet.findings.candidates import Candidate, candidates_of
-from augnet.findings.interventions import CHANGES, Box, Change
+from augnet.findings.interventions import Box, Change
+from augnet.findings.properties import CHANGES
 from augnet.findings.trials import Groups, Target
 from augnet.sources import ImageRef
 from augnet.statistics.sample import GroupSample, Sampled
