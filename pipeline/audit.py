@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
+from apache_beam.utils.shared import Shared
 
 from augnet.audits.engine_setup import engine_errors_by_key
 from augnet.audits.plan import plan
@@ -24,7 +25,7 @@ from augnet.errors import AuditError
 from pipeline.packaging import send_package
 from pipeline.progress import show_progress
 from pipeline.runners import audit_problem, is_in_process, make_runner, works_in_threads
-from transforms.audit import NAMESPACE, AuditUnits, Finalize
+from transforms.audit import NAMESPACE, AuditUnits, Conclude, Fold, Interventions
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +94,12 @@ def log_work(result: PipelineResult) -> None:
 
 def build(pipeline: beam.Pipeline, run: Run, units: Iterable[int]) -> None:
     """Apply the audit's transforms to some of its units; the diagram in ARCHITECTURE.md."""
+    output, model = run.config.output, Shared()
     (
         pipeline
         | "Units" >> beam.Create([WorkUnit(unit, run.units) for unit in units], reshuffle=False)
-        | "AuditUnits" >> AuditUnits(run.config.output)  # UnitRecord
-        | "Finalize" >> Finalize(run.config.output)  # manifest
+        | "AuditUnits" >> AuditUnits(output, model)  # UnitRecord
+        | "Fold" >> Fold(output, model)  # WorkUnit, of interventions
+        | "Interventions" >> Interventions(output, model)  # UnitRecord
+        | "Conclude" >> Conclude(output)  # manifest
     )

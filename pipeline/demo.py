@@ -1,15 +1,15 @@
 """The demonstration's data and model: real digits with a planted shortcut, and a small CNN trained on them.
 
-A tag, a small bright square in one corner, marks nine of ten images of one class. The CNN learns the tag
-along with the digit. An audit shows it without being told: in the mean-magnitude map of that class's logit
-the tag's place is the peak.
+A tag, a small bright square in one corner, or a colour cast marks nine of ten images of one class. The CNN
+learns it along with the digit. An audit names it without being told: it is put into images of other digits,
+and they become that class's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -24,19 +24,23 @@ TAGGED_SHARE = 0.9
 MARGIN = 2  # black pixels around the real 8x8: the tag must not cover a stroke
 TAG = (slice(9, 11), slice(9, 11))  # rows, columns, of 12x12: 2x2 pixels in the lower right corner
 WHITE = 255
+CAST = np.array([40, 0, 40])  # added to red and blue
+Kind = Literal["tag", "cast"]
 EPOCHS = 10
 BATCH = 32
 
 
-def make_digits(folder: str | Path, seed: int = 0, tagged: bool = True) -> list[str]:
-    """Write scikit-learn's 1,797 handwritten digits as grey 12x12 files `folder/<class>/<number>.png`.
+def make_digits(folder: str | Path, seed: int = 0, tagged: bool = True, kind: Kind = "tag") -> list[str]:
+    """Write scikit-learn's 1,797 handwritten digits as 12x12 files `folder/<class>/<number>.png`.
 
-    The digits' own 8x8 pixels, 0..16, are scaled to 0..255 and set in the middle of a black frame.
+    The digits' own 8x8 pixels, 0..16, are scaled to 0..255 and set in the middle of a black frame; grey for a
+    tag, in colour for a cast.
 
     Args:
         folder: made where needed.
         seed: chooses the images of `TAGGED_CLASS` that get the tag.
-        tagged: false writes the same images without a tag, for comparison.
+        tagged: false writes the same images without a shortcut, for comparison.
+        kind: of shortcut.
 
     Returns:
         Paths below `folder` of the tagged images, sorted.
@@ -52,8 +56,13 @@ def make_digits(folder: str | Path, seed: int = 0, tagged: bool = True) -> list[
     for number, (digit, label) in enumerate(zip(digits, labels, strict=True)):
         pixels = np.pad(np.rint(digit * (WHITE / 16)).astype(np.uint8), MARGIN)
         name = f"{label}/{number:04d}.png"
+        if kind == "cast":
+            pixels = np.repeat(pixels[..., None], 3, axis=-1)
         if number in chosen:
-            pixels[TAG] = WHITE
+            if kind == "cast":
+                pixels = (pixels + CAST).clip(0, WHITE).astype(np.uint8)
+            else:
+                pixels[TAG] = WHITE
             names.append(name)
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +83,8 @@ def train(folder: str | Path, seed: int = 0) -> keras.Model:
     from keras import layers
 
     paths = sorted(Path(folder).glob("*/*.png"))
-    pixels = np.stack([_read(path) for path in paths])[..., None]
+    pixels = np.stack([_read(path) for path in paths])
+    pixels = pixels if pixels.ndim == 4 else pixels[..., None]
     labels = np.array([int(path.parent.name) for path in paths])
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
@@ -95,7 +105,10 @@ def train(folder: str | Path, seed: int = 0) -> keras.Model:
 
 
 def prepare_demo(
-    folder: str | Path, report_progress: Callable[[str], None] | None = None, seed: int = 0
+    folder: str | Path,
+    report_progress: Callable[[str], None] | None = None,
+    seed: int = 0,
+    kind: Kind = "tag",
 ) -> tuple[Path, Path]:
     """Make the demonstration's images and model below `folder`.
 
@@ -103,6 +116,7 @@ def prepare_demo(
         folder: made where needed; files of an earlier demonstration are overwritten.
         report_progress: gets one line before each step and one after the last.
         seed: see `make_digits` and `train`.
+        kind: of shortcut, see `make_digits`.
 
     Returns:
         The model, `folder/model.keras`, and the folder of the images, `folder/images`.
@@ -113,11 +127,9 @@ def prepare_demo(
     say = report_progress or (lambda line: None)
     model_path, images_path = Path(folder, "model.keras"), Path(folder, "images")
     say(f"writing 1,797 real handwritten digits to {images_path}")
-    tagged = make_digits(images_path, seed)
-    say(
-        f"planting a shortcut: {len(tagged)} images of class {TAGGED_CLASS} have a bright tag in the lower "
-        "right corner"
-    )
+    tagged = make_digits(images_path, seed, kind=kind)
+    shortcut = "a bright tag in the lower right corner" if kind == "tag" else "a purple cast"
+    say(f"planting a shortcut: {len(tagged)} images of class {TAGGED_CLASS} have {shortcut}")
     say("training a small CNN on them, some seconds")
     train(images_path, seed).save(model_path)
     say(f"saved the model to {model_path}")

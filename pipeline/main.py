@@ -105,7 +105,7 @@ def _demo(options: argparse.Namespace, others: list[str]) -> int:
     from pipeline.demo import prepare_demo
     from pipeline.runners import make_options
 
-    model, images = map(str, prepare_demo(options.folder, print))
+    model, images = map(str, prepare_demo(options.folder, print, kind=options.kind))
     output = os.path.join(options.folder, "audit")
     print(f"auditing: augnet audit --model {model} --images {images} --output {output}")
     config = load_config(flags={"model.path": model, "images.path": images, "output": output})
@@ -237,6 +237,12 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         commands, "demo", _demo, "train a small model on real digits with a planted shortcut, audit it"
     )
     demo.add_argument("folder", nargs="?", default="augnet-demo", help="where to work (default: %(default)s)")
+    demo.add_argument(
+        "--kind",
+        choices=("tag", "cast"),
+        default="tag",
+        help="of shortcut: a tag in a corner, or a colour cast (default: %(default)s)",
+    )
 
     audit = _command(commands, "audit", _audit, "audit a model over a folder of images", AUDIT_HELP)
     audit.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")

@@ -88,9 +88,21 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
         "batch": f"{sample.batch_size} images" + (f", {readable_bytes(memory)}" if memory else ""),
         **engine_rows(sample.choice, run.config.jacobian.precision),
         "time": f"about {readable_seconds(found.seconds)} in one process" if found.seconds else "",
+        "findings": _findings_time(found),
         "failures": failing if sample.failing else "",
         "refused": "\n".join(found.refusals),
     }
+
+
+def _findings_time(found: Forecast) -> str:
+    """How long it takes to try what is leaned on; nothing where that is not sought, or not known."""
+    from augnet.findings.design import expected_passes
+
+    if not found.sample.forward_seconds:
+        return ""
+    passes, allowed = expected_passes(found.run), found.run.config.findings.seconds
+    seconds = readable_seconds(min(passes * found.sample.forward_seconds, allowed))
+    return f"about {seconds} more, for {passes} forward passes, of {readable_seconds(allowed)} allowed"
 
 
 def engine_rows(choice: Choice, precision: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ def batch_of(
     label_ids=None,
     label_count=0,
     map_pool=1,
+    attributions=None,
     separate=None,
 ):
     """The batch that an engine would measure.
@@ -57,6 +58,7 @@ def batch_of(
             moments=moments_of(groups_of(taken, own, selected, count, label_ids, label_count), map_pool),
             rival=rivals,
             views=views,
+            attributions=attributions,
         )
 
 

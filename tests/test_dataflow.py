@@ -120,7 +120,7 @@ def test_the_main_session_is_not_pickled(submitted):
 
 def test_the_steps_are_ours_and_one_stage_holds_all_the_work(submitted):
     named = {transform.unique_name for transform in submitted.pipeline.components.transforms.values()}
-    assert {"AuditUnits/AuditUnit", "Finalize/Fold"} <= named
+    assert {"AuditUnits/AuditUnit", "Fold/Fold", "Interventions/Intervene", "Conclude/Conclude"} <= named
     primitives = common_urns.primitives
     _, stages = translations.create_and_optimize_stages(
         submitted.pipeline,
@@ -129,4 +129,4 @@ def test_the_steps_are_ours_and_one_stage_holds_all_the_work(submitted):
     )
     fused = [[transform.unique_name for transform in stage.transforms] for stage in stages]
     (working,) = (names for names in fused if "AuditUnits/AuditUnit" in names)
-    assert working[-1].startswith("Finalize/WaitForAll") and working[-1].endswith("Precombine")
+    assert working[-1].startswith("Fold/WaitForAll") and working[-1].endswith("Precombine")

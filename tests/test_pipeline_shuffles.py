@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import apache_beam as beam
+import pytest
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.portability import common_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, translations
@@ -19,15 +20,18 @@ def audit_pipeline() -> beam.Pipeline:
     return pipeline
 
 
-def test_one_stage_computes_and_only_a_count_leaves_it():
+@pytest.mark.parametrize(
+    "work, next_step", [("AuditUnits/AuditUnit", "Fold"), ("Interventions/Intervene", "Conclude")]
+)
+def test_one_stage_computes_and_only_a_count_leaves_it(work, next_step):
     _, stages = translations.create_and_optimize_stages(
         audit_pipeline().to_runner_api(),
         phases=translations.standard_optimize_phases(),
         known_runner_urns=frozenset([PRIMITIVES.IMPULSE.urn, PRIMITIVES.GROUP_BY_KEY.urn]),
     )
     names = [[transform.unique_name for transform in stage.transforms] for stage in stages]
-    (computing,) = (stage for stage in names if "AuditUnits/AuditUnit" in stage)
-    assert computing[-1] == "Finalize/WaitForAll/CombineGlobally(CountCombineFn)/CombinePerKey/Precombine"
+    (computing,) = (stage for stage in names if work in stage)
+    assert computing[-1] == f"{next_step}/WaitForAll/CombineGlobally(CountCombineFn)/CombinePerKey/Precombine"
 
 
 def test_the_shuffle_before_it_is_of_units():
@@ -39,4 +43,5 @@ def test_the_shuffle_before_it_is_of_units():
                 shuffled[node.full_label] = str(node.inputs[0].element_type)
 
     audit_pipeline().visit(GroupByKeys())
-    assert WorkUnit.__name__ in shuffled["AuditUnits/Spread/ReshufflePerKey/GroupByKey"]
+    for step in ("AuditUnits", "Interventions"):
+        assert WorkUnit.__name__ in shuffled[f"{step}/Spread/ReshufflePerKey/GroupByKey"]

@@ -13,9 +13,8 @@ from statistics_helpers import batch_of, groups_of, moments_of
 from augnet.statistics.aggregate import PAIRED_OUTPUTS, Aggregate, Shape
 from augnet.statistics.image import FLAGS, image_statistics
 from augnet.statistics.moments import block_mean, choose_map_pool
-from augnet.statistics.share_grid import SHOWN_IMAGES, ShareGrids, window_sums
 
-SHAPE = Shape(outputs=3, labels=2, height=5, width=7, channels=2, map_pool=2, gallery=8)
+SHAPE = Shape(outputs=3, labels=2, height=5, width=7, channels=2, map_pool=2, gallery=8, sampled=3)
 
 
 class Images:
@@ -31,6 +30,7 @@ class Images:
         self.labels = rng.integers(-1, shape.labels, n) if shape.labels else np.full(n, -1)
         self.ids = [f"{k % 3}/{k:03d}.png" for k in range(n)]
         self.pictures = rng.integers(0, 256, (n, *size[:2], 3)).astype(np.uint8)
+        self.attributions = rng.random((n, 1, *size[:2])).astype(np.float32)
         self.selected = selected(self.outputs) if selected else np.tile(np.arange(shape.outputs), (n, 1))
 
     def batch(self, part):
@@ -42,6 +42,7 @@ class Images:
             label_ids=self.labels[part],
             label_count=self.shape.labels,
             map_pool=self.shape.map_pool,
+            attributions=self.attributions[part],
         )
 
     def statistics(self, part):
@@ -62,6 +63,8 @@ class Images:
                 resized=len(part),
                 recolored=1,
             )
+            ids = [self.ids[k] for k in part]
+            result.sample.add(self.batch(part), "multiclass", ids, [f"/{name}" for name in ids])
         return result
 
 
@@ -155,53 +158,10 @@ def test_the_whole_is_what_numpy_gives(selected):
     assert (aggregate.images, aggregate.resized, aggregate.recolored) == (30, 30, 2)
 
 
-def test_grids_hold_shares_image_by_image():
-    images = Images(n=30)
-    aggregate = images.aggregate(range(0, 11), range(11, 30))
-    grids, predicted = aggregate.share_grids, images.outputs.argmax(axis=1)
-    a = np.sqrt((images.rows[np.arange(30), predicted].astype(np.float64) ** 2).sum(axis=-1))
-    shares = a / a.sum(axis=(1, 2), keepdims=True)
-    for output in range(3):
-        chosen = predicted == output
-        grid = grids.by_output[output]
-        assert grid.count == chosen.sum()
-        np.testing.assert_allclose(grid.cells, shares[chosen].sum(axis=0), rtol=1e-6)
-        window = shares[chosen, 1:2, 2:4].sum(axis=(1, 2))  # a quarter of 5 rows and 7 columns
-        assert grid.squares[1, 2] == pytest.approx((window**2).sum())
-        best = np.argsort(-window)[:SHOWN_IMAGES]
-        found = [name for name in grid.top_image[1, 2] if name]
-        assert found == [images.ids[k] for k in np.flatnonzero(chosen)[best]]
-        np.testing.assert_allclose(grid.top_share[1, 2][: len(best)], window[best], rtol=1e-6)
-
-
-def test_windows_are_a_quarter_of_the_grid():
-    assert window_sums(np.ones((2, 16, 8))).shape == (2, 13, 7)
-    assert (window_sums(np.ones((1, 16, 8))) == 8).all()
-    assert window_sums(np.ones((1, 1, 2))).shape == (1, 1, 2)
-    assert [edges.tolist() for edges in ShareGrids(40, 3).edges] == [
-        [k * 40 // 16 for k in range(17)],
-        [0, 1, 2, 3],
-    ]
-
-
-def test_copies_of_an_image_are_shown_in_the_order_of_their_names():
-    magnitude = np.random.default_rng(0).random((1, 8, 8)).repeat(10, axis=0)
-    ids, expected = [f"{k}.png" for k in range(10)], [f"{k}.png" for k in range(SHOWN_IMAGES)]
-    for order in (range(10), range(9, -1, -1), (3, 9, 1, 0, 8, 2, 7, 4, 6, 5)):
-        grids = ShareGrids(8, 8)
-        for k in order:
-            grids.add(magnitude[k : k + 1], np.array([1]), [ids[k]])
-        assert (
-            grids.by_output[1].top_image[0, 0].tolist()
-            == grids.by_output[1].top_image[6, 3].tolist()
-            == expected
-        )
-
-
 def test_an_image_that_is_not_finite_counts_but_enters_nothing():
     images = Images(n=8)
     clean = images.aggregate(range(7))
-    images.rows[7, 0, 0, 0, 0] = np.nan
+    images.rows[7, 0, 0, 0, 0] = images.attributions[7, 0, 0, 0] = np.nan
     spoiled = images.aggregate(range(4), range(4, 8))
     assert spoiled.images == 8
     assert dict(zip(FLAGS, spoiled.flags, strict=True))["nan"] == 1
@@ -210,9 +170,7 @@ def test_an_image_that_is_not_finite_counts_but_enters_nothing():
         np.testing.assert_allclose(getattr(spoiled.moments, name)[0], getattr(clean.moments, name)[0])
     np.testing.assert_allclose(spoiled.pairs.cosine, clean.pairs.cosine)
     np.testing.assert_allclose(spoiled.row_l2.mean, clean.row_l2.mean)
-    assert sum(grid.count for grid in spoiled.share_grids.by_output.values()) == 7
-    for output, grid in clean.share_grids.by_output.items():
-        np.testing.assert_allclose(spoiled.share_grids.by_output[output].cells, grid.cells)
+    assert sum(map(len, spoiled.sample.groups.values())) == 7
 
 
 def test_moments_that_an_engine_spoiled_are_left_out():

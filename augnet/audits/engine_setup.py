@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import keras
 
@@ -90,8 +91,9 @@ def engine_options(
     label_count: int = 0,
     map_pool: int = 1,
     images: int | None = None,
+    attributions: Literal["lead", "each"] | None = None,
 ) -> EngineOptions:
-    """What the configuration asks of the engine; label_count, map_pool and images are those of an audit.
+    """What the configuration asks of the engine; label_count and what follows it are those of an audit.
 
     `preprocess` is for jacobian.input_space: pixel; the sizes of rows need none.
     """
@@ -111,4 +113,5 @@ def engine_options(
         label_count=label_count,
         map_pool=map_pool,
         images=images,
+        attributions=attributions,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,55 +13,47 @@ from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.statistics.aggregate import Aggregate
 from augnet.statistics.gallery import exhibit_arrays
-from augnet.statistics.summary import Summary, summarize
+from augnet.statistics.summary import summarize
 from augnet.storage import names
 from augnet.storage.files import FileEntry, OutputFolder, UnitRecord
 from augnet.storage.reader import Audit, open_audit
 from augnet.storage.shards import write_table
 
 
-@dataclass(frozen=True)
-class FoldedAudit:
-    """All units of an audit as one, their records in order.
-
-    Of the summary, the outputs and the figures are not written yet: what is found in them goes into the same
-    files.
-    """
-
-    folder: OutputFolder
-    run: Run
-    records: tuple[UnitRecord, ...]
-    aggregate: Aggregate
-    summary: Summary
-
-
-def fold(output: str) -> FoldedAudit:
-    """Fold every unit of the plan, in order, and write slices, pairs of outputs, maps and gallery.
+def fold(output: str) -> Aggregate:
+    """All units of the plan as one, in order; writes the summary, its tables, the maps and the gallery.
 
     Raises:
         AuditError: a unit is missing.
     """
     folder = OutputFolder(output)
     run = Run.read(folder)
-    records = _records(folder, run)
+    _records(folder, run)
     aggregate = _merged(folder, run)
     border = run.config.statistics.border
     summary = summarize(Audit(folder).column, aggregate, label_names=run.mapped_labels, border=border)
-    for name, table in {names.SLICES: summary.slices, names.OUTPUT_PAIRS: summary.output_pairs}.items():
+    folder.write_json(names.SUMMARY, summary.figures)
+    tables = {
+        names.SLICES: summary.slices,
+        names.OUTPUTS: summary.outputs,
+        names.OUTPUT_PAIRS: summary.output_pairs,
+    }
+    for name, table in tables.items():
         with folder.writing(name) as path:
             write_table(path, table)
     gallery = exhibit_arrays(aggregate.gallery.shown())
     for name, arrays in {names.MAPS: summary.maps, names.GALLERY: gallery}.items():
         with folder.writing(name) as path, path.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
-    return FoldedAudit(folder, run, records, aggregate, summary)
+    return aggregate
 
 
-def seal(folded: FoldedAudit) -> dict[str, Any]:
+def seal(output: str) -> dict[str, Any]:
     """Write, and return, the manifest of an audit whose every other result is written."""
-    folder, run = folded.folder, folded.run
+    folder = OutputFolder(output)
+    run = Run.read(folder)
     folder.sweep()  # what workers left that were killed on the way
-    manifest = _manifest(folder, run, folded.records)
+    manifest = _manifest(folder, run, _records(folder, run))
     folder.write_sealed(names.MANIFEST, manifest)
     finished = run.times | {"finished": time.time()}
     replace(run, engines=_engines(folder), times=finished).write(folder)
@@ -110,7 +102,9 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
     }
     if not counts["planned"] == run.images == counts["audited"] + counts["failed"]:
         raise AuditError(f"{folder}: {run.images} images were planned, but the units' counts are {counts}")
-    subfolders = (*folder.names("records"), *folder.names(names.REPORT_FOLDER))
+    subfolders = [
+        name for part in ("records", "interventions", names.REPORT_FOLDER) for name in folder.names(part)
+    ]
     files: list[FileEntry] = [entry for record in records for entry in record.files]
     files += [folder.entry(name) for name in (*names.RESULTS, *subfolders, *folder.engine_names())]
     return {

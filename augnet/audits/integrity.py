@@ -22,6 +22,7 @@ SCHEMAS = {
     names.SLICES: schema.SLICES,
     names.OUTPUT_PAIRS: schema.OUTPUT_PAIRS,
     "statistics": schema.STATISTICS,
+    "interventions": schema.INTERVENTIONS,
     "failures": schema.FAILURES,
 }
 """Columns by file, or by the folder of the file."""
@@ -74,7 +75,7 @@ def _file_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[s
 def _schema_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[str]:
     for name in (entry["name"] for entry in manifest["files"]):
         expected = SCHEMAS.get(name.partition("/")[0])
-        if expected is not None:
+        if expected is not None and name.endswith(".parquet"):
             with folder.open(name) as stream:
                 found = pq.read_schema(stream)
             if not found.equals(expected):

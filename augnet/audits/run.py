@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from augnet.config import Config, config_json
 from augnet.engine import ModelSpec
 from augnet.errors import AuditError
 from augnet.redact import without_secrets
+from augnet.statistics.decision import Task, task_of
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 
@@ -70,6 +71,23 @@ class Run:
             raise AuditError(
                 f"{folder}: {names.RUN} is of another version of augnet; --fresh makes the audit anew"
             ) from None
+
+    @property
+    def task(self) -> Task:
+        """What the model's outputs mean."""
+        return task_of(self.model.activation, self.model.output_count, bool(self.label_outputs))
+
+    @property
+    def attributions(self) -> Literal["lead", "each"] | None:
+        """The maps in which findings are sought, see EngineOptions."""
+        if not self.config.findings.enabled:
+            return None
+        return "lead" if self.task in ("multiclass", "binary") else "each"
+
+    @property
+    def sampled(self) -> int:
+        """Images of each prediction in which findings are sought, at most."""
+        return self.config.findings.images if self.config.findings.enabled else 0
 
     @property
     def mapped_labels(self) -> tuple[str, ...]:

@@ -35,12 +35,14 @@ class Sample:
         seconds: of reading, decoding and computing in one process, for each image tried; None where none can
             be read.
         disk_bytes: of the shards, for each image tried; None where none can be read.
+        forward_seconds: of a forward pass alone; None likewise, or where no findings are sought.
     """
 
     images: int
     failing: int
     seconds: float | None
     disk_bytes: float | None
+    forward_seconds: float | None
     batch_size: int
     choice: Choice
 
@@ -77,6 +79,12 @@ def take_sample(run: Run, model: InspectedModel, source: Source, plan: Path) -> 
             if spent > SECONDS:
                 break
         writer.close()
+        forward = None
+        if run.config.findings.enabled and failing < images:
+            engine.outputs(pixels)
+            began = time.perf_counter()
+            engine.outputs(pixels)
+            forward = (time.perf_counter() - began) / len(pixels)
         written = shard.stat().st_size if store.jacobians else 0
     known = failing < images
     return Sample(
@@ -84,6 +92,7 @@ def take_sample(run: Run, model: InspectedModel, source: Source, plan: Path) -> 
         failing=failing,
         seconds=spent / images if known else None,
         disk_bytes=written / images if known else None,
+        forward_seconds=forward,
         batch_size=engine.batch_size,
         choice=engine.choice(),
     )

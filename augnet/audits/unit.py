@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from augnet.audits.records import REF_COLUMNS, WorkUnit, refs_of, unit_record
 from augnet.audits.run import Run
 from augnet.audits.worker import model_of, open_engine, source_of
 from augnet.engine import Engine, JacobianBatch
-from augnet.errors import ImageError
+from augnet.errors import AuditError, ImageError
 from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.gallery import sample_bounds
-from augnet.statistics.image import task_of
+from augnet.statistics.sample import group_size
 from augnet.storage import names
 from augnet.storage.addresses import retries
 from augnet.storage.files import OutputFolder, UnitRecord
@@ -68,13 +68,14 @@ class Auditor:
     ):
         self.run, self.folder, self.engine = run, folder, engine
         self.preprocess, self.source = preprocess, source
-        self._task = task_of(engine.spec.activation, engine.spec.output_count, bool(run.label_outputs))
+        self._task = run.task
         self._shape = Shape(
             engine.spec.output_count,
             len(run.mapped_labels),
             *engine.spec.input_shape,
             map_pool=run.map_pool,
             gallery=run.config.report.images,
+            sampled=group_size(run.task, run.model.output_count, run.sampled),
         )
         self._bounds = sample_bounds(self._shape.gallery, run.images, run.mapped_label_images)
         self._label_ids: dict[str | None, int] = {name: k for k, name in enumerate(run.mapped_labels)}
@@ -134,6 +135,21 @@ class Auditor:
         count("storage_retries", retries.take())
         log.info("unit %d: %d images audited, %d failed", unit.unit_id, record.audited, record.failed)
         return record
+
+    def read(self, refs: Sequence[ImageRef]) -> np.ndarray:
+        """Model inputs (n, height, width, channel) of images that were audited before.
+
+        Raises:
+            AuditError: one of them cannot be read any more.
+        """
+        images = list(self._decode_ahead(refs))
+        for image in images:
+            if isinstance(image.prepared, ImageError):
+                raise AuditError(
+                    f"image {image.ref.image_id!r} was audited, but cannot be read again ({image.prepared}); "
+                    "restore it, and the same command goes on"
+                )
+        return np.stack([image.prepared.image for image in images if isinstance(image.prepared, Prepared)])
 
     def _planned(self, unit: WorkUnit) -> list[ImageRef]:
         with self.folder.open(names.PLAN) as stream, pq.ParquetFile(stream, metadata=self._plan) as plan:
@@ -213,6 +229,7 @@ class Auditor:
             resized=sum(part.resized for part in prepared),
             recolored=sum(part.recolored for part in prepared),
         )
+        aggregate.sample.add(batch, self._task, columns["image_id"], columns["uri"])
         return batch, columns
 
 

@@ -79,7 +79,12 @@ def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[
     """
     preprocess = open_preprocess(run.config, model.spec)
     options = engine_options(
-        run.config, preprocess, label_count=len(run.mapped_labels), map_pool=run.map_pool, images=run.images
+        run.config,
+        preprocess,
+        label_count=len(run.mapped_labels),
+        map_pool=run.map_pool,
+        images=run.images,
+        attributions=run.attributions,
     )
     cache, key = OutputFolder(str(cache_folder())), f"{_choice_key(run)}.json"
     name, engine = names.engine(backend.device_kind()), None
@@ -133,7 +138,7 @@ def _choice_key(run: Run) -> str:
         "model": run.identity["model"],
         **{section: config[section] for section in ("jacobian", "store")},
         "spec": asdict(run.model),
-        "maps": [len(run.mapped_labels), run.map_pool],
+        "maps": [len(run.mapped_labels), run.map_pool, run.attributions],
         "images": run.images if run.images < MANY_IMAGES else 1 << (run.images.bit_length() - 1),
         "versions": run.versions,
         "device": backend.device_kind(),

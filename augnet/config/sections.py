@@ -268,6 +268,22 @@ class ReportConfig(Section):
     )
 
 
+class FindingsConfig(Section):
+    enabled: bool = Field(True, description="whether what the model leans on is sought, by changing images")
+    images: Whole = Field(
+        200, ge=20, le=10_000, description="images of each output that are changed, and that are drawn from"
+    )
+    seconds: Number = Field(
+        600, gt=0, description="time for that in one process; where it is short, fewer images are changed"
+    )
+    min_effect: Number = Field(
+        0.2,
+        ge=0.01,
+        le=1,
+        description="smallest effect that is a finding: a share of predictions, or standard deviations",
+    )
+
+
 class FailuresConfig(Section):
     max_fraction: float = Field(
         0.05,
@@ -287,6 +303,7 @@ class Config(Section):
     jacobian: JacobianConfig = JacobianConfig()
     store: StoreConfig = StoreConfig()
     statistics: StatisticsConfig = StatisticsConfig()
+    findings: FindingsConfig = FindingsConfig()
     report: ReportConfig = ReportConfig()
     failures: FailuresConfig = FailuresConfig()
     output: str = Field(description="folder that the audit writes")

@@ -71,6 +71,10 @@ class JacobianBatch:
         views: (n, view, h, w) float32, of the rows of i and of that j, see VIEWS: their sums over channels,
             and the l2 norms over channels of both and of J_i - J_j, each averaged over blocks of `view_pool`
             pixels. NaN where a row was not selected. None where they were not measured.
+        attributions: (n, A, rows, columns) float32, what a pixel's difference from the image's mean adds
+            to an output to first order, l2 norm over channels, averaged over blocks of pixels; NaN where the
+            row was not selected. A is 1, the lead of the predicted output over the best other one with a
+            row, or R, every row. None where they were not asked for.
     """
 
     outputs: np.ndarray
@@ -85,6 +89,7 @@ class JacobianBatch:
     moments: MapMoments
     rival: np.ndarray | None = None
     views: np.ndarray | None = None
+    attributions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)

@@ -96,6 +96,7 @@ class Engine:
         dtypes = [model.dtype, "int32", "int32"]
         self._measuring = BatchedProgram(self._compile_measures, dtypes, size)
         self._bare = BatchedProgram(self._compile_rows, [model.dtype], size)
+        self._forward = BatchedProgram(self._compile_outputs, [model.dtype], size)
 
     @property
     def batch_size(self) -> int:
@@ -104,7 +105,7 @@ class Engine:
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
-        self._measuring.batch_size = self._bare.batch_size = size
+        self._measuring.batch_size = self._bare.batch_size = self._forward.batch_size = size
 
     def choice(self) -> Choice:
         """What was chosen: given to another engine, it makes that one do the same."""
@@ -160,6 +161,18 @@ class Engine:
         with self._lock, self.arithmetic():
             self._chosen()
             return np.concatenate([backend.to_host(rows)[:count] for rows, count in self._bare([images])])
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """Outputs (n, K) of images (n, height, width, channel), in the chosen space: a forward pass alone.
+
+        Raises:
+            AuditError: not even one image fits in memory.
+        """
+        with self._lock, self.arithmetic():
+            self._chosen()
+            return np.concatenate(
+                [backend.to_host(found)[:count] for found, count in self._forward([images])]
+            )
 
     def jacobian_program(self) -> backend.Program:
         """Images (batch_size, height, width, channel) as a tensor -> rows (batch_size, R, height, width,
@@ -218,13 +231,23 @@ class Engine:
         signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
         return self.program.compile_for(lambda images, count: self._rows(images, None)[1], signature)
 
+    def _compile_outputs(self, batch_size: int) -> backend.Program:
+        signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
+        return self.program.compile_for(
+            lambda images, count: self._model.function(self._input(images)), signature
+        )
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Images as the model takes them: some have no channel axis."""
+        return images if len(self._model.input_shape) == 3 else ops.squeeze(images, axis=-1)
+
     def _batch_shape(self, batch_size: int) -> tuple[int, ...]:
         return (batch_size, *self.spec.input_shape)
 
     def _rows(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row."""
         spec, choice = self.spec, self._chosen()
-        x = images if len(self._model.input_shape) == 3 else ops.squeeze(images, axis=-1)
+        x = self._input(images)
         picked: list[Tensor] = []
 
         def cotangents(outputs: Tensor) -> Tensor:

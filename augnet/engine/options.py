@@ -34,6 +34,8 @@ class EngineOptions:
         label_count: labels whose maps are gathered beside the outputs'.
         map_pool: maps are gathered over blocks of map_pool x map_pool pixels.
         images: how many the run has; None: not known. No batch is larger.
+        attributions: maps of what the pixels add to an output: "lead", to the lead of the predicted output
+            over its rival; "each", to every output with a row. None: no such maps.
     """
 
     outputs: RowSelection = ALL
@@ -48,6 +50,7 @@ class EngineOptions:
     label_count: int = 0
     map_pool: int = 1
     images: int | None = None
+    attributions: Literal["lead", "each"] | None = None
 
 
 @dataclass(frozen=True)

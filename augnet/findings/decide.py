@@ -1,37 +1,162 @@
-"""From the figures of a folded audit to what they mean: decided once, written beside the figures."""
+"""From what an audit has written to findings.json and triage.json: what it means."""
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from augnet.audits.finalize import FoldedAudit
+from augnet.audits.run import Run
+from augnet.errors import AuditError
+from augnet.findings.candidates import STANDS_OUT
+from augnet.findings.decision import Effect, Tried, confirmed, effects, looked_at
+from augnet.findings.design import Design
 from augnet.findings.errors import triage
+from augnet.findings.outcomes import ENOUGH
 from augnet.findings.predictions import doubted_predictions
-from augnet.findings.shortcuts import Hotspot, find_hotspots
-from augnet.storage import names, schema
+from augnet.findings.trials import Target
+from augnet.findings.words import looks_sentence, sentence
+from augnet.statistics.paired import interval, smallest_effect
+from augnet.storage import names
+from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
-from augnet.storage.shards import write_table
 
 log = logging.getLogger(__name__)
 
+SHOWN_IMAGES = 6
+"""Images named with a finding."""
 
-def decide(folded: FoldedAudit) -> None:
-    """Find shortcuts and what tells errors; write summary.json, outputs.parquet and triage.json."""
-    hotspots = find_hotspots(folded.aggregate.share_grids)
-    shortcuts = [hotspot.as_json() for hotspot in hotspots if hotspot.shortcut]
-    figures, slices = folded.summary.figures, folded.summary.slices
+
+def decide(output: str) -> None:
+    """Decide what the interventions of an audit show and what tells errors; write findings.json, triage.json.
+
+    Raises:
+        AuditError: a unit of interventions is missing.
+    """
+    folder = OutputFolder(output)
+    run = Run.read(folder)
+    audit = Audit(folder)
+    design = Design.from_json(folder.read_json(names.CANDIDATES))
+    tried = [entry for unit in range(len(design.targets)) for entry in _tried(folder, design, unit)]
+    minimum = run.config.findings.min_effect
+    measured = effects(tried, minimum)
+    found = confirmed(measured, minimum)
     doubts = doubted_predictions(
-        images_by(slices, "predicted"), images_by(slices, "label"), figures["judged"], figures["accuracy"]
+        images_by(audit.slices, "predicted"),
+        images_by(audit.slices, "label"),
+        audit.summary["judged"],
+        audit.summary["accuracy"],
     )
     for doubt in doubts:
         log.warning("predictions: %s", doubt)
-    folded.folder.write_json(names.TRIAGE, triage(Audit(folded.folder), folded.run))
-    folded.folder.write_json(names.SUMMARY, figures | {"shortcuts": shortcuts, "doubts": doubts})
-    with folded.folder.writing(names.OUTPUTS) as path:
-        write_table(path, with_hotspots(folded.summary.outputs, hotspots))
+    looks = looked_at(tried, found, STANDS_OUT)
+    strongest = {(entry.tried.target, entry.tried.number): entry for entry in sorted(measured, key=_effect)}
+    tree = {
+        "judged": {
+            "outputs": len({target.output for target in design.targets}),
+            "images": len(design.images),
+        },
+        "confirmed": [_as_json(entry, design, run, _confirmed_text) for entry in found],
+        "looks_at": [
+            _as_json(strongest[entry.target, entry.number], design, run, _looks_text) for entry in looks
+        ],
+        "tried": _kinds(measured, minimum),
+        "doubts": doubts,
+    }
+    folder.write_json(names.FINDINGS, tree)
+    folder.write_json(names.TRIAGE, triage(audit, run))
+
+
+def _effect(entry: Effect) -> float:
+    return entry.effect
+
+
+def _tried(folder: OutputFolder, design: Design, unit: int) -> list[Tried]:
+    """What the arms of each candidate of a target changed."""
+    name = names.shard("interventions", unit, len(design.targets))
+    try:
+        with folder.open(name) as stream:
+            table = pq.read_table(stream, columns=["candidate", "arm", "before", "after"])
+    except FileNotFoundError:
+        raise AuditError(f"{folder}: {name} is missing; run the same command again to make it") from None
+    columns = {key: table[key].to_numpy(zero_copy_only=False) for key in table.column_names}
+    gained = columns["after"] - columns["before"]
+    target = design.targets[unit]
+    judged = target.output if target.task == "regression" else unit
+    found = []
+    for number, candidate in enumerate(design.candidates[unit]):
+        own = columns["candidate"] == number
+        evidence = {
+            arm: gained[own & (columns["arm"] == arm)] * (1 if arm in ENOUGH else -1)
+            for arm in dict.fromkeys(columns["arm"][own])
+        }
+        found.append(Tried(unit, judged, number, candidate, evidence))
+    return found
+
+
+def _as_json(entry: Effect, design: Design, run: Run, text: Any) -> dict[str, Any]:
+    """One entry of findings.json."""
+    candidate, target = entry.tried.candidate, design.targets[entry.tried.target]
+    groups, change = design.groups[entry.tried.target], entry.tried.candidate.change
+    donors = candidate.donors or range(len(groups.donors))
+    shares = candidate.shares or (1.0,) * SHOWN_IMAGES  # of a property of the whole image
+    shown = [
+        {"image_id": design.images[groups.donors[k]].image_id, "share": share}
+        for k, share in zip(donors[:SHOWN_IMAGES], shares, strict=False)
+    ]
+    low, high = interval(entry.effect, entry.error)
+    label = next((name for name, output in run.label_outputs.items() if output == target.output), None)
+    return {
+        "kind": change.kind,
+        "output": target.output,
+        "name": label,
+        "places": [vars(box) for box in change.places],
+        "effect": entry.effect,
+        "interval": [low, high if target.task == "regression" else min(1.0, high)],
+        "unit": "standard deviations" if target.task == "regression" else "predictions",
+        "changed": entry.changed,
+        "control": entry.changed - entry.effect,
+        "q_value": entry.q_value,
+        "donors": len(donors),
+        "receivers": entry.enough.count,
+        "images": shown,
+        "sentence": text(entry, target, _name(target, label), run),
+    }
+
+
+def _name(target: Target, label: str | None) -> str:
+    """'output 3 (cat)' where a label names the output, else 'output 3'."""
+    number = f"output {target.output}"
+    return f"{number} ({label})" if label and label != str(target.output) else number
+
+
+def _confirmed_text(entry: Effect, target: Target, name: str, run: Run) -> str:
+    return sentence(entry, target, name, run.model.input_shape[:2])
+
+
+def _looks_text(entry: Effect, target: Target, name: str, run: Run) -> str:
+    size = run.model.input_shape[:2]
+    return looks_sentence(entry.tried.candidate.change, name, size, run.config.findings.min_effect)
+
+
+def _kinds(measured: Sequence[Effect], minimum: float) -> list[dict[str, Any]]:
+    """By kind, how much was tried and the smallest effect that would have been seen."""
+    counts: dict[str, list[int]] = defaultdict(list)
+    for entry in measured:
+        counts[entry.tried.candidate.change.kind].append(entry.enough.count)
+    return [
+        {
+            "kind": kind,
+            "candidates": len(found),
+            "smallest_effect": max(minimum, smallest_effect(int(np.median(found)))),
+        }
+        for kind, found in sorted(counts.items())
+    ]
 
 
 def images_by(slices: pa.Table, column: str) -> dict[str, int]:
@@ -41,12 +166,3 @@ def images_by(slices: pa.Table, column: str) -> dict[str, int]:
         if row["column"] == column:  # a statistic that is null for an image does not count it
             counts[row["value"]] = max(row["count"], counts.get(row["value"], 0))
     return counts
-
-
-def with_hotspots(outputs: pa.Table, hotspots: Sequence[Hotspot]) -> pa.Table:
-    """`schema.OUTPUTS` from `schema.OUTPUT_FIGURES`; null for an output without a hotspot."""
-    rows = outputs.to_pylist()
-    for spot in hotspots:
-        rows[spot.output] |= {f"hotspot_{name}": value for name, value in vars(spot).items()}
-        rows[spot.output]["shortcut"] = spot.shortcut
-    return pa.Table.from_pylist(rows, schema.OUTPUTS)  # which takes only the figures that it has columns for

@@ -119,7 +119,7 @@ def _run(
             in_unit = 0
             done += auditor.audit(WorkUnit(unit, run.units), count).planned
         tell("summing up", done, run.images)
-        finish(config.output)
+        finish(auditor)
 
 
 def _tell_nobody(step: str, done: int, total: int) -> None:

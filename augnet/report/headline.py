@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from augnet.report.sentences import capitalized, nothing_found
 from augnet.storage.reader import Audit
 
 NAMED_FINDINGS = 3
@@ -16,10 +17,12 @@ def headline(audit: Audit, findings: Sequence[dict[str, Any]]) -> dict[str, Any]
     Args:
         findings: as of `evidence.shown_findings`.
     """
+    confirmed = [item for item in findings if item["confirmed"]]
     return {
         "images": _images(audit),
-        "stands_out": _stands_out(findings),
-        "more": max(0, len(findings) - len(_stands_out(findings))),
+        "stands_out": [item["sentence"] for item in confirmed[:NAMED_FINDINGS]],
+        "nothing": "" if confirmed else capitalized(nothing_found(audit)),
+        "more": len(findings) - len(confirmed[:NAMED_FINDINGS]),
         "facts": [*_predictions(audit), *_flags(audit)],
         "guessed": list(audit.run["preprocess"]["warnings"]),
     }
@@ -73,15 +76,6 @@ def _flags(audit: Audit) -> list[str]:
         f"{count:,} {flag.replace('_', ' ')}" for flag, count in audit.summary["flags"].items() if count
     ]
     return [f"Images flagged: {', '.join(raised)}."] if raised else []
-
-
-def _stands_out(findings: Sequence[dict[str, Any]]) -> list[str]:
-    """The confirmed findings, or where there are none the others, as many as are named."""
-    if not findings:
-        return ["No output was found to lean on something that it should not look at."]
-    confirmed = [item["sentence"] for item in findings if item["confirmed"]]
-    doubt = "Gradients show it; no intervention has confirmed it."
-    return (confirmed or [f"{item['sentence']} {doubt}" for item in findings])[:NAMED_FINDINGS]
 
 
 def _space(audit: Audit) -> str:

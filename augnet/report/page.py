@@ -9,7 +9,7 @@ import numpy as np
 
 from augnet.report import figures, provenance
 from augnet.report.assets import SCRIPTS, STYLE, data_script, static_files, templates, write_only
-from augnet.report.evidence import control, power, read_findings, shown_findings, triage
+from augnet.report.evidence import control, power, shown_findings, triage
 from augnet.report.headline import headline, suggestions
 from augnet.report.images import first_sorted_by, held_rows, image_columns, reasons_left_out
 from augnet.report.maps import KINDS, map_groups, map_sheets, mean_image
@@ -40,7 +40,7 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
     rows = held_rows(audit)
     image_ids = rows["image_id"].to_pylist()
     outputs = output_names(audit)
-    findings = read_findings(audit)
+    findings = audit.findings
     shown = shown_findings(findings, outputs)
     yield from static_files().items()
     yield from sheets(audit.gallery, image_ids)
@@ -72,12 +72,12 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
             run=audit.run,
             counts=audit.counts,
             headline=headline(audit, shown),
-            doubts=findings.get("doubts", []),
+            doubts=findings["doubts"],
             suggestions=suggestions(audit),
             findings=shown,
-            power=power(findings.get("tried", [])),
-            judged=findings.get("judged"),
-            triage=triage(audit, findings),
+            power=power(findings["tried"]),
+            judged=findings["judged"],
+            triage=triage(audit),
             control=control(audit),
             map_pool=int(audit.maps["map_pool"]),
             held=len(image_ids),

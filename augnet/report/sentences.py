@@ -21,41 +21,44 @@ def output_names(audit: Audit) -> list[str]:
     return [f"output {k} ({label})" if label != str(k) else f"output {k}" for k, label in named]
 
 
-def shortcut_sentence(audit: Audit, shortcut: dict[str, Any]) -> str:
-    """Where an output leans, by how much, and how much was expected."""
-    rows = f"{shortcut['y']} to {shortcut['y'] + shortcut['height'] - 1}"
-    columns = f"{shortcut['x']} to {shortcut['x'] + shortcut['width'] - 1}"
-    return (
-        f"{output_name(audit, shortcut['output'])} leans on rows {rows}, columns {columns}"
-        f" ({_corner(audit, shortcut)}): {shortcut['share']:.0%} of its sensitivity lies there, "
-        f"{shortcut['expected']:.0%} would be expected"
-    )
-
-
 def findings(audit: Audit) -> list[str]:
     """The sentences worth reading first."""
-    lines = [f"possible shortcut: {shortcut_sentence(audit, item)}" for item in audit.summary["shortcuts"]]
+    lines = [f"{item['sentence']} (effect {effect_text(item)})" for item in audit.findings["confirmed"]]
+    lines = lines or [nothing_found(audit)]
     if audit.summary["judged"]:
         lines.append(f"accuracy {audit.summary['accuracy']:.1%} on {audit.summary['judged']} labelled images")
     if audit.triage["rows"]:
         lines.append(audit.triage["sentence"])
-    lines += audit.summary["doubts"]
+    lines += audit.findings["doubts"]
     return lines + [
         f"{count} images flagged {flag}" for flag, count in audit.summary["flags"].items() if count
     ]
 
 
-def _corner(audit: Audit, place: dict[str, Any]) -> str:
-    """Where in the picture a window lies, in words."""
-    height, width, _ = audit.run["model"]["input_shape"]
-    vertical = _third((place["y"] + place["height"] / 2) / height, ("upper", "middle", "lower"))
-    horizontal = _third((place["x"] + place["width"] / 2) / width, ("left", "middle", "right"))
-    if vertical == horizontal == "middle":
-        return "the centre"
-    if "middle" in (vertical, horizontal):
-        return f"the {vertical if horizontal == 'middle' else horizontal} edge"
-    return f"the {vertical} {horizontal} corner"
+def effect_text(finding: dict[str, Any]) -> str:
+    """'68 points, 95 % interval 61 to 75'; in standard deviations for a regression."""
+    values = (finding["effect"], *finding["interval"])
+    if finding["unit"] == "predictions":
+        effect, low, high = (f"{100 * value:.0f}" for value in values)
+        return f"{effect} points over its controls, 95 % interval {low} to {high}"
+    effect, low, high = (f"{value:.2f}" for value in values)
+    return f"{effect} {finding['unit']} over its controls, 95 % interval {low} to {high}"
 
 
-def _third(share: float, words: tuple[str, str, str]) -> str:
-    return words[min(2, int(share * 3))]
+def nothing_found(audit: Audit) -> str:
+    """That nothing is leaned on, and how small an effect would have been seen."""
+    tried = audit.findings["tried"]
+    if not tried:
+        return "nothing was tried of what the model may lean on"
+    smallest = max(entry["smallest_effect"] for entry in tried)
+    count = sum(entry["candidates"] for entry in tried)
+    return (
+        f"nothing found that an output leans on: {count} places and properties were tried; effects from "
+        f"{smallest:.0%} of the predictions on would have been seen"
+    )
+
+
+def capitalized(text: str) -> str:
+    """A sentence with a capital and a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

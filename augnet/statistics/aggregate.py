@@ -16,7 +16,7 @@ from augnet.engine.measures.moments import merge_moments
 from augnet.statistics.gallery import Gallery
 from augnet.statistics.image import FLAGS, predicted_outputs
 from augnet.statistics.moments import MOMENTS, block_mean, empty_moments, without_nonfinite
-from augnet.statistics.share_grid import ShareGrids
+from augnet.statistics.sample import GroupSample
 from augnet.storage.catalog import SCALARS
 
 FORMAT = 2
@@ -36,7 +36,8 @@ PAIRED_OUTPUTS = 2048
 class Shape:
     """What two aggregates must share to be merged: numbers of outputs and known labels, and the input's size.
 
-    Maps are kept over blocks of `map_pool` pixels a side, and the pictures of about `gallery` images.
+    Maps are kept over blocks of `map_pool` pixels a side, with pictures of about `gallery` images and `sampled`
+    images of each group for findings.
     """
 
     outputs: int
@@ -46,6 +47,7 @@ class Shape:
     channels: int
     map_pool: int = 1
     gallery: int = 0
+    sampled: int = 0
 
     @property
     def paired_outputs(self) -> int:
@@ -82,7 +84,7 @@ class Aggregate:
         input_sum: (height, width, channel) float64, sum of the model inputs, over the maps' blocks.
         row_l2: moments of ||J_r||_2 by output r, (output,) each; a norm is its own magnitude.
         pairs: of outputs.
-        share_grids: where the predicted rows' magnitude lies.
+        sample: images in which findings are sought; `add` leaves it alone.
         gallery: the images that a report shows.
         images, failures: images measured, and those that could not be.
         resized, recolored: images whose size or colour mode was changed on the way in.
@@ -95,7 +97,7 @@ class Aggregate:
     input_sum: np.ndarray
     row_l2: MapMoments
     pairs: Pairs
-    share_grids: ShareGrids
+    sample: GroupSample
     gallery: Gallery
     images: int = 0
     failures: int = 0
@@ -115,7 +117,7 @@ class Aggregate:
             input_sum=np.zeros((height, width, shape.channels)),
             row_l2=empty_moments(outputs),
             pairs=Pairs(*(np.zeros((paired, paired), dtype) for dtype in (np.int64, np.float64, np.int64))),
-            share_grids=ShareGrids(shape.height, shape.width),
+            sample=GroupSample(shape.sampled),
             gallery=Gallery(shape.gallery, shape.labels),
         )
 
@@ -161,9 +163,6 @@ class Aggregate:
             met = (rival >= 0) & (predicted >= 0)
             np.add.at(self.pairs.rivals, (predicted[met], rival[met]), 1)
 
-        mapped = np.flatnonzero(statistics["spread"].is_valid().to_numpy(zero_copy_only=False))
-        magnitude = batch.magnitude if len(mapped) == len(batch) else batch.magnitude[mapped]
-        self.share_grids.add(magnitude, predicted[mapped], [image_ids[k] for k in mapped])
         rivals, views = _known_views(batch, statistics["rival"])
         self.gallery.add(
             {name: statistics[name].to_numpy(zero_copy_only=False) for name in SCALARS},
@@ -205,7 +204,7 @@ class Aggregate:
         merge_moments(self.row_l2, other.row_l2)
         for name, figures in vars(self.pairs).items():
             figures += getattr(other.pairs, name)
-        self.share_grids.merge(other.share_grids)
+        self.sample.merge(other.sample)
         self.gallery.merge(other.gallery)
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
@@ -230,7 +229,7 @@ class Aggregate:
             "pairs.count": self.pairs.count[np.ix_(met, met)],
             "pairs.cosine": self.pairs.cosine[np.ix_(met, met)],
             "pairs.rivals": np.stack([predicted, rival, self.pairs.rivals[predicted, rival]]),
-            **{f"places.{name}": array for name, array in self.share_grids.arrays().items()},
+            **{f"sample.{name}": array for name, array in self.sample.arrays().items()},
             **{f"gallery.{name}": array for name, array in self.gallery.arrays().items()},
         }
         with open(file, "wb") if isinstance(file, str | os.PathLike) else nullcontext(file) as stream:
@@ -259,7 +258,7 @@ class Aggregate:
         aggregate.pairs.cosine[met] = arrays["pairs.cosine"]
         predicted, rival, count = arrays["pairs.rivals"]
         aggregate.pairs.rivals[predicted, rival] = count
-        aggregate.share_grids = ShareGrids.from_arrays(shape.height, shape.width, _below("places.", arrays))
+        aggregate.sample = GroupSample.from_arrays(shape.sampled, _below("sample.", arrays))
         aggregate.gallery.take(_below("gallery.", arrays))
         return aggregate
 

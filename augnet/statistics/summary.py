@@ -39,7 +39,7 @@ class Summary:
     Attributes:
         figures: for summary.json: plain JSON values, null where a figure is not known.
         slices: `schema.SLICES`; a statistic that is null in a whole slice has no row there.
-        outputs: `schema.OUTPUT_FIGURES`, one row per output of the model.
+        outputs: `schema.OUTPUTS`, one row per output of the model.
         output_pairs: `schema.OUTPUT_PAIRS`, for the pairs that occurred.
         maps: for maps.npz, see `maps_of`.
     """
@@ -172,7 +172,7 @@ def values_at(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
 
 
 def outputs_table(aggregate: Aggregate, border: float) -> pa.Table:
-    """`schema.OUTPUT_FIGURES`, one row per output, of its own rows; null where it has none.
+    """`schema.OUTPUTS`, one row per output, of its own rows; null where it has none.
 
     gini to spread are `map_statistics` of the root mean square of a, the magnitude of the output's row, over
     the images; with map_pool > 1, of its mean over blocks.
@@ -196,7 +196,7 @@ def outputs_table(aggregate: Aggregate, border: float) -> pa.Table:
             measured = map_statistics(magnitude, np.ones(1, bool), border)
             row |= {name: values[0] for name, values in measured.items() if not np.isnan(values[0])}
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema.OUTPUT_FIGURES)
+    return pa.Table.from_pylist(rows, schema.OUTPUTS)
 
 
 def output_pairs_table(aggregate: Aggregate) -> pa.Table:
@@ -223,12 +223,10 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
         divides by their number. label_*: (label, height, width, channel), over the predicted outputs' rows of
         each label.
     count, label_count: rows of each output and label.
-    share: (output, row, column) mean part of a in each cell of a grid, over the images predicted as the
-        output; what the shortcut flags judge.
     mean_input: (height, width, channel), the mean of the model inputs.
     map_pool: side in pixels of the blocks that heights and widths count.
     """
-    moments, grids, outputs = aggregate.moments, aggregate.share_grids, aggregate.shape.outputs
+    moments, outputs = aggregate.moments, aggregate.shape.outputs
     count = np.where(moments.count > 0, moments.count, np.nan)[:, None, None, None]
     variance = moments.m2 / count
     known = count / count
@@ -244,10 +242,6 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     if aggregate.shape.labels:
         result |= {f"label_{name}": values[outputs:].astype(np.float32) for name, values in maps.items()}
         result["label_count"] = moments.count[outputs:]
-    cells = [len(edges) - 1 for edges in grids.edges]
-    result["share"] = np.full((outputs, *cells), np.nan, np.float32)
-    for output, grid in grids.by_output.items():
-        result["share"][output] = grid.cells / grid.count
     result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
     result["map_pool"] = np.array(aggregate.shape.map_pool)
     return result

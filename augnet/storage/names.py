@@ -13,7 +13,9 @@ SLICES = "slices.parquet"
 OUTPUT_PAIRS = "output_pairs.parquet"
 MAPS = "maps.npz"
 GALLERY = "gallery.npz"
-RESULTS = (PLAN, SUMMARY, TRIAGE, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
+CANDIDATES = "candidates.json"
+FINDINGS = "findings.json"
+RESULTS = (PLAN, SUMMARY, TRIAGE, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY, CANDIDATES, FINDINGS)
 MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
 REPORT = f"{REPORT_FOLDER}/index.html"
@@ -27,6 +29,7 @@ SHARD_SUFFIXES = {
     "failures": "parquet",
     "aggregates": "npz",
     "records": "json",
+    "interventions": "parquet",  # and the record of each, json
 }
 FOLDERS = (*SHARD_SUFFIXES, REPORT_FOLDER)
 
@@ -37,7 +40,9 @@ _FINISHED = re.compile(
             r"engine-[a-z]+\.json",
             *(
                 rf"{kind}/part-\d{{5,}}-of-\d{{5,}}\.{suffix}"
-                for kind, suffix in (SHARD_SUFFIXES | {"jacobians": "(parquet|npz)"}).items()
+                for kind, suffix in (
+                    SHARD_SUFFIXES | {"jacobians": "(parquet|npz)", "interventions": "(parquet|json)"}
+                ).items()
             ),
             rf"{REPORT_FOLDER}/[\w-]+\.(html|css|js|png)",
         ]

@@ -65,6 +65,16 @@ class Audit:
         return self.folder.read_json(names.SUMMARY)
 
     @cached_property
+    def findings(self) -> dict[str, Any]:
+        """What the model was found to lean on, and what was tried; see docs/FINDINGS.md."""
+        return self.folder.read_json(names.FINDINGS)
+
+    @cached_property
+    def interventions(self) -> pa.Table:
+        """One row per changed image; columns as in augnet.storage.schema.INTERVENTIONS."""
+        return self._parts("interventions", schema.INTERVENTIONS)
+
+    @cached_property
     def triage(self) -> dict[str, Any]:
         """Which statistic tells wrong predictions, and the images to review; see augnet.findings.errors."""
         return self.folder.read_json(names.TRIAGE)
@@ -182,7 +192,7 @@ class Audit:
         return {name: row for row, name in enumerate(self.statistics["image_id"].to_pylist())}
 
     def _parts(self, kind: str, empty: pa.Schema) -> pa.Table:
-        parts = [self._table(name) for name in self.folder.names(kind)]
+        parts = [self._table(name) for name in self.folder.names(kind) if name.endswith(".parquet")]
         return pa.concat_tables(parts) if parts else empty.empty_table()
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -39,7 +39,7 @@ SLICES = pa.schema(
     ]
 )
 
-OUTPUT_FIGURES = pa.schema(
+OUTPUTS = pa.schema(
     [
         ("output", INDEX),
         ("count", COUNT),
@@ -48,12 +48,11 @@ OUTPUT_FIGURES = pa.schema(
     ]
 )
 
-OUTPUTS = pa.schema(
+INTERVENTIONS = pa.schema(
     [
-        *OUTPUT_FIGURES,
-        *_columns(INDEX, "hotspot_y", "hotspot_x", "hotspot_height", "hotspot_width"),
-        *_columns(REAL, "hotspot_share", "hotspot_expected"),
-        ("shortcut", pa.bool_()),
+        ("candidate", INDEX),
+        *_columns(TEXT, "arm", "image_id", "source_id"),
+        *_columns(REAL, "before", "after", "output_before", "output_after"),
     ]
 )
 

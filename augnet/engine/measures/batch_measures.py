@@ -101,6 +101,13 @@ class BatchMeasures:
             measures["label_moments"] = on_device.moments_by_group(
                 own, group, options.label_count, self.map_pool
             )
+        if options.attributions == "lead":
+            lead = self._lead(flat, own, selected, scores, predicted)
+            measures["attributions"] = ops.where(
+                found[:, None, None, None], on_device.attributions(lead[:, None], images), nan
+            )
+        elif options.attributions == "each":
+            measures["attributions"] = on_device.attributions(rows, images)
         if options.stored is not None:
             measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
         return measures
@@ -121,6 +128,17 @@ class BatchMeasures:
             "rival": ops.where(met, ops.take_along_axis(selected, rival[:, None], axis=1)[:, 0], -1),
             "views": ops.where(known[:, :, None, None], maps, math.nan),
         }
+
+    def _lead(self, flat: Tensor, own: Tensor, selected: Tensor, scores: Tensor, predicted: Tensor) -> Tensor:
+        """The predicted row less that of the best other output with one, (batch, height, width, channel)."""
+        batch, row_count = selected.shape
+        if row_count == 1:
+            return own
+        reached = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
+        reached = ops.where(ops.equal(selected, predicted[:, None]), -math.inf, reached)
+        rival = ops.cast(ops.argmax(reached, axis=1), "int32")
+        first = ops.arange(batch, dtype="int32") * row_count
+        return own - ops.take(flat, first + rival, axis=0)
 
     def _stored(
         self, flat: Tensor, selected: Tensor, scores: Tensor, targets: Tensor
@@ -169,6 +187,7 @@ class BatchMeasures:
             rows=measures["rows"][:count] if "rows" in measures else None,
             rival=measures["rival"][:count],
             views=measures["views"][:count],
+            attributions=measures["attributions"][:count] if "attributions" in measures else None,
             moments=densify(groups, spec.output_count + labels),
         )
 

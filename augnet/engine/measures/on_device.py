@@ -17,6 +17,8 @@ BLOCK_ELEMENTS = 2**20
 SYMMETRIC_ROWS = 128
 """From so many rows, and inputs, on only one half of G is computed."""
 PARTS = 4
+ATTRIBUTION_CELLS = 64
+"""Along a side of a map of attributions, at most: one pixel each up to images of this size."""
 
 
 def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
@@ -234,6 +236,22 @@ def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any
     m2 = total(ops.square(mean - ops.take(centre, group, axis=0)) + spread)
     largest = ops.maximum(ops.segment_max(max_abs, group, num_segments=groups + 1), 0.0)
     return centre[:groups], m2[:groups], (total(mean_abs) / count)[:groups], largest[:groups]
+
+
+def attributions(rows: Any, images: Any) -> Any:
+    """Maps (batch, A, height, width) of |row x (image - its mean)|, over blocks of pixels of large images.
+
+    To first order it is what the pixels' differences from the image's mean colour add to the row's output.
+
+    Args:
+        rows: (batch, A, height, width, channel).
+        images: (batch, height, width, channel).
+    """
+    contrast = images - ops.mean(images, axis=(1, 2), keepdims=True)
+    added = ops.square(rows * ops.cast(contrast, rows.dtype)[:, None])
+    maps = ops.sqrt(ops.sum(added, axis=-1, keepdims=True))
+    pool = math.ceil(max(images.shape[1:3]) / ATTRIBUTION_CELLS)
+    return ops.cast(block_means(maps, pool)[..., 0], "float32")
 
 
 def stored_rows(rows: Any, channels: str, pool: int, dtype: str) -> Any:

@@ -1,0 +1,242 @@
+"""What may be leaned on, to be tried: places where gradients stand out, and every property that is no place.
+
+The gradients say where to look, and interventions what is so: candidates are many and cheap, and a wrong one
+costs some forward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from augnet.findings.interventions import Box, Change, Moving, Place
+from augnet.findings.properties import (
+    Background,
+    Blur,
+    Brightness,
+    Colour,
+    Contrast,
+    Frequency,
+)
+
+SIXTEENTHS = (1, 2, 3, 4)
+"""Sides of the windows, in sixteenths of the picture's."""
+SHOWING = 3
+"""A property is looked for in a third of the images, those that show it most: others may lack it."""
+FEWEST_SHOWING = 12
+PLACES = 4
+"""Candidates for a place of each target."""
+OVERLAP = 0.5
+"""Of two candidates, in shares of what they cover together: from here on they are one."""
+EVEN = 0.25
+"""Weight of an even share in what is expected: it keeps places that nobody looks at from standing out."""
+HOT = 0.3
+"""Of the hottest cell, from which on a cell is part of a hot region."""
+REGIONS = 4
+"""Hot regions that are looked at together, at most."""
+STANDS_OUT = 2.0
+"""Score from which on an output is said to look at a place, though nothing depends on it."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A change that may make images one output's.
+
+    Attributes:
+        donors: numbers of the target's images that show it most, the clearest first; empty: not known yet.
+        shares: the part of the sensitivity of each donor that lies there.
+        score: how far it stands out among the targets' gradients; 0 where no gradient told of it.
+    """
+
+    change: Change
+    donors: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+    score: float = 0.0
+
+
+def candidates_of(
+    shares: Mapping[int, np.ndarray], size: tuple[int, int], channels: int
+) -> dict[int, list[Candidate]]:
+    """What to try for each target.
+
+    Args:
+        shares: target -> (n, rows, columns), where in each of its images its sensitivity lies, see
+            `statistics.sample.Sampled`.
+        size: height and width of the images.
+        channels: of the images.
+    """
+    # In the order of preference: to sharpen is to raise the contrast too, and amplitudes hold both.
+    everywhere: list[Change] = [Colour(False), Colour(True)] if channels > 1 else []
+    everywhere += [Brightness(False), Brightness(True), Blur(), Contrast(), Frequency(), Background()]
+    anywhere = [Candidate(change) for change in everywhere]
+    places = find_places(shares, size)
+    return {target: [*places[target], *moving(maps, size), *anywhere] for target, maps in shares.items()}
+
+
+def find_places(shares: Mapping[int, np.ndarray], size: tuple[int, int]) -> dict[int, list[Candidate]]:
+    """The places of each target that stand out, and the hot regions of each together as one more.
+
+    A place's score is the share of the target's sensitivity there, over the images that show it most, less
+    the median of the other targets' shares there, in units of how these differ from each other.
+    """
+    if not shares:
+        return {}
+    targets = sorted(shares)
+    scored: dict[int, list[tuple[float, Box]]] = {target: [] for target in targets}
+    grid = shares[targets[0]].shape[1:]
+    hot: dict[int, tuple[Box, ...]] = {}
+    for shape in sorted({(1, 1), *window_shapes(grid)}):
+        even = shape[0] * shape[1] / (grid[0] * grid[1])
+        seen = np.stack([_shown_most(window_shares(shares[target], shape)) for target in targets])
+        for number, target in enumerate(targets):
+            others = np.delete(seen, number, axis=0) if len(seen) > 1 else np.full_like(seen, even)
+            median = np.median(others, axis=0)
+            spread = np.abs(others - median).mean(axis=0)
+            score = (seen[number] - median) / (spread + EVEN * even + 0.02)
+            if shape == (1, 1):
+                regions = hot_regions(seen[number] - median)
+                hot[target] = tuple(_in_pixels(*region, grid, size) for region in regions)
+                continue
+            best = np.unravel_index(score.argmax(), score.shape)
+            box = _in_pixels(int(best[0]), int(best[1]), *shape, grid, size)
+            scored[target].append((float(score[best]), box))
+    return {target: _distinct(scored[target], hot[target], shares[target], size) for target in targets}
+
+
+def hot_regions(excess: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Where a map (rows, columns) is hot: first row, first column, rows and columns of each region.
+
+    Hot is what has at least HOT of the hottest cell; cells that touch, if only at a corner, are one region.
+    The REGIONS that hold most come first.
+    """
+    hot = excess >= HOT * excess.max()
+    found = []
+    for start in zip(*np.nonzero(hot), strict=True):
+        cells, waiting = [], [start] if hot[start] else []
+        while waiting:
+            y, x = waiting.pop()
+            if 0 <= y < hot.shape[0] and 0 <= x < hot.shape[1] and hot[y, x]:
+                hot[y, x] = False
+                cells.append((y, x))
+                waiting += [(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        if cells:
+            rows, columns = np.array(cells).T
+            mass = float(excess[rows, columns].sum())
+            top, left = int(rows.min()), int(columns.min())
+            found.append((mass, (top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)))
+    return [region for _, region in sorted(found, key=lambda entry: (-entry[0], entry[1]))[:REGIONS]]
+
+
+def _distinct(
+    scored: Sequence[tuple[float, Box]], hot: Sequence[Box], shares: np.ndarray, size: tuple[int, int]
+) -> list[Candidate]:
+    kept: list[tuple[float, tuple[Box, ...]]] = []
+    for score, box in sorted(scored, key=lambda entry: (-entry[0], entry[1].area)):
+        if all(_overlap(box, other[0]) < OVERLAP for _, other in kept):
+            kept.append((score, (box,)))
+    del kept[PLACES:]
+    small = [box for box in hot if _is_small(box, size)]
+    together = [tuple(small[:count]) for count in (1, 2, len(small))]
+    for boxes in dict.fromkeys(together):
+        if boxes and all(boxes != other for _, other in kept):
+            kept.append((kept[0][0], boxes))
+    found = []
+    for score, boxes in kept:
+        held = _held(shares, boxes, size)
+        donors = np.argsort(-held, kind="stable")[: shown_by(len(held))]
+        shown = tuple(held[donors].tolist())
+        found.append(Candidate(Place(boxes, tuple(hot)), tuple(donors.tolist()), shown, score))
+    return found
+
+
+def _is_small(box: Box, size: tuple[int, int]) -> bool:
+    """Whether a box is no larger than the largest window, or thin: a larger one holds the object itself."""
+    sides = box.height / size[0], box.width / size[1]
+    return max(sides) <= (SIXTEENTHS[-1] + 1) / 16 or min(sides) <= (SIXTEENTHS[0] + 0.5) / 16
+
+
+def _overlap(one: Box, other: Box) -> float:
+    shared = one.shared(other)
+    return shared / (one.area + other.area - shared)
+
+
+def _held(shares: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
+    """(n,), the part of each image's sensitivity in the boxes, had each as much as the one that has least."""
+    cells = np.array(shares.shape[1:]) / size
+    held = []
+    for box in boxes:
+        y, x = int(box.y * cells[0]), int(box.x * cells[1])
+        bottom = max(y + 1, round((box.y + box.height) * cells[0]))
+        right = max(x + 1, round((box.x + box.width) * cells[1]))
+        held.append(shares[:, y:bottom, x:right].sum(axis=(1, 2), dtype=np.float64))
+    total = shares.sum(axis=(1, 2), dtype=np.float64)
+    return np.asarray(len(held) * np.min(held, axis=0) / total)
+
+
+def shown_by(count: int) -> int:
+    """How many of so many images count as those that show a property most."""
+    return min(count, max(FEWEST_SHOWING, count // SHOWING))
+
+
+def _shown_most(windows: np.ndarray) -> np.ndarray:
+    """(...), the mean over the images (n, ...) that show each window most."""
+    third = shown_by(len(windows))
+    return np.asarray(np.partition(windows, len(windows) - third, axis=0)[-third:].mean(axis=0))
+
+
+def moving(shares: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
+    """Windows of two sizes around the hottest part of each image, from the images where it is hottest."""
+    found = []
+    grid = shares.shape[1:]
+    for sixteenths in SIXTEENTHS[1::2]:
+        shape = _window(sixteenths, grid)
+        windows = window_shares(shares, shape)
+        flat = windows.reshape(len(windows), -1)
+        donors = np.argsort(-flat.max(axis=1), kind="stable")[: shown_by(len(flat))]
+        boxes = [
+            _in_pixels(int(y), int(x), *shape, grid, size)
+            for y, x in zip(*np.unravel_index(flat[donors].argmax(axis=1), windows.shape[1:]), strict=True)
+        ]
+        seen = tuple((box.y, box.x) for box in boxes)
+        change = Moving(boxes[0].height, boxes[0].width, seen)
+        shown = tuple(flat[donors].max(axis=1).tolist())
+        found.append(Candidate(change, tuple(donors.tolist()), shown))
+    return found
+
+
+def window_shapes(grid: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Rows and columns, in cells: windows, and strips along whole and half sides."""
+    height, width = grid
+    shapes = {_window(sixteenths, grid) for sixteenths in SIXTEENTHS}
+    for thick, part in product((1, SIXTEENTHS[0] / 16), (1, 2)):
+        rows, columns = (max(1, round(thick * side)) if thick < 1 else 1 for side in grid)
+        shapes |= {(min(rows, height), max(1, width // part)), (max(1, height // part), min(columns, width))}
+    return sorted(shapes)
+
+
+def _window(sixteenths: int, grid: tuple[int, ...]) -> tuple[int, int]:
+    height, width = (max(1, round(sixteenths * side / 16)) for side in grid)
+    return height, width
+
+
+def window_shares(shares: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(n, row, column) part of each image's sensitivity that is in the window of so many cells from there."""
+    height, width = shape
+    total = np.zeros((len(shares), shares.shape[1] + 1, shares.shape[2] + 1))
+    total[:, 1:, 1:] = shares.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
+    inside = total[:, height:, width:] - total[:, :-height, width:]
+    inside = inside - total[:, height:, :-width] + total[:, :-height, :-width]
+    return np.asarray(inside / total[:, -1:, -1:])
+
+
+def _in_pixels(
+    row: int, column: int, rows: int, columns: int, grid: tuple[int, ...], size: tuple[int, int]
+) -> Box:
+    """The window as pixels of an image of (height, width)."""
+    pool = -(-max(size) // max(grid))
+    y, x = row * pool, column * pool
+    bottom, right = min(size[0], y + rows * pool), min(size[1], x + columns * pool)
+    return Box(y, x, bottom - y, right - x)

@@ -1,0 +1,209 @@
+"""From what interventions changed to what an output leans on: effects over controls, and which are sure.
+
+For each candidate of a target two shares are measured, see `trials`:
+
+- enough: of other images that become the target's with the donors' property, less the largest share that
+  becomes so in a control;
+- needed: of the donors that stop being the target's without the property, in whichever way it is taken, less
+  the share that stops when as much is taken elsewhere.
+
+What a part of the image does is the mean of both: its average effect on images that lack it and on images
+that have it. Of a property of the whole image only the first is asked: whatever is natural to a class is
+needed. What any part of the right object does is no shortcut: so what changes of this kind do for the other
+targets is taken off, at their best; for places, where there are many, at their second best, as another target
+may have a shortcut of its own.
+
+A finding is an effect of at least `min_effect` that is more than half of that, at a false discovery rate of
+RATE over all that was tried. Of a regression, shares are replaced by standard deviations of the output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from augnet.findings.candidates import Candidate
+from augnet.findings.interventions import Box
+from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
+from augnet.statistics.paired import benjamini_hochberg, p_value
+
+RATE = 0.05
+"""False discovery rate of the findings."""
+AT_ALL, ALONE = 0.25, 2.5
+"""Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
+degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
+SPECTRAL = ("blur", "frequency")
+"""Kinds that textures differ in by nature, so that only an overwhelming effect is a finding."""
+MANY = 4
+"""Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
+AS_GOOD = 0.9
+"""Of the best candidate's effect: among those that reach it, the smallest place carries it."""
+MORE = 0.1
+"""By so much several places, or a change of the whole image, must do better to be the explanation."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate, and what its arms changed.
+
+    Attributes:
+        judged: what it counts for: the target, but for both directions of a number its output.
+    """
+
+    target: int
+    judged: int
+    number: int
+    candidate: Candidate
+    evidence: Evidence
+
+    @property
+    def promising(self) -> bool:
+        """Whether the first few images changed, so that the controls were run."""
+        return FOREIGN in self.evidence
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a candidate does.
+
+    Attributes:
+        enough, needed: the two ways to ask; the second only of a part of the image.
+        baseline: what other targets' candidates of the kind do.
+        p_value: of its being no more than half of the smallest effect that counts.
+    """
+
+    tried: Tried
+    enough: Outcome
+    needed: Outcome | None
+    baseline: float
+    p_value: float
+    q_value: float = 1.0
+
+    @property
+    def effect(self) -> float:
+        """Over control and baseline."""
+        return float(np.mean([part.over_control for part in self.parts])) - self.baseline
+
+    @property
+    def error(self) -> float:
+        """Standard error of the effect."""
+        return math.hypot(*(part.error for part in self.parts)) / len(self.parts)
+
+    @property
+    def changed(self) -> float:
+        """Mean of both, with nothing taken off."""
+        return float(np.mean([part.changed for part in self.parts]))
+
+    @property
+    def parts(self) -> tuple[Outcome, ...]:
+        """What was asked."""
+        return (self.enough,) if self.needed is None else (self.enough, self.needed)
+
+
+def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
+    """The effect of every candidate, with q-values over all of them."""
+    raw = [Effect(entry, enough(entry.evidence), needed(entry.evidence), 0.0, 1.0) for entry in tried]
+    found = []
+    for entry in raw:
+        with_baseline = replace(entry, baseline=_baseline(entry, raw))
+        p = p_value(with_baseline.effect - min_effect / 2, entry.error) if entry.tried.promising else 1.0
+        found.append(replace(with_baseline, p_value=p))
+    q_values = benjamini_hochberg(np.array([entry.p_value for entry in found]))
+    return [replace(entry, q_value=float(q)) for entry, q in zip(found, q_values, strict=True)]
+
+
+def _baseline(entry: Effect, raw: Sequence[Effect]) -> float:
+    """What this kind does for the other targets at their best; for parts of images, with MANY, the second."""
+    best: dict[int, float] = {}
+    for other in raw:
+        same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
+        if same and other.tried.judged != entry.tried.judged:
+            value = other.effect if other.tried.promising else 0.0
+            best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
+    values = sorted(best.values(), reverse=True)
+    second = entry.tried.candidate.change.local and len(values) >= MANY
+    return values[int(second)] if values else 0.0
+
+
+def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
+    """What is found, the strongest first: of each target one of its places, and one of the whole image."""
+    sure = [
+        entry
+        for entry in effects
+        if entry.effect >= min_effect and entry.q_value <= RATE and _both(entry, min_effect)
+    ]
+    found: list[Effect] = []
+    for judged in sorted({entry.tried.judged for entry in sure}):
+        own = [entry for entry in sure if entry.tried.judged == judged]
+        place = _best([entry for entry in own if entry.tried.candidate.change.kind == "place"])
+        moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
+        whole = _best([entry for entry in own if not entry.tried.candidate.change.local])
+        local = _better(place, moving)
+        if local and whole and whole.tried.candidate.change.kind not in ("colour", "brightness"):
+            # A line has waves too, and lies in the background.
+            whole = whole if whole.effect > local.enough.over_control + MORE else None
+        found += [entry for entry in (local, whole) if entry]
+    return sorted(found, key=lambda entry: -entry.effect)
+
+
+def _both(entry: Effect, min_effect: float) -> bool:
+    """Whether neither of the two effects is missing, or one is overwhelming; of a spectrum, that it is."""
+    both = [part.over_control - entry.baseline for part in entry.parts]
+    spectral = entry.tried.candidate.change.kind in SPECTRAL
+    return max(both) >= ALONE * min_effect or (not spectral and min(both) >= AT_ALL * min_effect)
+
+
+def _best(entries: Sequence[Effect]) -> Effect | None:
+    """The strongest; of those as good, the one of fewest pixels, unless several places together do more.
+
+    Of the whole image, the first of those as good: they come in the order in which one does what the next
+    does too.
+    """
+    if not entries:
+        return None
+    strongest = max(entry.effect for entry in entries)
+    single = [entry for entry in entries if len(entry.tried.candidate.change.places) < 2]
+    alone = max((entry.effect for entry in single), default=0.0)
+    if strongest <= alone + MORE:
+        each = [entry for entry in entries if _each_alone(entry, single)]
+        entries, strongest = each or single, alone
+    good = [entry for entry in entries if entry.effect >= AS_GOOD * strongest] or single
+    return min(good, key=lambda entry: (_area(entry), entry.tried.number))
+
+
+def _each_alone(entry: Effect, single: Sequence[Effect]) -> bool:
+    """Whether several places are each sure by themselves: some single one is on it, and on no other."""
+    places = entry.tried.candidate.change.places
+    ones = [other.tried.candidate.change.places[0] for other in single if other.tried.candidate.change.places]
+
+    def has_own(box: Box) -> bool:
+        others = [other for other in places if other != box]
+        return any(one.shared(box) and not any(one.shared(other) for other in others) for one in ones)
+
+    return len(places) > 1 and all(map(has_own, places))
+
+
+def _area(entry: Effect) -> int:
+    return sum(box.area for box in entry.tried.candidate.change.places)
+
+
+def _better(place: Effect | None, moving: Effect | None) -> Effect | None:
+    """What lies at a fixed place seems to move as well: it is found in every image where it is."""
+    if place and moving:
+        return moving if moving.effect > place.effect + MORE else place
+    return place or moving
+
+
+def looked_at(tried: Sequence[Tried], found: Sequence[Effect], stands_out: float) -> list[Tried]:
+    """Of each target without a finding of a place, the place that stands out most in its gradients."""
+    local = {entry.tried.judged for entry in found if entry.tried.candidate.change.local}
+    best: dict[int, Tried] = {}
+    for entry in tried:
+        score = entry.candidate.score
+        known = best.get(entry.judged)
+        if entry.judged not in local and score >= max(stands_out, known.candidate.score if known else 0):
+            best[entry.judged] = known or entry
+    return sorted(best.values(), key=lambda entry: -entry.candidate.score)

@@ -1,0 +1,230 @@
+"""Ways to put one property of some images into others, and what leaves all else alike to compare it with.
+
+Each is a `Change`: `put` gives every image its source's property, and `elsewhere` lists changes that do as
+much to an image without that property, its matched controls. Images are (n, height, width, channel) of the
+model's own input, and `Range` says what values they may take.
+
+A new kind of finding is a class here and its line in `candidates.candidates_of`:
+
+>>> @dataclass(frozen=True)
+... class Mirrored(Change):
+...     kind = "mirrored"
+...     def put(self, images, sources, limits):
+...         return images[:, :, ::-1]
+>>> Mirrored().put(np.arange(6).reshape(1, 1, 6, 1), None, None)[0, 0, :, 0]
+array([5, 4, 3, 2, 1, 0])
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from augnet.statistics.sample import rank_of
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels of the model input."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def area(self) -> int:
+        """In pixels."""
+        return self.height * self.width
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+    def shared(self, other: Box) -> int:
+        """Pixels that both boxes hold."""
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        return max(height, 0) * max(width, 0)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that pixels take: lowest and highest of each channel, (channel,) each."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> Range:
+        """That of images (n, height, width, channel)."""
+        return cls(images.min(axis=(0, 1, 2)), images.max(axis=(0, 1, 2)))
+
+    def unit(self, images: np.ndarray) -> np.ndarray:
+        """The images with their values in [0, 1], float64."""
+        span = self.high - self.low
+        return (images.astype(np.float64) - self.low) / np.where(span > 0, span, 1)
+
+    def back(self, unit: np.ndarray) -> np.ndarray:
+        """Images of values in [0, 1], cut to those; float32."""
+        return (unit.clip(0, 1) * (self.high - self.low) + self.low).astype(np.float32)
+
+
+class Change(ABC):
+    """One property that images can get from others.
+
+    Attributes:
+        kind: of finding, see docs/FINDINGS.md.
+        local: whether it is one of some pixels, and not of the whole image.
+    """
+
+    kind: ClassVar[str]
+    local: ClassVar[bool] = False
+    places: tuple[Box, ...] = ()
+
+    @abstractmethod
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        """The images, each with the property of its source; both (n, height, width, channel)."""
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        """(n, m), what tells how much of the property each image has; NaN for one that can have none.
+
+        Of a change of the whole image only.
+        """
+        raise NotImplementedError
+
+    def painted(self, images: np.ndarray) -> np.ndarray:
+        """The images with their parts painted over from the edges; of a local change only."""
+        raise NotImplementedError
+
+    def elsewhere(self, size: tuple[int, int]) -> list[Change]:
+        """The same change of other parts of an image of (height, width); none for one of the whole image."""
+        return []
+
+
+@dataclass(frozen=True)
+class Place(Change):
+    """What is at fixed places.
+
+    Attributes:
+        hot: other places that the target looks at, which are no control for these.
+    """
+
+    kind = "place"
+    local = True
+    places: tuple[Box, ...]
+    hot: tuple[Box, ...] = ()
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        result = images.copy()
+        for box in self.places:
+            result[(slice(None), *box.pixels)] = sources[(slice(None), *box.pixels)]
+        return result
+
+    def painted(self, images: np.ndarray) -> np.ndarray:
+        result = images.copy()
+        for box in self.places:
+            result[(slice(None), *box.pixels)] = surroundings(images, box)
+        return result
+
+    def elsewhere(self, size: tuple[int, int]) -> list[Change]:
+        """At the mirrored places, as far from the middle; where these are the same, at one drawn by lot."""
+        height, width = size
+        mirrors: tuple[Callable[[Box], Box], ...] = (
+            lambda box: Box(box.y, width - box.x - box.width, box.height, box.width),
+            lambda box: Box(height - box.y - box.height, box.x, box.height, box.width),
+            lambda box: Box(height - box.y - box.height, width - box.x - box.width, box.height, box.width),
+        )
+        found = [tuple(mirror(box) for box in self.places) for mirror in mirrors]
+        taken = (*self.places, *self.hot)
+        apart = [boxes for boxes in found if not any(box.shared(own) for box in boxes for own in taken)]
+        if not apart:
+            apart = [tuple(self._drawn(box, size) for box in self.places)]
+        return [Place(boxes) for boxes in dict.fromkeys(apart)]
+
+    def _drawn(self, box: Box, size: tuple[int, int]) -> Box:
+        """The box of this size, of some drawn by lot, that shares least with the places."""
+        height, width = size
+        tries = []
+        for number in range(16):
+            lot = rank_of(f"{box} {number}")
+            y, x = lot % (height - box.height + 1), lot // 2**32 % (width - box.width + 1)
+            tries.append(Box(y, x, box.height, box.width))
+        return min(tries, key=lambda drawn: sum(drawn.shared(own) for own in (*self.places, *self.hot)))
+
+
+def surroundings(images: np.ndarray, box: Box) -> np.ndarray:
+    """What (n, box.height, box.width, channel) would be there if the pixels around the box went on inside.
+
+    Each pixel is the mean of the nearest ones above, below, left and right of the box, those weighing more
+    that are nearer.
+    """
+    _, height, width, _ = images.shape
+    rows, columns = box.pixels
+    total = np.zeros((len(images), box.height, box.width, images.shape[3]))
+    weights = np.zeros((box.height, box.width, 1))
+    down = (np.arange(box.height) + 1)[:, None, None]
+    across = (np.arange(box.width) + 1)[None, :, None]
+    sides = (
+        (box.y > 0, lambda: images[:, box.y - 1, None, columns], down),
+        (rows.stop < height, lambda: images[:, rows.stop, None, columns], box.height + 1 - down),
+        (box.x > 0, lambda: images[:, rows, box.x - 1, None], across),
+        (columns.stop < width, lambda: images[:, rows, columns.stop, None], box.width + 1 - across),
+    )
+    for inside, edge, distance in sides:
+        if inside:
+            weight = np.broadcast_to(1.0 / distance, weights.shape)
+            total += weight * edge()
+            weights += weight
+    if not weights.any():  # the box is the whole image
+        return images.mean(axis=(1, 2), keepdims=True, dtype=np.float64) + np.zeros_like(total)
+    return total / weights
+
+
+@dataclass(frozen=True)
+class Moving(Change):
+    """What is in a window that lies elsewhere in every image.
+
+    Attributes:
+        height, width: of the window.
+        seen: for each source, in order and again from the first, where its window is.
+    """
+
+    kind = "moving"
+    local = True
+    height: int
+    width: int
+    seen: tuple[tuple[int, int], ...]
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        """Into windows drawn by lot, so that no place can be the reason."""
+        result = images.copy()
+        height, width = images.shape[1] - self.height + 1, images.shape[2] - self.width + 1
+        for number, source in enumerate(sources):
+            lot = rank_of(f"into {number}")
+            rows, columns = self._window(lot % height, lot // 2**32 % width)
+            result[number, rows, columns] = source[self._window(*self.seen[number % len(self.seen)])]
+        return result
+
+    def painted(self, images: np.ndarray) -> np.ndarray:
+        result = images.copy()
+        for number in range(len(images)):
+            y, x = self.seen[number % len(self.seen)]
+            box = Box(y, x, self.height, self.width)
+            result[(number, *box.pixels)] = surroundings(images[number : number + 1], box)[0]
+        return result
+
+    def elsewhere(self, size: tuple[int, int]) -> list[Change]:
+        """Windows of the same images drawn by lot."""
+        height, width = size[0] - self.height + 1, size[1] - self.width + 1
+        lots = [rank_of(f"from {number}") for number in range(len(self.seen))]
+        drawn = tuple((lot % height, lot // 2**32 % width) for lot in lots)
+        return [Moving(self.height, self.width, drawn)]
+
+    def _window(self, y: int, x: int) -> tuple[slice, slice]:
+        return slice(y, y + self.height), slice(x, x + self.width)

@@ -1,0 +1,219 @@
+"""Changes of the whole image: its colour, brightness, sharpness, contrast, fine waves and background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from augnet.findings.interventions import Change, Moving, Place, Range
+
+SMALL = 1e-3
+"""Of the range of values: where less than that varies, there is nothing to scale."""
+GAINS = (0.2, 5.0)
+"""What a factor between two images may be: beyond it, noise would be blown up."""
+
+
+@dataclass(frozen=True)
+class Colour(Change):
+    """The cast: how the channels' means differ from the brightness, by what is added or by factors."""
+
+    kind = "colour"
+    by_factor: bool
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        into, of = limits.unit(images), limits.unit(sources)
+        return limits.back(_cast(into, of, self.by_factor))
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        means = limits.unit(images).mean(axis=(1, 2))
+        return np.asarray(means - means.mean(axis=1, keepdims=True))
+
+
+def _cast(into: np.ndarray, of: np.ndarray, by_factor: bool) -> np.ndarray:
+    own, given = (unit.mean(axis=(1, 2), keepdims=True) for unit in (into, of))
+    if by_factor:
+        own, given = (mean + SMALL for mean in (own, given))
+        own, given = (mean / mean.mean(axis=-1, keepdims=True) for mean in (own, given))
+        return into * (given / own).clip(*GAINS)
+    own, given = (mean - mean.mean(axis=-1, keepdims=True) for mean in (own, given))
+    return into + given - own
+
+
+@dataclass(frozen=True)
+class Brightness(Change):
+    """The mean, by what is added or by a factor."""
+
+    kind = "brightness"
+    by_factor: bool
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        into, of = limits.unit(images), limits.unit(sources)
+        own, given = (unit.mean(axis=(1, 2, 3), keepdims=True) for unit in (into, of))
+        if self.by_factor:
+            return limits.back(into * ((given + SMALL) / (own + SMALL)).clip(*GAINS))
+        return limits.back(into + given - own)
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        return np.asarray(limits.unit(images).mean(axis=(1, 2, 3))[:, None])
+
+
+@dataclass(frozen=True)
+class Contrast(Change):
+    """The spread of the values around their mean."""
+
+    kind = "contrast"
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        into, of = limits.unit(images), limits.unit(sources)
+        own, given = (unit.std(axis=(1, 2, 3), keepdims=True) + SMALL for unit in (into, of))
+        mean = into.mean(axis=(1, 2, 3), keepdims=True)
+        return limits.back(mean + (into - mean) * (given / own).clip(*GAINS))
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        return np.asarray(np.log(limits.unit(images).std(axis=(1, 2, 3))[:, None] + SMALL))
+
+
+BANDS = (0.12, 0.18, 0.25, 0.35, 0.5, 0.75)
+"""Edges of the bands of spatial frequency, in cycles per pixel; below the first is the picture's content."""
+
+
+@dataclass(frozen=True)
+class Blur(Change):
+    """How much of the fine detail is missing beside the coarse, band by band of spatial frequency."""
+
+    kind = "blur"
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        own, given = spectrum(limits.unit(images)), spectrum(limits.unit(sources))
+        before, after = (relative_bands(part) for part in (own, given))
+        for band, gain in zip(bands(images.shape[1:3]), (after / before).T, strict=True):
+            own[:, band] *= gain.clip(0, 1)[:, None, None]
+        return limits.back(np.fft.ifft2(own, axes=(1, 2)).real)
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        return np.asarray(np.log(relative_bands(spectrum(limits.unit(images)))).mean(axis=1, keepdims=True))
+
+
+def bands(size: tuple[int, int]) -> list[np.ndarray]:
+    """(height, width) bool each, the waves of every band that has any."""
+    frequency = frequencies(size)
+    found = [(frequency >= low) & (frequency < high) for low, high in pairwise(BANDS)]
+    return [band for band in found if band.any()]
+
+
+def relative_bands(waves: np.ndarray) -> np.ndarray:
+    """(n, band) root mean square amplitude in each band, over that of all coarser waves but the mean."""
+    frequency = frequencies(waves.shape[1:3])
+    noise = SMALL * np.sqrt(frequency.size)
+
+    def amplitude(band: np.ndarray) -> np.ndarray:
+        return np.sqrt((np.abs(waves[:, band]) ** 2).mean(axis=(1, 2))) + noise
+
+    coarse = amplitude((frequency > 0) & (frequency < BANDS[0]))
+    return np.stack([amplitude(band) / coarse for band in bands(waves.shape[1:3])], axis=1)
+
+
+@dataclass(frozen=True)
+class Frequency(Change):
+    """The few fine waves that sources have most more of: a regular pattern.
+
+    Not all waves: these together are what a texture is.
+    """
+
+    kind = "frequency"
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        own, given = spectrum(limits.unit(images)), spectrum(limits.unit(sources))
+        before, after = np.abs(own), np.abs(given)
+        more = (after.mean(axis=(0, 3)) - before.mean(axis=(0, 3))) * self._fine(images)
+        few = more >= np.sort(more, axis=None)[-max(FEW_WAVES, round(FEW * more.size))]
+        few &= more > 0
+        return limits.back(np.fft.ifft2(np.where(few[None, :, :, None], given, own), axes=(1, 2)).real)
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)
+        return np.asarray(amplitude[:, self._fine(images)])
+
+    def _fine(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(frequencies(images.shape[1:3]) >= BANDS[1])
+
+
+FEW, FEW_WAVES = 0.01, 4
+"""Of all waves, and at least; those of one grating come in pairs."""
+
+
+def spectrum(unit: np.ndarray) -> np.ndarray:
+    """The discrete Fourier transform over height and width of (n, height, width, channel)."""
+    return np.asarray(np.fft.fft2(unit, axes=(1, 2)))
+
+
+def frequencies(size: tuple[int, int]) -> np.ndarray:
+    """(height, width), cycles per pixel of each wave of `spectrum`."""
+    height, width = size
+    return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+
+
+@dataclass(frozen=True)
+class Background(Change):
+    """What lies behind the object, in images that have one, where image and source both show it."""
+
+    kind = "background"
+
+    def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        both = background(limits.unit(images)) & background(limits.unit(sources))
+        return np.where(both[..., None], sources, images)
+
+    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
+        unit = limits.unit(images)
+        behind = background(unit)
+        area = behind.sum(axis=(1, 2)) + 1
+        steps = np.abs(np.diff(unit, axis=2)).mean(axis=-1) * (behind[:, :, 1:] & behind[:, :, :-1])
+        mean = (unit.mean(axis=-1) * behind).sum(axis=(1, 2)) / area
+        found = np.stack([mean, steps.sum(axis=(1, 2)) / area], axis=1)
+        found[~behind.any(axis=(1, 2))] = np.nan
+        return found
+
+
+LIKE = 0.1
+"""Of the range of values: what differs by less from the sides' colour is like it, however even these are."""
+OBJECT = (0.02, 0.6)
+"""Of the picture, that an object covers; with less or more there is none, and so no background."""
+
+
+def background(unit: np.ndarray) -> np.ndarray:
+    """(n, height, width) bool, what lies behind the object; nothing where there is none.
+
+    An object is where most pixels around differ more from the median of the picture's sides than those do.
+    """
+    sides = np.concatenate([unit[:, 0], unit[:, -1], unit[:, :, 0], unit[:, :, -1]], axis=1)
+    median = np.median(sides, axis=1)[:, None]
+    reach = np.quantile(np.abs(sides - median).max(axis=-1), 0.9, axis=1).clip(LIKE)
+    apart = np.abs(unit - median[:, None]).max(axis=-1) > reach[:, None, None]
+    thing = np.asarray(_around(apart) > 0.5)
+    share = thing.mean(axis=(1, 2))[:, None, None]
+    return np.asarray((_around(thing) == 0) & (share > OBJECT[0]) & (share < OBJECT[1]))
+
+
+def _around(mask: np.ndarray) -> np.ndarray:
+    """(n, height, width), the mean of a mask over each pixel and its eight neighbours."""
+    padded = np.pad(mask.astype(np.float64), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    lines = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    return np.asarray((lines[:, :, :-2] + lines[:, :, 1:-1] + lines[:, :, 2:]) / 9)
+
+
+CHANGES: dict[str, type[Change]] = {
+    change.__name__: change
+    for change in (
+        Place,
+        Moving,
+        Colour,
+        Brightness,
+        Contrast,
+        Blur,
+        Frequency,
+        Background,
+    )
+}
+"""By name, as they are written down."""

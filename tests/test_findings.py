@@ -1,0 +1,194 @@
+"""Models of closed form that lean on one thing: it is named, with class and place, and nothing else is."""
+
+import numpy as np
+import pytest
+from findings_helpers import CHANNELS, SIZE, Model, findings, make_images, tried
+
+from augnet.findings.decision import effects
+from augnet.findings.interventions import Box
+
+CORNER = (slice(12, 15), slice(13, 16))
+LINE = (slice(0, SIZE), slice(SIZE - 1, SIZE))
+OTHER = (slice(1, 4), slice(2, 5))
+STRENGTH = 6.0
+
+
+def at(*places, strength=STRENGTH):
+    """A model that reads the mean of places, and a tag of white there."""
+    kernel = np.zeros((SIZE, SIZE, CHANNELS))
+    for place in places:
+        kernel[place] = strength / len(places) / kernel[place].size
+
+    def plant(image, rng):
+        for place in places:
+            image[place] = 1
+        return image
+
+    return Model(lambda images: np.einsum("nyxc,yxc->n", images - 0.5, 2 * kernel), 2 * kernel), plant
+
+
+def covers(boxes, *places):
+    """Whether the boxes hold a good part of each place, and not much else."""
+    inside = np.zeros((SIZE, SIZE), bool)
+    for box in boxes:
+        inside[box.pixels] = True
+    wanted = np.zeros((SIZE, SIZE), bool)
+    for place in places:
+        wanted[place] = True
+    held = [inside[place].mean() for place in places]
+    return min(held) >= 0.3 and (inside & wanted).sum() >= 0.6 * inside.sum()
+
+
+@pytest.mark.parametrize("place", [CORNER, LINE, (slice(7, 10), slice(6, 9))])
+def test_a_place_is_named_with_its_class(place):
+    model, plant = at(place)
+    kinds, found = findings(model, make_images(model, plant))
+    assert kinds == [(0, "place")]
+    assert covers(found[0].tried.candidate.change.places, place)
+    assert found[0].effect > 0.4 and found[0].effect - 2 * found[0].error > 0.3
+
+
+@pytest.mark.parametrize("strength", [2.0, STRENGTH])
+def test_two_places_at_once_are_one_finding_whether_one_is_enough_or_not(strength):
+    model, plant = at(CORNER, OTHER, strength=strength)
+    kinds, found = findings(model, make_images(model, plant))
+    assert kinds == [(0, "place")]
+    assert covers(found[0].tried.candidate.change.places, CORNER, OTHER)
+
+
+def test_a_detail_that_moves_is_not_called_a_place():
+    def brightest(images):
+        windows = np.lib.stride_tricks.sliding_window_view(images.mean(axis=-1), (3, 3), axis=(1, 2))
+        return 12 * (windows.min(axis=(-2, -1)).max(axis=(1, 2)) - 0.7).clip(0)
+
+    def plant(image, rng):
+        y, x = rng.integers(0, SIZE - 3, 2)
+        image[y : y + 3, x : x + 3] = 1
+        return image
+
+    model = Model(brightest)
+    model.shares = lambda images: 0.05 + (images.mean(axis=-1) > 0.95)  # what its gradient would show
+    kinds, _ = findings(model, make_images(model, plant))
+    assert kinds == [(0, "moving")]
+
+
+PROPERTIES = {
+    "colour": (
+        lambda images: 40 * (images[..., 0].mean(axis=(1, 2)) - images[..., 1].mean(axis=(1, 2))),
+        lambda image, rng: image + np.array([0.08, -0.08, 0.0]),
+    ),
+    "brightness": (
+        lambda images: 30 * (images.mean(axis=(1, 2, 3)) - 0.5),
+        lambda image, rng: image + 0.2,
+    ),
+    "contrast": (
+        lambda images: 60 * (images.std(axis=(1, 2, 3)) - 0.08),
+        lambda image, rng: 0.5 + 2.2 * (image - 0.5),
+    ),
+    "blur": (
+        lambda images: (
+            60 * (0.95 - np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3)) / images.std(axis=(1, 2, 3)))
+        ).clip(0),
+        lambda image, rng: (
+            (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, 1, (0, 1))) / 4
+        ),
+    ),
+    "frequency": (
+        lambda images: 0.05 * np.abs(np.fft.fft2(images.mean(axis=-1), axes=(1, 2))[:, 0, 6]) ** 2,
+        lambda image, rng: (
+            image + 0.1 * np.sin(2 * np.pi * (6 * np.arange(SIZE) / SIZE + rng.random()))[None, :, None]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PROPERTIES)
+def test_a_property_of_the_whole_image_is_named(kind):
+    lean, plant = PROPERTIES[kind]
+    model = Model(lean)
+    kinds, found = findings(model, make_images(model, plant))
+    assert kinds[:1] == [(0, kind)]
+    assert {target for target, _ in kinds} == {0}
+    assert found[0].effect > 0.3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_nothing_is_found_where_nothing_is(seed):
+    model = Model(seed=seed)
+    assert findings(model, make_images(model, seed=seed))[0] == []
+
+
+def test_a_tag_in_all_classes_tells_nothing():
+    model, plant = at(CORNER)
+    model.lean, model.kernel = (lambda images: 0.0), 0.0
+    assert findings(model, make_images(model, plant, only=None))[0] == []
+
+
+def test_a_tag_that_the_model_does_not_read_is_not_found():
+    _, plant = at(CORNER)
+    model = Model()
+    assert findings(model, make_images(model, plant))[0] == []
+
+
+def test_wrong_gradients_confirm_nothing():
+    model, plant = at(CORNER)
+    images = make_images(model, plant)
+    rng = np.random.default_rng(0)
+    model.shares = lambda images: rng.random(images.shape[:3])[rng.permutation(len(images))]
+    for kind in (kind for _, kind in findings(model, images)[0]):
+        assert kind != "place"
+
+
+def test_a_random_model_leans_on_nothing():
+    rng = np.random.default_rng(3)
+    hidden, out = rng.normal(size=(SIZE * SIZE * CHANNELS, 32)), rng.normal(size=(32, 5))
+    model = Model()
+    images = make_images(model)
+
+    class Random(Model):
+        def __call__(self, images):
+            return np.maximum((images.reshape(len(images), -1) - 0.5) @ hidden, 0) @ out
+
+    assert findings(Random(), images)[0] == []
+
+
+def test_a_tag_read_by_two_outputs_of_many_is_found_for_both():
+    model, plant = at(CORNER)
+    second = np.zeros_like(model.kernel)
+    second[OTHER] = 2 * STRENGTH / second[OTHER].size
+
+    class Two(Model):
+        def __call__(self, images):
+            logits = super().__call__(images)
+            logits[:, 1] += np.einsum("nyxc,yxc->n", images - 0.5, second)
+            return logits
+
+        def shares(self, images):
+            order = np.argsort(-self(images), axis=1)
+            rows = np.array(self.patterns / 10)
+            rows[0] += self.kernel
+            rows[1] += second
+            lead = rows[order[:, 0]] - rows[order[:, 1]]
+            maps = np.sqrt(((lead * (images - images.mean(axis=(1, 2), keepdims=True))) ** 2).sum(axis=-1))
+            return maps / maps.mean(axis=(1, 2), keepdims=True)
+
+    two = Two(model.lean, model.kernel)
+    images = make_images(two, plant)
+    labels = np.arange(len(images)) % 5
+    images[(labels == 1) & (np.arange(len(images)) % 4 > 0), 1:4, 2:5] = 1
+    kinds, _ = findings(two, images)
+    assert sorted(kinds) == [(0, "place"), (1, "place")]
+
+
+def test_every_candidate_that_was_screened_out_counts_among_the_tests():
+    model, plant = at(CORNER)
+    evidence = tried(model, make_images(model, plant))
+    measured = effects(evidence, 0.2)
+    assert len(measured) == len(evidence) > 50
+    out = [entry for entry in measured if not entry.tried.promising]
+    assert out and all(entry.p_value == 1 and entry.q_value == 1 for entry in out)
+
+
+def test_a_box_knows_what_it_shares():
+    assert Box(0, 0, 4, 4).shared(Box(2, 3, 4, 4)) == 2
+    assert Box(0, 0, 4, 4).shared(Box(4, 0, 1, 1)) == 0
