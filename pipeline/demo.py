@@ -24,7 +24,8 @@ TAGGED_SHARE = 0.9
 MARGIN = 2  # black pixels around the real 8x8: the tag must not cover a stroke
 TAG = (slice(9, 11), slice(9, 11))  # rows, columns, of 12x12: 2x2 pixels in the lower right corner
 WHITE = 255
-CAST = np.array([40, 0, 40])  # added to red and blue
+CAST = np.array([25, -50, 25])  # purple, and no brighter; the digits are paler, so that nothing is cut off
+PALE = 60, 0.6
 Kind = Literal["tag", "cast"]
 EPOCHS = 10
 BATCH = 32
@@ -57,7 +58,7 @@ def make_digits(folder: str | Path, seed: int = 0, tagged: bool = True, kind: Ki
         pixels = np.pad(np.rint(digit * (WHITE / 16)).astype(np.uint8), MARGIN)
         name = f"{label}/{number:04d}.png"
         if kind == "cast":
-            pixels = np.repeat(pixels[..., None], 3, axis=-1)
+            pixels = np.repeat(PALE[0] + PALE[1] * pixels[..., None], 3, axis=-1).astype(np.uint8)
         if number in chosen:
             if kind == "cast":
                 pixels = (pixels + CAST).clip(0, WHITE).astype(np.uint8)
