@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -57,7 +58,7 @@ def _seeds(text: str) -> range:
     return range(*(int(part) for part in text.split(":")))
 
 
-def _in_words(case: dict[str, object]) -> str:
+def _in_words(case: dict[str, Any]) -> str:
     planted = f"{case['kind']} ({case['planted']})" if case["kind"] == "all_classes" else case["kind"]
     return (
         f"{planted}, {case['network']}, {case['data']}, {case['size']} pixels, {case['strength']:.0%}: "
@@ -65,7 +66,7 @@ def _in_words(case: dict[str, object]) -> str:
     )
 
 
-def _judge(folder: Path, case: dict[str, object], again: bool) -> Result:
+def _judge(folder: Path, case: dict[str, Any], again: bool) -> Result:
     done = (folder / "audit" / "findings.json").exists() and not again
     found = read_findings(folder / "audit") if done else audit(folder)
     for finding in found:

@@ -10,6 +10,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -175,7 +176,7 @@ def draw_shortcut(spec: Spec) -> Shortcut | None:
     return Shortcut.draw(spec.planted, spec.size, spec.channels, np.random.default_rng([spec.seed, 1]))
 
 
-def make_case(seed: int, folder: Path) -> dict[str, object]:
+def make_case(seed: int, folder: Path) -> dict[str, Any]:
     """Draw the data, train the model, decide about use, and write all of it; a case that is there is read.
 
     Writes model.keras, images/<class>/<number>.png of the held-out data, and last case.json.
@@ -217,7 +218,7 @@ def make_case(seed: int, folder: Path) -> dict[str, object]:
     model.save(folder / "model.keras")
     _write_images(folder / "images", test)
     description.write_text(json.dumps(found, indent=1) + "\n")
-    return found
+    return json.loads(description.read_text())
 
 
 def read_images(folder: Path) -> np.ndarray:

@@ -49,7 +49,7 @@ def _pooled(x: keras.KerasTensor) -> keras.KerasTensor:
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
         if min(x.shape[1:3]) > 6:
             x = layers.MaxPooling2D()(x)
-    return layers.GlobalAveragePooling2D()(x) if x.shape[1] > 7 else layers.Flatten()(x)
+    return layers.Flatten()(x)
 
 
 def _residual(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -77,9 +77,8 @@ def _attention(x: keras.KerasTensor) -> keras.KerasTensor:
     x = layers.Reshape((tokens, 24))(x)
     # A bias for every token is a learned position.
     x = layers.EinsumDense("btd,de->bte", (tokens, 24), bias_axes="te", bias_initializer="random_normal")(x)
-    for _ in range(1):
-        y = layers.LayerNormalization()(x)
-        x = layers.Add()([x, layers.MultiHeadAttention(2, 12)(y, y)])
-        y = layers.Dense(48, activation="relu")(layers.LayerNormalization()(x))
-        x = layers.Add()([x, layers.Dense(24)(y)])
-    return layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    y = layers.LayerNormalization()(x)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 12)(y, y)])
+    y = layers.Dense(48, activation="relu")(layers.LayerNormalization()(x))
+    x = layers.Add()([x, layers.Dense(24)(y)])
+    return layers.Flatten()(layers.LayerNormalization()(x))
