@@ -1,4 +1,7 @@
-"""`python -m benchmarks [engine] [calls] [pipeline] [memory] [scale]`: those named, or all."""
+"""`python -m benchmarks [engine] [calls] [pipeline] [memory] [scale]`: those named, or all.
+
+`python -m benchmarks.findings` takes hours, and arguments of its own.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from augnet.audits.unit import Auditor
 from augnet.audits.worker import handing_on
 from augnet.config import load_config
 from augnet.findings.decide import decide
+from augnet.findings.unit import Investigator, design_interventions
 from benchmarks.findings.baselines import BASELINES, Audited
 from benchmarks.findings.cases import read_images
 from benchmarks.findings.scoring import Finding
@@ -39,7 +40,11 @@ def audit(folder: Path) -> list[Finding]:
         auditor = Auditor.open(str(output))
     for unit in range(planned.run.units):
         auditor.audit(WorkUnit(unit, planned.run.units))
-    decide(fold(str(output)))
+    trials = list(design_interventions(fold(str(output)), auditor))
+    investigator = Investigator(auditor)
+    for unit in trials:
+        investigator.investigate(unit)
+    decide(str(output))
     return read_findings(output)
 
 
