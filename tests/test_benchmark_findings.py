@@ -121,11 +121,14 @@ def test_a_frequency_is_added_in_one_band_and_a_background_behind_the_objects():
 @pytest.mark.parametrize("data", CLASS_COUNTS)
 def test_classes_look_different_and_nothing_but_the_object_tells_them(data):
     assert CLASS_COUNTS["shapes"] == len(SHAPES) and CLASS_COUNTS["textures"] == len(TEXTURES)
-    scenes = drawn(data, count=300)
-    assert scenes.images.dtype == np.float32 and scenes.images.min() >= 0 and scenes.images.max() <= 1
-    levels = np.array([scenes.images[scenes.labels == label].mean(axis=(0, 1, 2)) for label in range(3)])
-    assert np.ptp(levels, axis=0).max() < 0.08
-    objects = np.array([scenes.objects[scenes.labels == label].mean(axis=0) for label in range(3)])
+    rng = np.random.default_rng(1)
+    classes = np.arange(CLASS_COUNTS[data])
+    scenes = draw_scenes(data, 600, classes, 24, 3, True, 0.05, rng, held_out=False)
+    assert scenes.images.dtype == np.float32 and 0 <= scenes.images.min() and scenes.images.max() <= 1
+    by_class = [scenes.images[scenes.labels == label] for label in classes]
+    levels = np.array([images.mean() for images in by_class])
+    assert np.ptp(levels) < np.std([image.mean() for image in by_class[0]])
+    objects = np.array([scenes.objects[scenes.labels == label].mean(axis=0) for label in classes])
     assert data == "textures" or np.ptp(objects, axis=0).max() > 0.3
 
 

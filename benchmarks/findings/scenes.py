@@ -127,7 +127,9 @@ def _textures(kinds: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
     for kind in kinds:
         cycles, (right, below) = rng.uniform(1.5, 3.5), rng.uniform(-1, 1, 2)
         drawn.append(TEXTURES[kind](np.pi * cycles * (across - right), np.pi * cycles * (down - below)))
-    return np.array(drawn)
+    waves = np.array(drawn)
+    waves -= waves.mean(axis=(1, 2), keepdims=True)  # else brightness and contrast would tell the classes
+    return 0.6 * waves / waves.std(axis=(1, 2), keepdims=True)
 
 
 def _placed(drawn: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
