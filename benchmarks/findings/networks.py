@@ -54,6 +54,8 @@ def _pooled(x: keras.KerasTensor) -> keras.KerasTensor:
 
 def _residual(x: keras.KerasTensor) -> keras.KerasTensor:
     x = _normalized_convolution(x, 12, strides=2 if x.shape[1] > 32 else 1)
+    if x.shape[1] > 32:
+        x = layers.MaxPooling2D()(x)
     for width in (12, 16, 24):
         strides = 2 if min(x.shape[1:3]) > 8 else 1
         y = _normalized_convolution(x, width, strides)
