@@ -1,6 +1,6 @@
 """The detection benchmark: its counterfactuals are what they claim, and its scoring is right."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
@@ -8,19 +8,11 @@ import pytest
 
 from benchmarks.findings import networks
 from benchmarks.findings.baselines import hot_windows, sensitivity
-from benchmarks.findings.cases import (
-    CONTROLS,
-    TEST_IMAGES,
-    Spec,
-    Use,
-    draw_data,
-    draw_shortcut,
-    make_case,
-    read_images,
-)
-from benchmarks.findings.scenes import CLASS_COUNTS, SHAPES, TEXTURES, draw_scenes
+from benchmarks.findings.cases import TEST_IMAGES, Use, draw_data, draw_shortcut, make_case, read_images
+from benchmarks.findings.scenes import SHAPES, TEXTURES, draw_scenes
 from benchmarks.findings.scoring import Finding, grade, is_control, score
-from benchmarks.findings.shortcuts import KINDS, PLACES, Place, Shortcut
+from benchmarks.findings.shortcuts import Place, Shortcut
+from benchmarks.findings.spec import CLASS_COUNTS, CONTROLS, KINDS, NETWORKS, PLACES, Spec
 from benchmarks.findings.table import AUDIT, GRADIENTS, Result, tables
 
 
@@ -28,9 +20,10 @@ def spec_of(kind, start=0):
     return next(spec for spec in map(Spec.draw, range(start, start + 400)) if spec.kind == kind)
 
 
-def drawn(data="shapes", count=12, size=24, channels=3, seed=0):
-    rng = np.random.default_rng(seed)
-    return draw_scenes(data, count, np.arange(3), size, channels, True, 0.05, rng, held_out=False)
+def drawn(data="shapes", count=12, size=24, channels=3, classes=3, noise=0.05, held_out=False):
+    spec = replace(Spec.draw(0), data=data, size=size, channels=channels, aligned=True, noise=noise)
+    spec = replace(spec, classes=tuple(range(classes)))
+    return draw_scenes(spec, count, np.random.default_rng(0), held_out)
 
 
 def planted(kind, scenes, seed=3):
@@ -43,7 +36,7 @@ def test_both_halves_of_the_seeds_have_every_kind_and_a_third_of_controls():
     for parity in (0, 1):
         specs = [Spec.draw(seed) for seed in range(parity, 260, 2)]
         assert {spec.kind for spec in specs} == {*KINDS, *CONTROLS}
-        assert {spec.network for spec in specs} == set(networks.NETWORKS)
+        assert {spec.network for spec in specs} == set(NETWORKS)
         controls = sum(spec.kind in CONTROLS for spec in specs)
         assert len(specs) / 3 < controls < len(specs) / 2
     assert Spec.draw(7) == Spec.draw(7)
@@ -121,21 +114,18 @@ def test_a_frequency_is_added_in_one_band_and_a_background_behind_the_objects():
 @pytest.mark.parametrize("data", CLASS_COUNTS)
 def test_classes_look_different_and_nothing_but_the_object_tells_them(data):
     assert CLASS_COUNTS["shapes"] == len(SHAPES) and CLASS_COUNTS["textures"] == len(TEXTURES)
-    rng = np.random.default_rng(1)
-    classes = np.arange(CLASS_COUNTS[data])
-    scenes = draw_scenes(data, 600, classes, 24, 3, True, 0.05, rng, held_out=False)
-    assert scenes.images.dtype == np.float32 and 0 <= scenes.images.min() and scenes.images.max() <= 1
-    by_class = [scenes.images[scenes.labels == label] for label in classes]
+    scenes = drawn(data, count=600, classes=CLASS_COUNTS[data])
+    assert scenes.images.dtype == np.float32 and scenes.images.min() >= 0 and scenes.images.max() <= 1
+    by_class = [scenes.images[scenes.labels == label] for label in range(CLASS_COUNTS[data])]
     levels = np.array([images.mean() for images in by_class])
     assert np.ptp(levels) < np.std([image.mean() for image in by_class[0]])
-    objects = np.array([scenes.objects[scenes.labels == label].mean(axis=0) for label in classes])
+    objects = np.array([scenes.objects[scenes.labels == label].mean(axis=0) for label in range(3)])
     assert data == "textures" or np.ptp(objects, axis=0).max() > 0.3
 
 
 def test_held_out_digits_are_other_digits():
-    rng = np.random.default_rng(0)
-    drawn = [draw_scenes("digits", 400, np.arange(10), 8, 1, True, 0.0, rng, part) for part in (False, True)]
-    seen, held_out = ({picture.tobytes() for picture in scenes.objects} for scenes in drawn)
+    parts = [drawn("digits", count=400, size=8, classes=10, held_out=part) for part in (False, True)]
+    seen, held_out = ({picture.tobytes() for picture in scenes.objects} for scenes in parts)
     assert not seen & held_out
 
 
@@ -222,7 +212,7 @@ def test_the_gradient_only_rule_names_a_spot_that_one_output_has():
     assert grade(case_of("inside", output=2, places=[asdict(Place(26, 2, 4, 4))]), found) == "right"
 
 
-@pytest.mark.parametrize("network", networks.NETWORKS)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_networks_predict_classes_and_their_logits_have_gradients(network):
     model = networks.build(network, 16, 3, 5)
     images = drawn(count=4, size=16).images

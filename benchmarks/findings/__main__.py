@@ -11,9 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from benchmarks.findings.audit import audit, baseline_findings, read_findings
-from benchmarks.findings.cases import CONTROLS, Spec, make_case
+from benchmarks.findings.cases import make_case
 from benchmarks.findings.scoring import grade, is_control, score
-from benchmarks.findings.shortcuts import KINDS
+from benchmarks.findings.spec import CONTROLS, KINDS, Spec
 from benchmarks.findings.table import AUDIT, Result, tables
 from benchmarks.results import write_section
 

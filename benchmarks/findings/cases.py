@@ -1,7 +1,6 @@
 """A case: a data set with or without a planted shortcut, a model trained on it, and whether it uses that.
 
-Everything follows from the seed. The three arms of a watermark test are the kinds: `clean` has no shortcut,
-`all_classes` has one in images of every class alike, the others have it in images of one class.
+Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -17,83 +16,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.findings import networks
-from benchmarks.findings.scenes import CLASS_COUNTS, Scenes, draw_scenes
-from benchmarks.findings.shortcuts import KINDS, Place, Shortcut
+from benchmarks.findings.scenes import draw_scenes
+from benchmarks.findings.shortcuts import Place, Shortcut
+from benchmarks.findings.spec import KINDS, Spec
 
-CONTROLS = ("clean", "all_classes")
-SIZES = (16, 24, 32, 48, 64, 96)
-SIZE_SHARES = (0.2, 0.25, 0.25, 0.15, 0.1, 0.05)  # the large ones take long
-STRENGTHS = (0.6, 0.7, 0.8, 0.9, 1.0)
 USED = 0.3
 """Share of predictions that must change for a shortcut to count as used."""
 TRAINING_IMAGES, TEST_IMAGES = 1000, 400
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a case is made of.
-
-    Attributes:
-        seed: decides everything else.
-        kind: of CONTROLS or KINDS.
-        planted: of KINDS; for `all_classes` what all of them have.
-        output: the class with the shortcut.
-        strength: share of the class's images that have it.
-        classes: what the labels are, as numbers of the data's classes.
-    """
-
-    seed: int
-    kind: str
-    planted: str | None
-    output: int | None
-    strength: float
-    network: str
-    data: str
-    aligned: bool
-    size: int
-    channels: int
-    classes: tuple[int, ...]
-    noise: float
-
-    @classmethod
-    def draw(cls, seed: int) -> Spec:
-        """The case of this seed. Every second seed goes through all kinds; two in five are controls."""
-        rng = np.random.default_rng([seed, 0])
-        fives, place = divmod(seed // 2, 5)
-        planted_before = 3 * fives + (place + 1) // 2
-        kind = CONTROLS[place // 2] if place in (1, 3) else KINDS[planted_before % len(KINDS)]
-        planted = str(rng.choice(KINDS)) if kind == "all_classes" else None if kind == "clean" else kind
-        known = [name for name in CLASS_COUNTS if name != "textures" or planted not in WITH_OBJECTS]
-        data = str(rng.choice(known))
-        count = int(rng.integers(3, CLASS_COUNTS[data] + 1))
-        network = str(rng.choice(networks.NETWORKS))
-        if network == "dense" and kind in UNSEEN_BY_DENSE:
-            network = networks.NETWORKS[1 + seed // 2 % 3]
-        return cls(
-            seed=seed,
-            kind=kind,
-            planted=planted,
-            output=int(rng.integers(count)) if kind in KINDS else None,
-            strength=float(rng.choice(STRENGTHS)),
-            network=network,
-            data=data,
-            aligned=network == "dense" or bool(rng.random() < 0.5),  # dense ones cannot follow what moves
-            size=int(rng.choice(SIZES, p=SIZE_SHARES)),
-            channels=3 if planted == "colour" else int(rng.choice([1, 3])),
-            classes=tuple(rng.permutation(CLASS_COUNTS[data])[:count].tolist()),
-            noise=NOISE[data] * float(rng.uniform(0.6, 1.4)),
-        )
-
-
-WITH_OBJECTS = ("background", "frequency", "blur", "contrast")
-"""Kinds that textures cannot have: they have no background, and are themselves a matter of the others."""
-
-
-NOISE = {"digits": 0.08, "shapes": 0.15, "textures": 0.2}
-"""Standard deviation of the pixels' noise, by which none of the data is too easy for a shortcut to pay."""
-
-UNSEEN_BY_DENSE = ("moving", "blur", "frequency", "background")
-"""Kinds that dense networks hardly ever use: what is at no fixed place, or of no fixed phase."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +62,13 @@ class Use:
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """Every image twice, (n, height, width, channel) uint8 without and with the shortcut; and which
-    is shown."""
+    """Every image twice.
+
+    Attributes:
+        without, planted: (n, height, width, channel) uint8, without and with the shortcut.
+        carries: (n,) whether the data set shows it with the shortcut.
+        labels: (n,) class numbers from 0.
+    """
 
     without: np.ndarray
     planted: np.ndarray
@@ -150,17 +84,7 @@ class Counterfactuals:
 def draw_data(spec: Spec, shortcut: Shortcut | None, count: int, held_out: bool) -> Counterfactuals:
     """The training data, or those held out for the test and the audit."""
     rng = np.random.default_rng([spec.seed, 2 + held_out])
-    scenes: Scenes = draw_scenes(
-        spec.data,
-        count,
-        np.array(spec.classes),
-        spec.size,
-        spec.channels,
-        spec.aligned,
-        spec.noise,
-        rng,
-        held_out,
-    )
+    scenes = draw_scenes(spec, count, rng, held_out)
     planted = shortcut.plant(scenes, rng) if shortcut else scenes.images
     may_carry = np.full(count, shortcut is not None)
     if spec.output is not None:

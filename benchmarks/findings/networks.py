@@ -7,29 +7,22 @@ import numpy as np
 
 layers = keras.layers
 
-NETWORKS = ("dense", "pooled", "residual", "attention")
 EPOCHS, BATCH = 16, 50
 GOOD_ENOUGH = 0.97
 """Training accuracy at which training ends."""
 
 
 def build(network: str, size: int, channels: int, classes: int) -> keras.Model:
-    """A network of NETWORKS for images in [0, 1], with a final softmax and random weights."""
+    """A network of spec.NETWORKS for images in [0, 1], with a final softmax and random weights."""
     image = keras.Input((size, size, channels))
-    features = {"dense": _dense, "pooled": _pooled, "residual": _residual, "attention": _attention}[network](
-        image
-    )
-    return keras.Model(image, layers.Dense(classes, activation="softmax")(features), name=network)
+    body = {"dense": _dense, "pooled": _pooled, "residual": _residual, "attention": _attention}[network]
+    return keras.Model(image, layers.Dense(classes, activation="softmax")(body(image)), name=network)
 
 
 def train(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
     """Fit the model to images (n, height, width, channel) in [0, 1], until it knows nearly all of them."""
-    model.compile(
-        keras.optimizers.Adam(3e-3),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"], jit_compile=False)
 
     def end_when_good(_: int, logs: dict[str, float]) -> None:
         model.stop_training = logs["accuracy"] >= GOOD_ENOUGH
@@ -47,7 +40,7 @@ def _dense(x: keras.KerasTensor) -> keras.KerasTensor:
 def _pooled(x: keras.KerasTensor) -> keras.KerasTensor:
     for width in (8, 16, 32):
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-        if min(x.shape[1:3]) > 6:
+        if x.shape[1] > 6:
             x = layers.MaxPooling2D()(x)
     return layers.Flatten()(x)
 
@@ -57,11 +50,10 @@ def _residual(x: keras.KerasTensor) -> keras.KerasTensor:
     if x.shape[1] > 32:
         x = layers.MaxPooling2D()(x)
     for width in (12, 16, 24):
-        strides = 2 if min(x.shape[1:3]) > 8 else 1
+        strides = 2 if x.shape[1] > 8 else 1
         y = _normalized_convolution(x, width, strides)
-        y = layers.BatchNormalization(momentum=0.9)(
-            layers.Conv2D(width, 3, padding="same", use_bias=False)(y)
-        )
+        y = layers.Conv2D(width, 3, padding="same", use_bias=False)(y)
+        y = layers.BatchNormalization(momentum=0.9)(y)
         x = layers.Conv2D(width, 1, strides, use_bias=False)(x)
         x = layers.ReLU()(layers.Add()([x, y]))
     return layers.GlobalAveragePooling2D()(x)

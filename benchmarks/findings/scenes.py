@@ -9,6 +9,8 @@ import numpy as np
 from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 
+from benchmarks.findings.spec import Spec
+
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 SHAPES: tuple[Field, ...] = (
@@ -37,8 +39,6 @@ TEXTURES: tuple[Field, ...] = (
 )
 """Patterns in -1 .. 1 on coordinates in radians, of one range of frequencies: no class has its own."""
 
-CLASS_COUNTS = {"digits": 10, "shapes": len(SHAPES), "textures": len(TEXTURES)}
-
 
 @dataclass(frozen=True)
 class Scenes:
@@ -55,34 +55,27 @@ class Scenes:
     labels: np.ndarray
 
 
-def draw_scenes(
-    data: str, count: int, classes: np.ndarray, size: int, channels: int, aligned: bool, noise: float,
-    rng: np.random.Generator, held_out: bool,
-) -> Scenes:  # fmt: skip
+def draw_scenes(spec: Spec, count: int, rng: np.random.Generator, held_out: bool) -> Scenes:
     """Scenes with as many of each class; their colours, noise and backgrounds say nothing about the class.
 
-    Args:
-        data: a key of CLASS_COUNTS.
-        classes: what the labels 0, 1, ... are, as numbers below CLASS_COUNTS[data].
-        aligned: objects lie in the middle and fill the image; else they are smaller and lie anywhere.
-        noise: standard deviation of the pixels' noise.
-        held_out: draws from the digits that are kept for tests.
+    With `held_out` digits are drawn that are kept for tests.
     """
-    labels = np.arange(count) % len(classes)
-    kinds = classes[labels]
-    if data == "textures":
+    size, channels = spec.size, spec.channels
+    labels = np.arange(count) % len(spec.classes)
+    kinds = np.array(spec.classes)[labels]
+    if spec.data == "textures":
         covered = _textures(kinds, size, rng)
     else:
-        side = size if aligned else max(12, round(0.7 * size))
-        drawn = _digits(kinds, side, rng, held_out) if data == "digits" else _shapes(kinds, side, rng)
+        side = size if spec.aligned else max(12, round(0.7 * size))
+        drawn = _digits(kinds, side, rng, held_out) if spec.data == "digits" else _shapes(kinds, side, rng)
         covered = _placed(drawn, size, rng)
-    ink = rng.choice([-1.0, 1.0], count) if data == "shapes" else np.ones(count)
+    ink = rng.choice([-1.0, 1.0], count) if spec.data == "shapes" else np.ones(count)
     strength = ink[:, None] * rng.uniform(0.2, 0.35, (count, 1)) * rng.uniform(0.8, 1.2, (count, channels))
     level = rng.uniform(0.35, 0.5, (count, 1)) + rng.uniform(-0.05, 0.05, (count, channels))
     images = level[:, None, None] + covered[..., None] * strength[:, None, None]
     images += 0.04 * smooth_noise(count, size, rng)[..., None]
-    images += noise * rng.standard_normal(images.shape, np.float32)
-    objects = np.ones_like(covered) if data == "textures" else covered
+    images += spec.noise * rng.standard_normal(images.shape, np.float32)
+    objects = np.ones_like(covered) if spec.data == "textures" else covered
     return Scenes(np.clip(images, 0, 1).astype(np.float32), objects.astype(np.float32), labels)
 
 
@@ -92,14 +85,13 @@ def smooth_noise(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
-    return zoom(
-        images, (1, size / images.shape[1], size / images.shape[2]), order=1, grid_mode=True, mode="nearest"
-    )
+    factors = (1, size / images.shape[1], size / images.shape[2])
+    return zoom(images, factors, order=1, grid_mode=True, mode="nearest")
 
 
 def _digits(kinds: np.ndarray, side: int, rng: np.random.Generator, held_out: bool) -> np.ndarray:
     data = load_digits()
-    usable = np.arange(len(data.target)) % 4 == 3 if held_out else np.arange(len(data.target)) % 4 != 3
+    usable = (np.arange(len(data.target)) % 4 == 3) == held_out
     chosen = [rng.choice(np.flatnonzero(usable & (data.target == kind))) for kind in kinds]
     return np.clip(_resized(data.images[chosen] / 16, side), 0, 1)
 

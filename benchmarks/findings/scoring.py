@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.findings.cases import USED
-from benchmarks.findings.shortcuts import PLACES, Place
+from benchmarks.findings.shortcuts import Place
+from benchmarks.findings.spec import PLACES
 
 TOUCHES = 0.2
 """Least part of the smaller of two places that they must have in common."""

@@ -8,11 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.findings.scenes import Scenes
-
-PLACES = ("corner", "edge", "inside", "line", "watermark", "several")
-"""Kinds at fixed places: patches, a line of one pixel along a side, a faint mark, several patches at once."""
-
-KINDS = (*PLACES, "moving", "colour", "brightness", "contrast", "blur", "frequency", "background")
+from benchmarks.findings.spec import PLACES
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,7 @@ class Shortcut:
     """One kind with all that was drawn for it.
 
     Attributes:
+        kind: of spec.KINDS.
         places: where it lies; empty for what has no fixed place.
         colour: (channel,) of patches and lines, or what a cast adds to each channel.
         amount: brightness that is added, factor of the contrast, standard deviation of the blur in pixels,
@@ -98,7 +95,7 @@ class Shortcut:
             images = gaussian_filter(images, (0, self.amount, self.amount, 0))
         elif self.kind == "frequency":  # one band, in a direction of the image's own
             images += self._waves(rng.uniform(0, np.pi, count), size, rng)
-        else:  # the same stripes behind every object
+        else:  # the same stripes behind every object, at any phase
             stripes = self._waves(np.full(count, np.pi / 4), size, rng)
             images += stripes * (1 - scenes.objects[..., None])
         return np.clip(images, 0, 1).astype(np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from benchmarks.findings.scoring import Score, is_control
-from benchmarks.findings.shortcuts import KINDS
+from benchmarks.findings.spec import KINDS
 
 AUDIT, GRADIENTS = "augnet audit", "gradients only"
 STRONG = 0.5
