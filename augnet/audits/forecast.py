@@ -7,12 +7,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from augnet.audits.plan import earlier_run, prepare
+from augnet.audits.records import REF_COLUMNS, refs_of
 from augnet.audits.run import Run
 from augnet.audits.sizing import refuse_oversize, stored_bytes
 from augnet.audits.worker import open_engine
@@ -90,6 +90,4 @@ def forecast(config: Config) -> Forecast:
 
 def _first_refs(table: Path, count: int) -> list[ImageRef]:
     with pq.ParquetFile(table) as plan:
-        batches = plan.iter_batches(count, columns=["image_id", "uri", "label"])
-        rows: list[dict[str, Any]] = next(batches).to_pylist()
-    return [ImageRef(**row) for row in rows]
+        return refs_of(next(plan.iter_batches(count, columns=[*REF_COLUMNS])))

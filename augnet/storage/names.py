@@ -7,12 +7,13 @@ import re
 RUN = "run.json"
 PLAN = "plan.parquet"
 SUMMARY = "summary.json"
+TRIAGE = "triage.json"
 OUTPUTS = "outputs.parquet"
 SLICES = "slices.parquet"
 OUTPUT_PAIRS = "output_pairs.parquet"
 MAPS = "maps.npz"
 GALLERY = "gallery.npz"
-RESULTS = (PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
+RESULTS = (PLAN, SUMMARY, TRIAGE, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
 MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
 REPORT = f"{REPORT_FOLDER}/index.html"

@@ -13,7 +13,7 @@ def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
     return [(name, kind) for name in names]
 
 
-_IMAGE = _columns(TEXT, "image_id", "uri", "label")
+_IMAGE = [*_columns(TEXT, "image_id", "uri", "label"), ("metadata", pa.map_(TEXT, TEXT))]
 
 PLAN = pa.schema([("unit_id", INDEX), *_IMAGE])
 
@@ -42,6 +42,7 @@ OUTPUT_FIGURES = pa.schema(
         ("output", INDEX),
         ("count", COUNT),
         *_columns(REAL, "mean_row_l2", "std_row_l2", "max_row_l2", "mean_abs", "rms", "max_abs"),
+        *_columns(REAL, "gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread"),
     ]
 )
 
