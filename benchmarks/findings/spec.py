@@ -22,7 +22,7 @@ UNSEEN_BY_DENSE = ("moving", "blur", "frequency", "background")
 """Kinds that dense networks hardly ever use: what is at no fixed place, or of no fixed phase."""
 
 CLASS_COUNTS = {"digits": 10, "shapes": 10, "textures": 8}
-NOISE = {"digits": 0.08, "shapes": 0.15, "textures": 0.2}
+NOISE = {"digits": 0.08, "shapes": 0.15, "textures": 0.35}
 """Standard deviation of the pixels' noise, by which none of the data is too easy for a shortcut to pay."""
 
 SIZES = (16, 24, 32, 48, 64, 96)
