@@ -79,8 +79,10 @@ setup(
             "flask-cors>=5",
             "moto[s3]>=5.1",
             "s3fs>=2024.6",
-            # Other people's writers and readers of dataset formats.
+            # Other people's writers and readers of dataset formats, and readers of what an audit writes.
+            "duckdb>=1.4",
             "pandas>=2.2",
+            "polars>=1.40",
             "tifffile>=2024.8",
             "webdataset>=0.2.100",
         ],

@@ -1,14 +1,18 @@
+<<<<<<< HEAD
 """`python -m benchmarks [engine] [calls] [pipeline] [memory] [scale]`: those named, or all.
 
 `python -m benchmarks.findings` takes hours, and arguments of its own.
 """
+=======
+"""`python -m benchmarks [engine] [calls] [pipeline] [formats] [memory] [scale]`: those named, or all."""
+>>>>>>> main
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-BENCHMARKS = ("engine", "calls", "pipeline", "memory", "scale")
+BENCHMARKS = ("engine", "calls", "pipeline", "formats", "memory", "scale")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

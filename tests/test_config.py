@@ -63,6 +63,10 @@ def test_a_file_may_have_dotted_keys(tmp_path):
         ({"jacobian.batch_size": 0}, ["jacobian.batch_size", "0"]),
         ({"jacobian.memory": "much"}, ["jacobian.memory", "much"]),
         ({"statistics.border": 0.7}, ["statistics.border", "0.7", "0.5"]),
+        (
+            {"store.format": "npz", "store.dtype": "bfloat16"},
+            ["store.dtype: 'bfloat16' does not fit; give float32 or float16, or store.format: parquet"],
+        ),
         ({"store.format": "csv"}, ["store.format", "'csv'", "parquet", "npz"]),
         ({"images.pth": "x"}, ["images.pth", "no such key", "images.path"]),
         ({"jacobian.outputs": "predicted"}, []),

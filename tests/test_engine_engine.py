@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -274,6 +275,14 @@ def test_measures_equal_numpy(pool, outputs):
         assert np.allclose(batch.magnitude[i], np.sqrt(np.square(own).sum(axis=-1)), rtol=1e-5)
         assert np.isclose(batch.input_dot[i], (own * x[i]).sum(), rtol=1e-5)
         assert np.allclose(batch.boundary_l1[i], np.abs(own - rows[i]).sum(axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_stored_rows_are_rounded_to_bfloat16():
+    model, x = small_cnn(), images(3, 12, 10, 3)
+    full, engine = engine_of(model).measure(x).rows, engine_of(model, store_dtype="bfloat16")
+    rows = engine.measure(x).rows
+    assert engine.layout.bytes_per_image == rows[0].nbytes == full[0].nbytes / 2
+    assert np.array_equal(rows.astype(np.float32), full.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 def test_stored_rows_are_reduced_and_none_are_copied_without_storing():

@@ -25,6 +25,7 @@ from augnet.audits.identity import config_identity, refuse_changes, refuse_other
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.records import REF_COLUMNS
 from augnet.audits.run import MAPPED_LABELS, Run
+from augnet.audits.sample import take_sample
 from augnet.audits.sizing import refuse_oversize, unit_images
 from augnet.config import Config
 from augnet.engine import InspectedModel
@@ -42,10 +43,11 @@ DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
 
 @dataclass(frozen=True)
 class PlannedAudit:
-    """What is known of an audit before it begins; the model is for whoever goes on in this process."""
+    """What is known of an audit before it begins; model and source are for whoever goes on here."""
 
     run: Run
     model: InspectedModel
+    source: Source
 
 
 def plan(
@@ -68,7 +70,12 @@ def plan(
     with private_file(tempfile.gettempdir()) as table:
         planned = prepare(config, table, model, source)
         run = planned.run
-        refuse_oversize(config, run.model, run.images)
+        refuse_oversize(
+            config,
+            run.model,
+            run.images,
+            lambda: take_sample(run, planned.model, planned.source, table).disk_bytes,
+        )
         if fresh:
             folder.remove_audit()
         earlier = earlier_run(folder, run)
@@ -137,7 +144,7 @@ def prepare(
         versions=versions,
         times={"started": time.time()},
     )
-    return PlannedAudit(run, inspected)
+    return PlannedAudit(run, inspected, source)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 
 from augnet.storage.catalog import CATALOG
@@ -66,8 +68,14 @@ OUTPUT_PAIRS = pa.schema(
 
 
 def jacobian_parquet(height: int, width: int, channels: int, value_type: pa.DataType) -> pa.Schema:
-    """One row per (image, output); jacobian is a fixed-shape tensor (height, width, channel)."""
+    """One row per (image, output); jacobian is a fixed-shape tensor (height, width, channel).
+
+    Readers that know no such tensors find its shape as `jacobian_shape` among the file's own keys, and pandas
+    in `attrs`.
+    """
     tensor = pa.fixed_shape_tensor(
         value_type, (height, width, channels), dim_names=["height", "width", "channel"]
     )
-    return pa.schema([("image_id", TEXT), ("output", INDEX), ("jacobian", tensor)])
+    shape = json.dumps([height, width, channels])
+    metadata = {"jacobian_shape": shape, "PANDAS_ATTRS": f'{{"jacobian_shape": {shape}}}'}
+    return pa.schema([("image_id", TEXT), ("output", INDEX), ("jacobian", tensor)], metadata)
