@@ -1,11 +1,7 @@
-<<<<<<< HEAD
-"""`python -m benchmarks [engine] [calls] [pipeline] [memory] [scale]`: those named, or all.
+"""`python -m benchmarks [engine] [calls] [pipeline] [formats] [memory] [scale]`: those named, or all.
 
 `python -m benchmarks.findings` takes hours, and arguments of its own.
 """
-=======
-"""`python -m benchmarks [engine] [calls] [pipeline] [formats] [memory] [scale]`: those named, or all."""
->>>>>>> main
 
 from __future__ import annotations
 
