@@ -58,7 +58,7 @@ setup(
         "matplotlib>=3.9,<4",
     ],
     extras_require={
-        "bench": ["jax>=0.4.35"],
+        "bench": ["jax>=0.4.35", "scikit-learn>=1.5,<2"],
         "demo": ["scikit-learn>=1.5,<2"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.80", "gcsfs>=2024.6", "setuptools>=77"],  # it builds what is sent
         "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME ...]`: those named of BENCHMARKS, or all."""
+"""`python -m benchmarks [NAME ...]`: those named of BENCHMARKS, or all.
+
+`python -m benchmarks.findings` takes hours, and arguments of its own.
+"""
 
 from __future__ import annotations
 
