@@ -19,6 +19,7 @@ setup(
     packages=[
         "augnet",
         "augnet.audits",
+        "augnet.comparison",
         "augnet.engine",
         "augnet.engine.backends",
         "augnet.engine.backends.tensorflow",
@@ -38,7 +39,7 @@ setup(
         "transforms",
     ],
     package_dir={"": "."},
-    package_data={"augnet.report": ["*.html", "*.css"]},
+    package_data={"augnet.comparison": ["*.html"], "augnet.report": ["*.html", "*.css"]},
     install_requires=[
         "tensorflow>=2.18,<2.22",
         "keras>=3.8,<4",

@@ -27,7 +27,7 @@ from augnet.audits.sizing import refuse_oversize, unit_images
 from augnet.config import Config, config_json
 from augnet.engine import InspectedModel
 from augnet.errors import AuditError
-from augnet.models.loading import fingerprint
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import ImageRef, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
@@ -124,8 +124,16 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
         map_pool=choose_map_pool(groups, *spec.input_shape, config.statistics.map_bytes),
         versions=versions,
         times={"started": time.time()},
+        control_of=_trained_fingerprint(config),
     )
     return PlannedAudit(run, model)
+
+
+def _trained_fingerprint(config: Config) -> str | None:
+    """Of the model that a control takes its architecture from; None where the audit is no control."""
+    if config.model.control is None:
+        return None
+    return fingerprint(load_model(config.model.model_copy(update={"control": None})))
 
 
 @dataclass(frozen=True)

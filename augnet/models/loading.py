@@ -18,6 +18,7 @@ from augnet.config import ModelConfig
 from augnet.errors import ModelError
 from augnet.models import keras2
 from augnet.models.builders import build_model, import_modules
+from augnet.models.control import with_random_weights
 from augnet.models.explain import LOADING_ERRORS, carries_code, explain, first_line, unknown_class
 from augnet.models.fingerprint import fingerprint
 from augnet.models.one_image import of_one_image
@@ -40,7 +41,7 @@ def load_model(config: ModelConfig) -> keras.Model:
     Args:
         config: while its `safe_mode` is true, a model that carries code is refused. That is a Lambda layer
             with a Python lambda in it, or a SavedModel with operations that run Python or read or write
-            files.
+            files. With its `control`, the model has random weights.
 
     Raises:
         ModelError: no such file, not a model, unsafe, or made of classes that are not known here.
@@ -49,7 +50,10 @@ def load_model(config: ModelConfig) -> keras.Model:
         with tempfile.TemporaryDirectory(prefix="augnet-model-") as folder:
             return load_model(config.model_copy(update={"path": _fetched(config.path, Path(folder))}))
     import_modules(config.modules)
-    return of_one_image(_load(config, _local_path(config.path)), config.constants)
+    model = _load(config, _local_path(config.path))
+    if config.control:
+        model = with_random_weights(model, config.control_seed)
+    return of_one_image(model, config.constants)
 
 
 def _load(config: ModelConfig, path: Path) -> keras.Model:

@@ -12,6 +12,7 @@ SLICES = "slices.parquet"
 OUTPUT_PAIRS = "output_pairs.parquet"
 MAPS = "maps.npz"
 GALLERY = "gallery.npz"
+FINDINGS = "findings.json"
 RESULTS = (PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
 MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"

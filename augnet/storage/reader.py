@@ -117,6 +117,25 @@ class Audit:
         """The model output of each row of `jacobian(image_id)`, (output,) int32."""
         return self._stored(image_id)[0]
 
+    def stored_rows(self, name: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The Jacobians of m images of one shard, which is read once.
+
+        Args:
+            name: the images' `jacobian_file`.
+            places: (m,) their `jacobian_row`.
+
+        Returns:
+            outputs (m, row) int32, -1 for no row, and Jacobians (m, row, height, width, channel).
+        """
+        if name.endswith(".npz"):
+            arrays = self._arrays(name)
+            return arrays["output"][places], arrays["jacobian"][places]
+        table = self._table(name).combine_chunks()
+        count = max(1, pc.count_distinct(table["image_id"]).as_py())
+        rows = places[:, None] + np.arange(len(table) // count)  # as many of each image
+        outputs = table["output"].to_numpy()
+        return outputs[rows], table["jacobian"].chunk(0).to_numpy_ndarray()[rows]
+
     def worst(self, statistic: str, count: int = 20, end: End | None = None) -> pa.Table:
         """The rows of the `count` images at one end of a statistic, the most extreme first.
 
