@@ -121,10 +121,15 @@ def _demo(options: argparse.Namespace, beam_flags: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace, beam_flags: list[str]) -> int:
+    from augnet.audits.finalize import reseal
+    from augnet.comparison.control import judge_by_control
     from augnet.report.page import render
     from augnet.storage.reader import open_audit
 
-    print(render(open_audit(options.output)))
+    audit = open_audit(options.output)
+    judge_by_control(audit)
+    print(render(audit))
+    reseal(audit.folder)
     return 0
 
 

@@ -14,6 +14,7 @@ from apache_beam.utils.shared import Shared
 from augnet.audits.finalize import fold, seal
 from augnet.audits.records import WorkUnit
 from augnet.audits.unit import COUNTED, Auditor
+from augnet.comparison.control import judge_by_control
 from augnet.errors import AuditError, ConfigError
 from augnet.findings.decide import decide
 from augnet.report.page import render
@@ -94,7 +95,9 @@ def finalize(output: str) -> dict[str, Any]:
     """The finished audit's manifest: fold its units, decide what they mean, render the report, seal it."""
     folded = fold(output)
     decide(folded)
-    render(Audit(folded.folder))
+    audit = Audit(folded.folder)
+    judge_by_control(audit)
+    render(audit)
     return seal(folded)
 
 

@@ -66,6 +66,20 @@ def seal(folded: FoldedAudit) -> dict[str, Any]:
     return manifest
 
 
+def reseal(folder: OutputFolder) -> None:
+    """Bring the manifest up to date with a report that was rendered again, and with nothing else."""
+    manifest = folder.read_sealed(names.MANIFEST)
+    rendered = {names.CONTROL, *folder.names(names.REPORT_FOLDER)}
+    files = [entry for entry in manifest["files"] if not _is_rendered(entry["name"])]
+    files += [asdict(folder.entry(name)) for name in rendered if folder.exists(name)]
+    manifest["files"] = sorted(files, key=lambda entry: entry["name"])
+    folder.write_sealed(names.MANIFEST, manifest)
+
+
+def _is_rendered(name: str) -> bool:
+    return name == names.CONTROL or name.startswith(f"{names.REPORT_FOLDER}/")
+
+
 def _engines(folder: OutputFolder) -> dict[str, dict[str, Any]]:
     """By kind of device, what was chosen; without the way of every operation, which are many."""
     engines = {}
@@ -110,7 +124,8 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
         raise AuditError(f"{folder}: {run.images} images were planned, but the units' counts are {counts}")
     subfolders = (*folder.names("records"), *folder.names(names.REPORT_FOLDER))
     files: list[FileEntry] = [entry for record in records for entry in record.files]
-    files += [folder.entry(name) for name in (*names.RESULTS, *subfolders, *folder.engine_names())]
+    control = [names.CONTROL] if folder.exists(names.CONTROL) else []
+    files += [folder.entry(name) for name in (*names.RESULTS, *control, *subfolders, *folder.engine_names())]
     return {
         "fingerprint": run.fingerprint,
         "counts": counts,

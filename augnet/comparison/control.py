@@ -10,17 +10,18 @@ control's? The rise of the map's entropy with random weights (arXiv 2405.02383) 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 
-from augnet.comparison.bootstrap import Bootstrap, Interval, Z, interval, share_interval
-from augnet.comparison.differences import Side, compared_values
+from augnet.comparison.bootstrap import Interval, Z, interval, share_interval
+from augnet.comparison.differences import compared_values
 from augnet.comparison.jacobians import compare_jacobians
-from augnet.comparison.join import Joined, join_images, join_outputs, refuse_incomparable
+from augnet.comparison.join import Joined, join_outputs, refuse_incomparable
 from augnet.comparison.predictions import accuracy_change
 from augnet.comparison.ranks import rank_correlations
+from augnet.comparison.sides import Side, open_sides
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit, open_audit
@@ -106,6 +107,15 @@ def find_control(audit: Audit) -> Audit | None:
     return None
 
 
+def judge_by_control(audit: Audit) -> None:
+    """Write control.json, what an audit saw, where its control lies beside it; delete an earlier one if not."""
+    control = None if is_control(audit) else find_control(audit)
+    if control is None:
+        audit.folder.remove(names.CONTROL)
+    else:
+        audit.folder.write_json(names.CONTROL, asdict(control_verdict(audit, control)))
+
+
 def control_verdict(trained: Audit, control: Audit) -> ControlVerdict:
     """What a trained model's audit saw, by its control; of a control against a control nothing is claimed.
 
@@ -113,9 +123,7 @@ def control_verdict(trained: Audit, control: Audit) -> ControlVerdict:
         ConfigError: their figures are not of one kind; the message names the setting to change.
     """
     refuse_incomparable(trained, control)
-    images = join_images(trained, control)
-    bootstrap = Bootstrap(len(images))
-    sides = (Side(trained, images.before, bootstrap), Side(control, images.after, bootstrap))
+    images, sides = open_sides(trained, control)
     accuracy = accuracy_change((sides[1], sides[0]), paired=True)
     learned = None if accuracy is None or accuracy.interval is None else accuracy.interval[0] > 0
     claiming = learned is not False and not (is_control(trained) and is_control(control))

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from augnet.comparison.bootstrap import Bootstrap, Interval, interval, share_interval
+from augnet.comparison.bootstrap import Interval, interval, share_interval
+from augnet.comparison.sides import Side
 from augnet.statistics.describe import describe
 from augnet.storage.catalog import SCALARS
-from augnet.storage.reader import Audit
 
 FIGURES = ("mean", "p05", "p50", "p95")
 """The figures of a statistic whose change is always judged."""
@@ -24,29 +24,6 @@ SLICED = ("label",)
 """Columns whose values cut the images into slices."""
 SLICES_AT_ONCE = 128
 BINS = 40
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of two audits, as far as it is compared.
-
-    Attributes:
-        rows: (n,) of `statistics`, those compared; None for all.
-        bootstrap: of these images; where the images are the same, both sides hold the same one.
-    """
-
-    audit: Audit
-    rows: np.ndarray | None
-    bootstrap: Bootstrap
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One column of the images compared."""
-        column = self.audit.column(name)
-        return column if self.rows is None else column.take(pa.array(self.rows))
-
-    def values(self, name: str) -> np.ndarray:
-        """(n,) float64 of a column of numbers or truth values; NaN where it is null."""
-        return pc.cast(self.column(name), pa.float64()).to_numpy().copy()
 
 
 @dataclass(frozen=True)
@@ -180,7 +157,7 @@ def _worst(side: Side, before: np.ndarray, after: np.ndarray, harm: np.ndarray) 
     harm = np.where(np.isnan(harm), 0.0, harm)
     candidates = np.argsort(-harm, kind="stable")[:LISTED]
     chosen = candidates[harm[candidates] > 0]
-    names = side.column("image_id").take(pa.array(chosen)).to_pylist()
+    names = side.table["image_id"].take(pa.array(chosen)).to_pylist()
     return [
         {"image_id": name, "before": float(before[k]), "after": float(after[k])}
         for name, k in zip(names, chosen.tolist(), strict=True)
@@ -190,7 +167,7 @@ def _worst(side: Side, before: np.ndarray, after: np.ndarray, harm: np.ndarray) 
 def slice_changes(sides: tuple[Side, Side], names: Iterable[str], paired: bool) -> Iterator[dict[str, Any]]:
     """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice of the images of BEFORE."""
     for column in SLICED:
-        texts = [side.column(column) for side in sides]
+        texts = [side.table[column] for side in sides]
         found = pc.unique(pa.concat_arrays([text.unique() for text in texts])).drop_null()
         found = found.take(pc.array_sort_indices(found))
         codes = [pc.fill_null(pc.index_in(text, found), len(found)).to_numpy() for text in texts]

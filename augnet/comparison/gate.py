@@ -20,8 +20,8 @@ Outcome = Literal["passed", "failed", "not enough images"]
 
 DEFAULT_RULES = (
     "accuracy drops 2pp",
-    "margin_l2.p50 drops 30%",
-    "frobenius.mean rises 50%",
+    "margin_l2.p50 drops 25%",
+    "frobenius.mean rises 40%",
     "negative flips > 5%",
     "new shortcut",
 )

@@ -61,26 +61,30 @@ class JoinedOutputs:
         return self.names[pair] or f"output {self.pairs[pair][0]}"
 
 
-def join_images(before: Audit, after: Audit) -> Joined:
-    """Join by image_id, with Arrow's hash join; in memory are the names and two numbers for each image."""
+def join_images(before: pa.Table, after: pa.Table) -> Joined:
+    """Join two tables of `image_id` and `label`, by Arrow's hash join."""
     sides = [
-        pa.table({"image_id": (ids := audit.column("image_id")), name: np.arange(len(ids))})
-        for name, audit in (("before", before), ("after", after))
+        pa.table({"image_id": table["image_id"], name: np.arange(len(table))})
+        for name, table in (("before", before), ("after", after))
     ]
     both = sides[0].join(sides[1], "image_id", join_type="full outer")
+    only_before, only_after = (both.filter(pc.is_null(both[other])) for other in ("after", "before"))
     met = both.filter(pc.and_(pc.is_valid(both["before"]), pc.is_valid(both["after"])))
     met = met.select(["before", "after"]).sort_by("before")
-    rows = met["before"].to_numpy(), met["after"].to_numpy()
-    only = [both.filter(pc.is_null(both[other])) for other in ("after", "before")]
-    listed: list[tuple[str, ...]] = [
-        tuple(table.sort_by(name)["image_id"].slice(0, LISTED).to_pylist())
-        for name, table in zip(("before", "after"), only, strict=True)
-    ]
-    labels = [
-        audit.column("label").take(pa.array(part)) for audit, part in zip((before, after), rows, strict=True)
-    ]
-    relabelled = pc.sum(pc.not_equal(*labels)).as_py() or 0
-    return Joined(rows[0], rows[1], len(only[0]), len(only[1]), listed[0], listed[1], relabelled)
+    labels = [table["label"].take(met[name]) for name, table in (("before", before), ("after", after))]
+    return Joined(
+        before=met["before"].to_numpy(),
+        after=met["after"].to_numpy(),
+        only_before=len(only_before),
+        only_after=len(only_after),
+        listed_before=_first(only_before, "before"),
+        listed_after=_first(only_after, "after"),
+        relabelled=pc.sum(pc.not_equal(*labels)).as_py() or 0,
+    )
+
+
+def _first(images: pa.Table, order: str) -> tuple[str, ...]:
+    return tuple(images.sort_by(order)["image_id"].slice(0, LISTED).to_pylist())
 
 
 def rows_in_all(audits: Sequence[Audit]) -> list[np.ndarray]:

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augnet.comparison.bootstrap import Bootstrap
 from augnet.comparison.differences import (
     FIGURES,
     Change,
-    Side,
     StatisticChange,
     compare_statistic,
     slice_changes,
@@ -19,12 +17,12 @@ from augnet.comparison.jacobians import Agreement, compare_jacobians
 from augnet.comparison.join import (
     Joined,
     JoinedOutputs,
-    join_images,
     join_outputs,
     refuse_incomparable,
 )
 from augnet.comparison.predictions import Flips, accuracy_change, find_flips
 from augnet.comparison.shortcuts import FindingChanges, compare_findings
+from augnet.comparison.sides import open_sides
 from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
@@ -66,13 +64,8 @@ def compare_pair(before: Audit, after: Audit, figures: Mapping[str, set[str]] | 
         ConfigError: their figures are not of one kind; the message names the setting to change.
     """
     refuse_incomparable(before, after)
-    images, outputs = join_images(before, after), join_outputs(before, after)
-    paired = len(images) > 0
-    sides = (
-        _paired_sides(before, after, images)
-        if paired
-        else (Side(before, None, _bootstrap(before, 0)), Side(after, None, _bootstrap(after, 1)))
-    )
+    images, sides = open_sides(before, after)
+    outputs, paired = join_outputs(before, after), len(images) > 0
     wanted = {name: sorted({*FIGURES, *(figures or {}).get(name, ())}) for name in SCALARS}
     compared = {name: compare_statistic(sides, name, paired, wanted[name]) for name in SCALARS}
     statistics = {name: found for name, found in compared.items() if found}
@@ -94,15 +87,6 @@ def compare_pair(before: Audit, after: Audit, figures: Mapping[str, set[str]] | 
         ),
         findings=compare_findings((before, after), outputs),
     )
-
-
-def _paired_sides(before: Audit, after: Audit, images: Joined) -> tuple[Side, Side]:
-    bootstrap = Bootstrap(len(images))
-    return Side(before, images.before, bootstrap), Side(after, images.after, bootstrap)
-
-
-def _bootstrap(audit: Audit, seed: int) -> Bootstrap:
-    return Bootstrap(audit.counts["audited"], seed)
 
 
 def _notes(before: Audit, after: Audit, images: Joined, outputs: JoinedOutputs) -> list[str]:

@@ -16,8 +16,9 @@ from augnet.comparison.bootstrap import (
     share_interval,
     two_share_interval,
 )
-from augnet.comparison.differences import Change, Side
+from augnet.comparison.differences import Change
 from augnet.comparison.join import JoinedOutputs
+from augnet.comparison.sides import Side
 
 LISTED = 20
 """Directions, and images that went from right to wrong, that are named; all are counted."""
@@ -130,5 +131,5 @@ def _directions(
 def _surest(sides: tuple[Side, Side], lost: np.ndarray) -> list[str]:
     probability = np.nan_to_num(sides[1].values("probability")[lost])
     chosen = lost[np.argsort(-probability, kind="stable")][:LISTED]
-    names: list[str] = pc.take(sides[0].column("image_id"), pa.array(chosen)).to_pylist()
+    names: list[str] = pc.take(sides[0].table["image_id"], pa.array(chosen)).to_pylist()
     return names

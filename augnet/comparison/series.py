@@ -46,7 +46,7 @@ class GradientVariance:
     """Variance of Gradients (Agarwal et al. 2022, arXiv 2008.11600).
 
     Of an image, with S_t the row of its class in checkpoint t of K and mu their mean: the mean over the
-    inputs of sqrt(1 / K sum_t (S_t - mu)^2). Images that the model learns late, or not at all, have a large one.
+    inputs of sqrt(1 / K sum_t (S_t - mu)^2). Images learned late, or not at all, have a large one.
 
     Attributes:
         rows: (n,) of `statistics` of the first audit.

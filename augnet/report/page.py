@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from augnet.report import figures
-from augnet.report.sentences import output_name, shortcut_sentence
+from augnet.report.sentences import control_sentences, output_name, shortcut_sentence
 from augnet.storage import names
 from augnet.storage.catalog import SCALARS, Statistic
 from augnet.storage.reader import Audit
@@ -119,6 +119,7 @@ def _texts(audit: Audit) -> dict[str, Any]:
         "counts": counts,
         "cards": cards,
         "details": details,
+        "control": control_sentences(audit),
         "doubts": [*preprocess["warnings"], *summary["doubts"]],
         "model_text": f"Model {title}: {model['output_count']} outputs, {sizes}.",
         "images_text": f"Images {config['images']['path']}: {counts['planned']:,} planned.",

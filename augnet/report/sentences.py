@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from augnet.storage import names
 from augnet.storage.reader import Audit
 
 
@@ -33,6 +34,14 @@ def findings(audit: Audit) -> list[str]:
     return lines + [
         f"{count} images flagged {flag}" for flag, count in audit.summary["flags"].items() if count
     ]
+
+
+def control_sentences(audit: Audit) -> list[str]:
+    """What a control with random weights beside the audit says of it; nothing where there is none."""
+    if not audit.folder.exists(names.CONTROL):
+        return []
+    sentences: list[str] = audit.folder.read_json(names.CONTROL)["sentences"]
+    return sentences
 
 
 def _corner(audit: Audit, place: dict[str, Any]) -> str:

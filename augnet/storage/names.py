@@ -13,6 +13,8 @@ OUTPUT_PAIRS = "output_pairs.parquet"
 MAPS = "maps.npz"
 GALLERY = "gallery.npz"
 FINDINGS = "findings.json"
+CONTROL = "control.json"
+"""What an audit saw, by a control with random weights beside it: there where such a control is."""
 RESULTS = (PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
 MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
@@ -33,7 +35,7 @@ FOLDERS = (*SHARD_SUFFIXES, REPORT_FOLDER)
 _FINISHED = re.compile(
     "|".join(
         [
-            *map(re.escape, (RUN, *RESULTS, MANIFEST)),
+            *map(re.escape, (RUN, *RESULTS, CONTROL, MANIFEST)),
             r"engine-[a-z]+\.json",
             *(
                 rf"{kind}/part-\d{{5,}}-of-\d{{5,}}\.{suffix}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, BinaryIO, get_args
@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from augnet.errors import AuditError
@@ -74,6 +75,21 @@ class Audit:
         parts = [self._table(part, [name])[name] for part in self.folder.names("statistics")]
         chunks = [chunk for part in parts for chunk in part.chunks]
         return pa.chunked_array(chunks, schema.STATISTICS.field(name).type)
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of `statistics`, in one pass over its files by Arrow's dataset API.
+
+        Raises:
+            AuditError: a file cannot be read.
+        """
+        files = [self.folder.path(part) for part in self.folder.names("statistics")]
+        try:
+            found = ds.dataset(files, schema.STATISTICS, "parquet", filesystem=self.folder.fs)
+            return found.to_table(columns=list(names))
+        except (OSError, ValueError) as error:
+            raise AuditError(
+                f"{self.folder}: statistics/ cannot be read ({error}); augnet check tells what is damaged"
+            ) from error
 
     @cached_property
     def failures(self) -> pa.Table:
