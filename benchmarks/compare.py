@@ -29,8 +29,8 @@ def main() -> None:
             write_audit(Path(scratch, name), IMAGES, seed)
         found = measure(scratch)
     lines = [
-        f"`python -m benchmarks compare`: two synthetic audits of {IMAGES:,} images each, of {LABELS:,} labels, without "
-        "Jacobians, every figure and slice with its interval of 10,000 resamples, in a process of its own.",
+        f"`python -m benchmarks compare`: two synthetic audits of {IMAGES:,} images each, of {LABELS:,} labels, "
+        "without Jacobians, every figure and slice with its interval of 10,000 resamples, in a process of its own.",
         "",
         "| what | figure |",
         "|---|---|",
@@ -75,45 +75,28 @@ def write_audit(path: Path, images: int, seed: int) -> None:
     units = -(-images // UNIT)
     for unit in range(units):
         numbers = np.arange(unit * UNIT, min(images, (unit + 1) * UNIT))
-        labels = numbers * LABELS // images
+        n, labels = len(numbers), numbers * LABELS // images
+        names_of_labels = [f"class {label:03d}" for label in labels]
+        predicted = np.where(rng.random(n) < 0.8, labels, rng.integers(0, LABELS, n))
         columns: dict[str, Any] = {
-            "image_id": [
-                f"class {label:03d}/image {k:07d}.jpg" for label, k in zip(labels, numbers, strict=True)
-            ],
-            "label": [f"class {label:03d}" for label in labels],
-            "predicted": np.where(
-                rng.random(len(numbers)) < 0.8, labels, rng.integers(0, LABELS, len(numbers))
-            ),
-            **{name: rng.lognormal(0, 0.5, len(numbers)) for name in SCALARS},
+            **{field.name: pa.nulls(n, field.type) for field in schema.STATISTICS},
+            **{name: rng.lognormal(0, 0.5, n) for name in SCALARS},
+            "image_id": [f"{name}/{k:07d}.jpg" for name, k in zip(names_of_labels, numbers, strict=True)],
+            "label": names_of_labels,
+            "predicted": predicted.astype(np.int32),
+            "correct": predicted == labels,
         }
-        columns["correct"] = columns["predicted"] == labels
-        table = pa.table({key: pa.array(part) for key, part in columns.items()})
-        empty = {
-            name: pa.nulls(len(numbers), schema.STATISTICS.field(name).type)
-            for name in schema.STATISTICS.names
-        }
-        whole = pa.table({**empty, **dict(zip(table.column_names, table.columns, strict=True))})
         with folder.writing(names.shard("statistics", unit, units)) as file:
-            write_table(file, whole.select(schema.STATISTICS.names).cast(schema.STATISTICS))
-    keys = {
-        "model.path": "model.keras",
-        "images.path": "images",
-        "output": str(path),
-        "store.jacobians": "none",
-    }
-    named = {f"class {label:03d}": label for label in range(LABELS)}
+            write_table(file, pa.table(columns, schema.STATISTICS))
+    keys = {"model.path": "model.keras", "images.path": "images", "output": str(path)}
+    shape = {"input_shape": [224, 224, 3], "output_count": LABELS, "activation": "softmax", "space": "logits"}
     run = {
         "fingerprint": str(seed),
         "identity": {"model": str(seed), "images": ""},
-        "config": config_json(load_config(flags=keys)),
-        "model": {
-            "input_shape": [224, 224, 3],
-            "output_count": LABELS,
-            "activation": "softmax",
-            "space": "logits",
-        },
+        "config": config_json(load_config(flags=keys | {"store.jacobians": "none"})),
+        "model": shape,
         "preprocess": {"scale": "unit"},
-        "label_outputs": named,
+        "label_outputs": {f"class {label:03d}": label for label in range(LABELS)},
     }
     folder.write_sealed(names.RUN, run)
     folder.write_json(names.SUMMARY, {"images": images, "failures": 0, "shortcuts": [], "statistics": {}})

@@ -41,7 +41,10 @@ class Bootstrap:
         groups = max(1, min(images, GROUPS))
         few = images <= GROUPS
         self.group = np.arange(images) if few else rng.permutation(images) % groups
-        self._weights = rng.multinomial(groups, np.full(groups, 1 / groups), RESAMPLES).astype(np.float32)
+        drawn = rng.integers(0, groups, (RESAMPLES, groups))
+        drawn += groups * np.arange(RESAMPLES)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        self._weights = times.astype(np.float32)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """(RESAMPLES,) means of (n,) values; a NaN is an image without a value."""
@@ -62,7 +65,7 @@ class Bootstrap:
         drawn = self._weights @ size.astype(np.float32)
         sums = self._weights @ total.astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return level + (sums / drawn).astype(np.float64)
+            return level + sums.astype(np.float64) / drawn
 
     def quantile(self, values: np.ndarray, q: float) -> np.ndarray:
         """(RESAMPLES,) q-quantiles of (n,) values; a NaN is an image without a value."""
@@ -90,6 +93,13 @@ def interval(resampled: np.ndarray) -> Interval | None:
         return None
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, (tail, 1 - tail)).tolist()
+    return low, high
+
+
+def intervals(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high ends (k,) of resampled figures (RESAMPLES, k); NaN where a resample has none."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, (tail, 1 - tail), axis=0)
     return low, high
 
 

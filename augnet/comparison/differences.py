@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from augnet.comparison.bootstrap import Interval, interval, share_interval
 from augnet.comparison.sides import Side
@@ -20,9 +19,6 @@ FIGURES = ("mean", "p05", "p50", "p95")
 """The figures of a statistic whose change is always judged."""
 LISTED = 20
 """Images named that changed most for the worse, of each statistic."""
-SLICED = ("label",)
-"""Columns whose values cut the images into slices."""
-SLICES_AT_ONCE = 128
 BINS = 40
 
 
@@ -162,59 +158,3 @@ def _worst(side: Side, before: np.ndarray, after: np.ndarray, harm: np.ndarray) 
         {"image_id": name, "before": float(before[k]), "after": float(after[k])}
         for name, k in zip(names, chosen.tolist(), strict=True)
     ]
-
-
-def slice_changes(sides: tuple[Side, Side], names: Iterable[str], paired: bool) -> Iterator[dict[str, Any]]:
-    """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice of the images of BEFORE."""
-    for column in SLICED:
-        texts = [side.table[column] for side in sides]
-        found = pc.unique(pa.concat_arrays([text.unique() for text in texts])).drop_null()
-        found = found.take(pc.array_sort_indices(found))
-        codes = [pc.fill_null(pc.index_in(text, found), len(found)).to_numpy() for text in texts]
-        if paired:
-            codes[1] = codes[0]
-        for name in names:
-            values = compared_values(sides, name, paired)
-            for start in range(0, len(found), SLICES_AT_ONCE):
-                part = found.slice(start, SLICES_AT_ONCE).to_pylist()
-                for value, row in zip(part, _means(sides, values, codes, start, len(part)), strict=True):
-                    if row:
-                        yield {"column": column, "value": value, "statistic": name, **row}
-
-
-def _means(
-    sides: tuple[Side, Side],
-    values: tuple[np.ndarray, np.ndarray],
-    codes: list[np.ndarray],
-    start: int,
-    count: int,
-) -> list[dict[str, Any]]:
-    """The means of slices start .. start + count and their difference; {} for a slice without values."""
-    sizes, means, drawn = [], [], []
-    for side, part, code in zip(sides, values, codes, strict=True):
-        inside = np.where((code >= start) & (code < start + count), code - start, count)
-        known = ~np.isnan(part)
-        size = np.bincount(inside[known], minlength=count + 1)[:count]
-        total = np.bincount(inside[known], part[known], minlength=count + 1)[:count]
-        sizes.append(size)
-        means.append(total / np.maximum(size, 1))
-        drawn.append(side.bootstrap.means(part, inside, count))
-    rows: list[dict[str, Any]] = []
-    for k in range(count):
-        images = int(min(sizes[0][k], sizes[1][k]))
-        if not images:
-            rows.append({})
-            continue
-        before, after = float(means[0][k]), float(means[1][k])
-        low, high = interval(drawn[1][:, k] - drawn[0][:, k]) or (None, None)
-        rows.append(
-            {
-                "count": images,
-                "before": before,
-                "after": after,
-                "change": after - before,
-                "low": low,
-                "high": high,
-            }
-        )
-    return rows

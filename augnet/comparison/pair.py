@@ -11,7 +11,6 @@ from augnet.comparison.differences import (
     Change,
     StatisticChange,
     compare_statistic,
-    slice_changes,
 )
 from augnet.comparison.jacobians import Agreement, compare_jacobians
 from augnet.comparison.join import (
@@ -23,6 +22,7 @@ from augnet.comparison.join import (
 from augnet.comparison.predictions import Flips, accuracy_change, find_flips
 from augnet.comparison.shortcuts import FindingChanges, compare_findings
 from augnet.comparison.sides import open_sides
+from augnet.comparison.slices import slice_changes
 from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
