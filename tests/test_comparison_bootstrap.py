@@ -54,7 +54,9 @@ def test_a_quantile_is_resampled_as_a_plain_bootstrap_does():
     plain = [
         np.quantile(RNG.choice(values, len(values)), 0.5, method="inverted_cdf") for _ in range(RESAMPLES)
     ]
-    assert interval(Bootstrap(300).quantile(values, 0.5)) == pytest.approx(interval(np.array(plain)), rel=0.03)
+    assert interval(Bootstrap(300).quantile(values, 0.5)) == pytest.approx(
+        interval(np.array(plain)), rel=0.03
+    )
 
 
 def test_paired_figures_are_of_the_same_resample():
@@ -76,7 +78,9 @@ def test_missing_values_are_left_out():
     values = RNG.normal(size=400)
     missing = np.where(np.arange(400) % 4 == 0, np.nan, values)
     found = Bootstrap(400)
-    assert width(found.mean(missing)) == pytest.approx(2 * 1.96 * np.nanstd(missing) / math.sqrt(300), rel=0.1)
+    assert width(found.mean(missing)) == pytest.approx(
+        2 * 1.96 * np.nanstd(missing) / math.sqrt(300), rel=0.1
+    )
     assert np.isfinite(found.quantile(missing, 0.5)).all()
     assert np.isnan(found.quantile(np.full(400, np.nan), 0.5)).all()
     assert interval(found.quantile(np.full(400, np.nan), 0.5)) is None

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from augnet.comparison.control import ControlVerdict, control_verdict, is_control_of
+from augnet.comparison.control import ControlVerdict, control_verdict, is_control, is_control_of
 from augnet.comparison.documents import headline, open_output, sentences, write_documents
 from augnet.comparison.gate import DEFAULT_RULES, Rule, Verdict, exit_status, judge, parse_rule
 from augnet.comparison.page import render
@@ -42,7 +42,7 @@ def compare(paths: Sequence[str], rules: Sequence[Rule] = (), output: str | None
 
     Args:
         paths: folders of the audits, in order.
-        rules: of the gate; none: DEFAULT_RULES, unless one of the two is the other's control.
+        rules: of the gate; none: DEFAULT_RULES, unless one of the two is a control of the other, or both are controls.
         output: folder to write to; None writes nothing.
 
     Raises:
@@ -75,6 +75,8 @@ def _control_of(before: Audit, after: Audit) -> ControlVerdict | None:
         return control_verdict(before, after)
     if is_control_of(before, after):
         return control_verdict(after, before)
+    if is_control(before) and is_control(after):
+        return control_verdict(before, after)
     return None
 
 
