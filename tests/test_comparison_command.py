@@ -1,6 +1,7 @@
-"""`augnet compare` and controls on audits of real models: statuses, files, page, and what a report then says."""
+"""`augnet compare` and controls on audits of real models: statuses, files, page, and what a report says."""
 
 import json
+import random
 import re
 import shutil
 from xml.etree import ElementTree
@@ -8,7 +9,8 @@ from xml.etree import ElementTree
 import keras
 import numpy as np
 import pytest
-from conftest import small_cnn, write_images
+from conftest import CLASSES, small_cnn, write_images
+from PIL import Image
 from test_report_page import Page
 
 import augnet
@@ -24,13 +26,17 @@ HOSTILE = '<img src=x onerror=alert(1)>&"|[x](y)'
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Audits of a model that was fitted, of another, and of both with random weights; one image is hostile."""
+    """Audits of a model that was fitted, of another, and of controls; one image has a hostile name."""
     folder = tmp_path_factory.mktemp("comparison")
     write_images(folder / "images", 48)
+    for path in (folder / "images").glob("*/*.png"):  # a bright band for each class: something to learn
+        pixels = np.array(Image.open(path)) // 3
+        pixels[4 * CLASSES.index(path.parent.name) :][:4] += 150
+        Image.fromarray(pixels).save(path)
     (folder / "images" / "ant" / "0000.png").rename(folder / "images" / "ant" / f"{HOSTILE}.png")
     paths = sorted((folder / "images").glob("*/*.png"))
     pixels = np.stack([np.asarray(keras.utils.load_img(path)) for path in paths]) / np.float32(255)
-    labels = np.array([("ant", "bee", "cow").index(path.parent.name) for path in paths])
+    labels = np.array([CLASSES.index(path.parent.name) for path in paths])
     model = small_cnn()
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     model.fit(pixels, labels, epochs=20, verbose=0)
@@ -153,9 +159,6 @@ def test_a_report_says_it_where_a_control_lies_beside_the_audit(folder):
 
 
 def test_random_weights_are_seeded_and_leave_the_process_alone(folder):
-    import random
-
-    state = random.getstate()
     flags = {"model.path": str(folder / "fitted.keras"), "images.path": "x", "output": "y"}
     config = load_config(flags=flags | {"model.control": "random-weights"}).model
     first, again = (load_model(config).get_weights() for _ in range(2))
@@ -164,6 +167,9 @@ def test_random_weights_are_seeded_and_leave_the_process_alone(folder):
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[0], trained[0])
     assert [part.shape for part in first] == [part.shape for part in trained]
+    model = keras.saving.load_model(folder / "fitted.keras")
+    state = random.getstate()
+    with_random_weights(model, 3)
     assert random.getstate() == state
 
 

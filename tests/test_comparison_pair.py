@@ -179,11 +179,11 @@ def test_audits_that_do_not_match_end_with_the_setting_to_change(tmp_path, model
 def test_scales_and_columns_that_differ_are_refused(tmp_path):
     before, after = made_audit(tmp_path / "before", 9), made_audit(tmp_path / "after", 9)
     after.run["preprocess"]["scale"] = "imagenet"
-    with pytest.raises(ConfigError, match="audit both with jacobian.input_space: pixel"):
+    with pytest.raises(ConfigError, match=r"audit both with jacobian\.input_space: pixel"):
         compare_pair(before, after)
     after = made_audit(tmp_path / "older", 9)
     del after.summary["statistics"]["gini"]
-    with pytest.raises(ConfigError, match="gini: only one of .* with the same version of augnet"):
+    with pytest.raises(ConfigError, match=r"gini: only one of .* with the same version of augnet"):
         compare_pair(before, after)
 
 

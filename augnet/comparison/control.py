@@ -108,7 +108,7 @@ def find_control(audit: Audit) -> Audit | None:
 
 
 def judge_by_control(audit: Audit) -> None:
-    """Write control.json, what an audit saw, where its control lies beside it; delete an earlier one if not."""
+    """Write control.json, what an audit saw, where its control lies beside it; else delete an earlier one."""
     control = None if is_control(audit) else find_control(audit)
     if control is None:
         audit.folder.remove(names.CONTROL)

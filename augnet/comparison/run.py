@@ -42,7 +42,7 @@ def compare(paths: Sequence[str], rules: Sequence[Rule] = (), output: str | None
 
     Args:
         paths: folders of the audits, in order.
-        rules: of the gate; none: DEFAULT_RULES, unless one of the two is a control of the other, or both are controls.
+        rules: of the gate; none: DEFAULT_RULES, unless one is a control of the other, or both are controls.
         output: folder to write to; None writes nothing.
 
     Raises:

@@ -19,7 +19,7 @@ SLICES_AT_ONCE = 512
 
 
 def slice_changes(sides: tuple[Side, Side], names: Iterable[str], paired: bool) -> Iterator[dict[str, Any]]:
-    """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice; of pairs, by BEFORE's values."""
+    """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice; of pairs, by BEFORE's slices."""
     for column in SLICED:
         texts = [side.table[column] for side in sides]
         found = pc.unique(pa.concat_arrays([text.unique() for text in texts])).drop_null()
@@ -49,7 +49,7 @@ def _changes(
     count: int,
     paired: bool,
 ) -> list[dict[str, Any]]:
-    """The means of `count` slices and their difference, with its interval where every resample has the slice."""
+    """The means of `count` slices and their difference; its interval where every resample has the slice."""
     sizes, means = [], []
     for part, code in zip(values, codes, strict=True):
         known = ~np.isnan(part)

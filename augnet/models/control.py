@@ -34,8 +34,8 @@ def with_random_weights(model: keras.Model, seed: int) -> keras.Model:
         ) from error
     finally:
         random.setstate(state)
-    control.trainable = True
     for layer, trained in zip(_layers(control), _layers(model), strict=True):
+        layer.trainable = True  # a layer that was frozen for a fine-tuning was learned before
         fixed = layer.weights and not layer.trainable_weights
         if fixed and not isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights(trained.get_weights())
