@@ -19,7 +19,7 @@ SLICES_AT_ONCE = 512
 
 
 def slice_changes(sides: tuple[Side, Side], names: Iterable[str], paired: bool) -> Iterator[dict[str, Any]]:
-    """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice; of pairs, by BEFORE's slices."""
+    """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice, which BEFORE cuts."""
     for column in SLICED:
         texts = [side.table[column] for side in sides]
         found = pc.unique(pa.concat_arrays([text.unique() for text in texts])).drop_null()
