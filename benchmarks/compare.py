@@ -29,9 +29,9 @@ def main() -> None:
             write_audit(Path(scratch, name), IMAGES, seed)
         found = measure(scratch)
     lines = [
-        f"`python -m benchmarks compare`: two synthetic audits of {IMAGES:,} images each, of {LABELS:,} labels, "
-        "without Jacobians; every figure and slice with its interval of 10,000 resamples; in a process of its "
-        "own.",
+        f"`python -m benchmarks compare`: two synthetic audits of {IMAGES:,} images each, of {LABELS:,} "
+        "labels, without Jacobians; every figure and slice with its interval of 10,000 resamples; in a "
+        "process of its own.",
         "",
         "| what | figure |",
         "|---|---|",

@@ -43,7 +43,7 @@ class Bootstrap:
         self.group = np.arange(images) if few else rng.permutation(images) % groups
         drawn = rng.integers(0, groups, (RESAMPLES, groups))
         drawn += groups * np.arange(RESAMPLES)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(RESAMPLES, groups)
         self._weights = times.astype(np.float32)
 
     def mean(self, values: np.ndarray) -> np.ndarray:

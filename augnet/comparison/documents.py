@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from augnet.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from augnet.comparison.control import ControlVerdict
+from augnet.comparison.differences import Change
 from augnet.comparison.gate import Verdict
 from augnet.comparison.pair import Comparison
 from augnet.comparison.series import Series, most_varied, variance_table
@@ -21,6 +22,8 @@ from augnet.storage.reader import Audit
 from augnet.storage.shards import write_table
 
 COMPARISON, JUNIT, MARKDOWN, PAGE = "comparison.json", "junit.xml", "summary.md", "index.html"
+TOLD = ("margin_l2", "frobenius")
+"""Statistics whose change is told in words."""
 SLICES, VARIANCE = "slices.parquet", "gradient_variance.parquet"
 
 
@@ -174,6 +177,9 @@ def sentences(comparison: Comparison, control: ControlVerdict | None) -> list[st
         lines.append("Both are the same audit: of one model, config and list of images.")
     if accuracy := comparison.accuracy:
         lines.append(f"Accuracy went from {accuracy.before:.1%} to {accuracy.after:.1%}.")
+    for name in TOLD:
+        if found := comparison.statistics.get(name):
+            lines.append(_change_sentence(name, found.changes["mean"]))
     if flips := comparison.flips:
         lines.append(
             f"{flips.changed.count:,} of {flips.changed.images:,} predictions changed: "
@@ -187,18 +193,29 @@ def sentences(comparison: Comparison, control: ControlVerdict | None) -> list[st
         )
     elif agreement.reason:
         lines.append(f"Jacobians were not compared: {agreement.reason}.")
-    found = comparison.findings
+    findings = comparison.findings
     for word, items in (
-        ("new", found.new),
-        ("perhaps new", found.perhaps_new),
-        ("gone", found.gone),
-        ("perhaps gone", found.perhaps_gone),
-        ("as before", [after for _, after in found.same]),
+        ("new", findings.new),
+        ("perhaps new", findings.perhaps_new),
+        ("gone", findings.gone),
+        ("perhaps gone", findings.perhaps_gone),
+        ("as before", [after for _, after in findings.same]),
     ):
         lines += [f"Shortcut {word}: {item['sentence']}." for item in items]
-    if found.reason:
-        lines.append(f"Shortcuts were not compared: {found.reason}.")
+    if findings.reason:
+        lines.append(f"Shortcuts were not compared: {findings.reason}.")
     return lines + (control.sentences if control else [])
+
+
+def _change_sentence(name: str, change: Change) -> str:
+    if change.relative is None or change.relative_interval is None:
+        return f"The mean {name} went from {change.before:.4g} to {change.after:.4g}."
+    low, high = change.relative_interval
+    moved = "is larger" if low > 0 else "is smaller" if high < 0 else "is about the same"
+    return (
+        f"The mean {name} {moved}: {change.before:.4g} before, {change.after:.4g} after "
+        f"({change.relative:+.1%}, {CONFIDENCE:.0%} interval {low:+.1%} to {high:+.1%})."
+    )
 
 
 def figure_rows(comparison: Comparison, figure: str = "mean") -> list[list[str]]:
