@@ -93,7 +93,7 @@ def write_audit(path: Path, images: int, seed: int) -> None:
     shape = {"input_shape": [224, 224, 3], "output_count": LABELS, "activation": "softmax", "space": "logits"}
     run = {
         "fingerprint": str(seed),
-        "identity": {"model": str(seed), "images": ""},
+        "identity": {"model": str(seed), "images": "", "config": {"model": {}}},
         "config": config_json(load_config(flags=keys | {"store.jacobians": "none"})),
         "model": shape,
         "preprocess": {"scale": "unit"},

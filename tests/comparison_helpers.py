@@ -29,8 +29,6 @@ def made_audit(
     format: str = "parquet",
     findings: dict[str, Any] | None = None,
     label_outputs: dict[str, int] | None = None,
-    fingerprint: str = "",
-    control_of: str | None = None,
     model: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
 ):
@@ -76,13 +74,12 @@ def made_audit(
     keys |= {"store.jacobians": "none" if jacobians is None else "all"} | (config or {})
     shape = {"input_shape": [4, 5, 1], "output_count": 3, "activation": "softmax", "space": "logits"}
     run = {
-        "fingerprint": fingerprint or path.name,
-        "identity": {"model": f"model of {path.name}", "images": "the same"},
+        "fingerprint": path.name,
+        "identity": {"model": f"model of {path.name}", "images": "the same", "config": {"model": {}}},
         "config": config_json(load_config(flags=keys)),
         "model": shape | (model or {}),
         "preprocess": {"scale": "unit"},
         "label_outputs": label_outputs,
-        "control_of": control_of,
     }
     folder.write_sealed(names.RUN, run)
     figures = dict.fromkeys(SCALARS)

@@ -100,6 +100,7 @@ def _images(
     return [
         {"title": title, "images": list(zip(exhibits.of(names), said, strict=True))}
         for title, names, said in groups
+        if names
     ]
 
 

@@ -49,7 +49,9 @@ class Exhibits:
         wanted = list(image_ids)
         for audit, rows in zip(self._audits, self._rows, strict=True):
             column = audit.column("image_id")
-            rows.update(zip(wanted, pc.index_in(pa.array(wanted), column).to_pylist(), strict=True))
+            rows.update(
+                zip(wanted, pc.index_in(pa.array(wanted, pa.string()), column).to_pylist(), strict=True)
+            )
         return [
             Exhibit(
                 image_id,
