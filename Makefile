@@ -15,7 +15,7 @@ demo: .venv/installed  ## train a small model on real digits with a planted shor
 test: .venv/installed  ## run the tests
 	$(BIN)/python -m pytest
 
-flink: .venv/installed  ## fetch Flink and Beam's job server for it, once, into ~/.cache (or AUGNET_FLINK)
+flink: .venv/installed  ## fetch Flink (FLINK=1.20) and Beam's job server, once, into ~/.cache (or AUGNET_FLINK)
 	$(BIN)/python tests/flink/fetch.py
 
 test-flink: flink  ## run the tests that need Flink: in the job server, and on a cluster of processes

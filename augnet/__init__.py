@@ -1,9 +1,9 @@
 """augnet: which pixels does each prediction of a trained Keras model depend on, and how strongly?
 
-    from augnet import AugNet, open_audit
+    from augnet import AugNet, audit, open_audit
 
-Importing this package is light. TensorFlow is imported when `AugNet` is first used, pyarrow when `open_audit`
-is, and Apache Beam never: the pipeline lives in the packages `transforms` and `pipeline`.
+Importing this package is light. TensorFlow is imported when `AugNet` is first used or an audit begins,
+pyarrow with `open_audit`, and Apache Beam never: the pipeline lives in `transforms` and `pipeline`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from augnet.jobs.audit import audit
     from augnet.models.augnet import AugNet
     from augnet.storage.reader import open_audit
 
 __version__ = "0.1.0"
-__all__ = ["AugNet", "__version__", "open_audit"]
+__all__ = ["AugNet", "__version__", "audit", "open_audit"]
 
-_HOME = {"AugNet": "augnet.models.augnet", "open_audit": "augnet.storage.reader"}
+_HOME = {
+    "AugNet": "augnet.models.augnet",
+    "audit": "augnet.jobs.audit",
+    "open_audit": "augnet.storage.reader",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,7 @@ class RowSelection:
         """The selection that a word ("all", "predicted", "label", "top:5") or a list of outputs stands for.
 
         Raises:
-            ValueError: neither; the message is a rule that reads on from the value.
+            ValueError: neither; the message says what is, and goes on after "give".
         """
         match value:
             case "all" | "predicted" | "label":
@@ -43,9 +43,9 @@ class RowSelection:
                     return cls("top", top=int(top[1]))
             case Sequence() if value and all(_is_number(number) for number in value):
                 if len(set(value)) < len(value):
-                    raise ValueError("lists each output number once")
+                    raise ValueError("each output number once, such as [0, 3, 7]")
                 return cls("listed", outputs=tuple(int(number) for number in value))
-        raise ValueError("is all, predicted, label, top:N or a list of output numbers such as [0, 3, 7]")
+        raise ValueError("all, predicted, label, top:N or a list of output numbers such as [0, 3, 7]")
 
     def __str__(self) -> str:
         if self.kind == "top":

@@ -19,6 +19,7 @@ from augnet.storage.files import OutputFolder
 from benchmarks.models import mobilenet, narrow_mobilenet, small_cnn
 from benchmarks.results import write_section
 from pipeline.audit import run_audit
+from pipeline.runners import make_options
 
 CASES = (
     ("CNN, 64x64x3, 10 outputs", small_cnn, 64, ("none", "all"), (1024, 4096)),
@@ -80,7 +81,7 @@ def _audit_seconds(folder: Path, count: int, stored: str) -> float:
     """Of a whole audit, from the call to the finished report."""
     shutil.rmtree(folder / "audit", ignore_errors=True)
     began = time.perf_counter()
-    run_audit(_config(folder, count, stored), [])
+    run_audit(_config(folder, count, stored), make_options([], {}))
     return time.perf_counter() - began
 
 

@@ -149,7 +149,7 @@ def run_stub_units(scratch: str, units: int = STUB_UNITS) -> dict[str, Any]:
     run = SimpleNamespace(units=units, config=SimpleNamespace(output=scratch))
     with replaced(transforms, Auditor=opened, finalize=lambda output: folded.append(1) or {}):
         pipeline = beam.Pipeline(runner=make_runner(options), options=options)
-        audit.build(pipeline, run)
+        audit.build(pipeline, run, range(run.units))
         job_bytes = len(pipeline.to_runner_api().SerializeToString())
         began = time.perf_counter()
         result = pipeline.run()

@@ -6,28 +6,44 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from augnet.redact import without_secrets
 
 
-def import_quietly() -> None:
-    """Import TensorFlow and Beam; what they print while they load is shown only if that fails.
+def import_tensorflow() -> None:
+    """Import TensorFlow; what its libraries print before its logging is set up is shown only if that fails.
 
-    TF_CPP_MIN_LOG_LEVEL silences what comes later, here and in worker processes, but not what TensorFlow's
-    libraries write before its logging is set up. Beam warns of optional packages that nobody asked for, and
-    prints the traceback of whatever ends a unit, beside logging it.
+    TF_CPP_MIN_LOG_LEVEL silences what comes later, here and in worker processes.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else one process takes all of a GPU's memory
+    with _quiet():
+        import tensorflow  # noqa: F401
+
+
+def import_beam() -> None:
+    """Import Beam, which warns of optional packages that nobody asked for.
+
+    It prints the traceback of whatever ends a unit, too, beside logging it: no more.
+    """
+    with _quiet():
+        import apache_beam  # noqa: F401
+        from apache_beam.runners.worker import sdk_worker
+    setattr(sdk_worker, "print", lambda *_, **__: None)  # noqa: B010  (it is no attribute yet)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the block prints on standard error and logs below ERROR, unless it fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     logging.disable(logging.WARNING)
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
-            import apache_beam  # noqa: F401
-            import tensorflow  # noqa: F401
-            from apache_beam.runners.worker import sdk_worker
+            yield
         except BaseException:
             notes.seek(0)
             os.write(kept, notes.read())
@@ -36,7 +52,6 @@ def import_quietly() -> None:
             logging.disable(logging.NOTSET)
             os.dup2(kept, 2)
             os.close(kept)
-    setattr(sdk_worker, "print", lambda *_, **__: None)  # noqa: B010  (it is no attribute yet)
 
 
 PACKAGES = ("augnet", "transforms", "pipeline")

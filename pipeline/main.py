@@ -6,18 +6,21 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from augnet import __version__
-from augnet.config import Config, config_keys, flag_value, load_config
-from augnet.errors import AuditError, AugnetError, ConfigError
+from augnet.config import Config, load_config
+from augnet.errors import AuditError, AugnetError, ConfigError, did_you_mean
 from augnet.redact import without_secrets
-from pipeline.logs import import_quietly, set_up_logging
+from pipeline.flags import add_config_flags, read_config, unknown_arguments
+from pipeline.logs import import_beam, import_tensorflow, set_up_logging
 from pipeline.stopping import stoppable
 
 SHOWN_PROBLEMS = 50
-SHORT_FLAGS = {"model.path": "--model", "images.path": "--images", "model.control": "--control"}
+LEVELS = ("debug", "info", "warning", "error")
+INPUTS = ("model", "images", "preprocess")
+"""Sections that are looked through before any work."""
 
 AUDIT_HELP = """\
 Computes the Jacobian of the model's outputs with respect to every pixel, for every image, and writes
@@ -80,12 +83,12 @@ exit status:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    options, beam_flags = _parser().parse_known_args(arguments)
-    set_up_logging(options.log_level)
     try:
-        if beam_flags and options.command not in (_audit, _plan):
-            raise ConfigError(f"{beam_flags[0]}: no such argument; see augnet {options.name} --help")
-        return stoppable(lambda: options.command(options, beam_flags))
+        options, others = _parse(sys.argv[1:] if arguments is None else arguments)
+        set_up_logging(options.log_level)
+        if others and options.command not in (_audit, _plan, _verify):
+            raise ConfigError("\n".join(unknown_arguments(others, options.name, ())))
+        return stoppable(lambda: options.command(options, others))
     except AugnetError as error:
         print(f"augnet: {without_secrets(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -94,33 +97,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _audit(options: argparse.Namespace, beam_flags: list[str]) -> int:
-    config = _config(options, beam_flags)
-    import_quietly()
+def _audit(options: argparse.Namespace, others: list[str]) -> int:
+    from augnet.audits.preflight import refuse_other_audit
+    from augnet.audits.retry import nothing_failed
+
+    if options.retry_failed and options.fresh:
+        raise ConfigError("--retry-failed, --fresh: one keeps what is done and one deletes it; give one")
+    config = _config(options, others, looked_at=(*INPUTS, "output"))
+    if not options.fresh:
+        refuse_other_audit(config)
+    if options.retry_failed and nothing_failed(config.output):
+        print(f"{without_secrets(config.output)}: no image failed; there is nothing to do again")
+        return 0
+    import_beam()
+    from pipeline.remote import refuse_unseen_paths
+    from pipeline.runners import make_options
+
+    beam_options = make_options(others, config.beam)
+    refuse_unseen_paths(config, beam_options)
+    import_tensorflow()
     from augnet.audits.finalize import refuse_failures
     from pipeline.audit import run_audit
 
-    run_audit(config, beam_flags, options.fresh)
+    run_audit(config, beam_options, options.fresh, options.retry_failed)
     _print_outcome(config.output)
     refuse_failures(config.output, config.failures.max_fraction)
     return 0
 
 
-def _demo(options: argparse.Namespace, beam_flags: list[str]) -> int:
-    import_quietly()
+def _demo(options: argparse.Namespace, others: list[str]) -> int:
+    import_beam()
+    import_tensorflow()
     from pipeline.audit import run_audit
     from pipeline.demo import prepare_demo
+    from pipeline.runners import make_options
 
     model, images = map(str, prepare_demo(options.folder, print))
     output = os.path.join(options.folder, "audit")
     print(f"auditing: augnet audit --model {model} --images {images} --output {output}")
     config = load_config(flags={"model.path": model, "images.path": images, "output": output})
-    run_audit(config, [], fresh=True)
+    run_audit(config, make_options([], {}), fresh=True)
     _print_outcome(output)
     return 0
 
 
-def _report(options: argparse.Namespace, beam_flags: list[str]) -> int:
+def _report(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.finalize import reseal
     from augnet.comparison.control import judge_by_control
     from augnet.report.page import render
@@ -133,7 +154,7 @@ def _report(options: argparse.Namespace, beam_flags: list[str]) -> int:
     return 0
 
 
-def _compare(options: argparse.Namespace, beam_flags: list[str]) -> int:
+def _compare(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.comparison.gate import parse_rule, read_rules
     from augnet.comparison.run import compare
 
@@ -149,9 +170,13 @@ def _compare(options: argparse.Namespace, beam_flags: list[str]) -> int:
     return found.status
 
 
-def _plan(options: argparse.Namespace, beam_flags: list[str]) -> int:
-    config = _config(options, beam_flags)
-    import_quietly()
+def _plan(options: argparse.Namespace, others: list[str]) -> int:
+    config = _config(options, others)
+    import_beam()
+    from pipeline.runners import make_options
+
+    make_options(others, config.beam)  # raises for what the audit would not take
+    import_tensorflow()
     from augnet.audits.forecast import forecast
     from pipeline.tables import forecast_rows, show
 
@@ -160,7 +185,7 @@ def _plan(options: argparse.Namespace, beam_flags: list[str]) -> int:
     return 2 if found.refusals else 0
 
 
-def _status(options: argparse.Namespace, beam_flags: list[str]) -> int:
+def _status(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.status import status
     from pipeline.tables import show, status_rows
 
@@ -168,7 +193,7 @@ def _status(options: argparse.Namespace, beam_flags: list[str]) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace, beam_flags: list[str]) -> int:
+def _check(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.integrity import check
 
     problems = check(options.output)
@@ -180,11 +205,11 @@ def _check(options: argparse.Namespace, beam_flags: list[str]) -> int:
     return 0
 
 
-def _verify(options: argparse.Namespace, beam_flags: list[str]) -> int:
-    config = _config(options, beam_flags)
+def _verify(options: argparse.Namespace, others: list[str]) -> int:
+    config = _config(options, others, beam=False)
     if options.sample < 1:
         raise ConfigError(f"--sample: {options.sample} is not a number of images; give 1 or more")
-    import_quietly()
+    import_tensorflow()
     from augnet.audits.verify import verify_sample
     from augnet.engine.verification.checks import unanswered
     from pipeline.progress import show_steps
@@ -203,19 +228,16 @@ def _verify(options: argparse.Namespace, beam_flags: list[str]) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace, beam_flags: list[str]) -> Config:
-    sections = {key.split(".")[0] for key in config_keys()}
-    for flag in beam_flags:
-        if flag.startswith("--") and "." in flag.split("=")[0] and flag[2:].split(".")[0] in sections:
-            raise ConfigError(f"{flag.split('=')[0]}: no such key; see augnet audit --help")
-    if beam_flags and not beam_flags[0].startswith("-"):
-        raise ConfigError(f"{beam_flags[0]}: one config file only; see augnet audit --help")
-    flags = {key: flag_value(text) for key, text in vars(options).items() if _is_given(key, text)}
-    return load_config(options.config, flags)
+def _config(
+    options: argparse.Namespace, others: list[str], beam: bool = True, looked_at: Sequence[str] = INPUTS
+) -> Config:
+    """The configuration, with every mistake in it that can be found before TensorFlow is loaded."""
+    from augnet.audits.preflight import mistakes_in
 
+    def look(parts: Mapping[str, Any]) -> Iterator[str]:
+        return mistakes_in({name: part for name, part in parts.items() if name in looked_at})
 
-def _is_given(key: str, text: Any) -> bool:
-    return key in config_keys() and text is not None
+    return read_config(options, others, look, beam)
 
 
 def _print_outcome(output: str) -> None:
@@ -230,8 +252,26 @@ def _print_outcome(output: str) -> None:
     print(f"report: {audit.folder.path(names.REPORT)}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, without the usage, which has a line for every key."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of the command, and the arguments that it does not know."""
+    parser, commands = _parser()
+    given = arguments[0] if arguments else "-"
+    if not given.startswith("-") and given not in commands:
+        listed = ", ".join(commands)
+        raise ConfigError(f"{given}: no such command; give {listed}{did_you_mean(given, commands)}")
+    return parser.parse_known_args(arguments)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """The parser, and the names of the commands."""
+    parser = _Parser(
         prog="augnet",
         description="Dataset-wide sensitivity audits of trained Keras image models.",
         epilog=EXIT_STATUS,
@@ -249,13 +289,16 @@ def _parser() -> argparse.ArgumentParser:
     audit = _command(commands, "audit", _audit, "audit a model over a folder of images", AUDIT_HELP)
     audit.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
     audit.add_argument("--fresh", action="store_true", help="replace the audit that the output folder holds")
-    _add_config_flags(audit)
+    audit.add_argument(
+        "--retry-failed", action="store_true", help="do again the images that failed, and leave the others"
+    )
+    add_config_flags(audit)
 
     plan = _command(
         commands, "plan", _plan, "say what an audit would do: images, bytes, time, or why it would be refused"
     )
     plan.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
-    _add_config_flags(plan)
+    add_config_flags(plan)
 
     verify = _command(
         commands,
@@ -266,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("config", nargs="?", help="YAML file; see configs/quickstart.yaml")
     verify.add_argument("--sample", type=int, default=8, metavar="N", help="images (default: %(default)s)")
-    _add_config_flags(verify)
+    add_config_flags(verify)
 
     status = _command(
         commands, "status", _status, "say how far an audit is, while it runs or after it stopped"
@@ -303,7 +346,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = _command(commands, "report", _report, "render the report of a finished audit again")
     report.add_argument("output", help="folder of the audit")
-    return parser
+    return parser, commands.choices
 
 
 def _command(
@@ -318,19 +361,18 @@ def _command(
         allow_abbrev=False,
     )
     command.set_defaults(command=run)
-    levels = ("debug", "info", "warning", "error")
-    command.add_argument("--log-level", choices=levels, default="info", help="default: %(default)s")
+    command.add_argument(
+        "--log-level",
+        type=_level,
+        metavar="LEVEL",
+        default="info",
+        help=f"{', '.join(LEVELS)} (default: %(default)s)",
+    )
     return command
 
 
-def _add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag per config key, grouped by section, described by the key's own description."""
-    groups: dict[str, Any] = {}
-    for key, field in config_keys().items():
-        section = key.split(".")[0] if "." in key else "output"
-        if section not in groups:
-            groups[section] = parser.add_argument_group(section)
-        flags = [f"--{key}"] + ([SHORT_FLAGS[key]] if key in SHORT_FLAGS else [])
-        default = "required" if field.is_required() else f"default: {field.default}"
-        text = f"{field.description} ({default})".replace("%", "%%")
-        groups[section].add_argument(*flags, dest=key, metavar="VALUE", help=text)
+def _level(text: str) -> str:
+    if text not in LEVELS:
+        known = f"{', '.join(LEVELS)}{did_you_mean(text, LEVELS)}"
+        raise argparse.ArgumentTypeError(f"{text!r} does not fit; give {known}")
+    return text

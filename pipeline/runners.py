@@ -16,10 +16,13 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from augnet.errors import AuditError, ConfigError
+from augnet.config import config_keys
+from augnet.errors import AuditError, ConfigError, closest, did_you_mean
 from pipeline.flink import FlinkRunner
 
 IN_PROCESS = (None, "DirectRunner", "FnApiRunner")
+RUNNERS = (*StandardOptions.KNOWN_RUNNER_NAMES, "FnApiRunner")
+WITH_JOB_SERVER = ("FlinkRunner", "PortableRunner", "SparkRunner")
 
 LOCAL_THREADS = 2
 """Threads of an in-process run: one decodes and writes while the other computes."""
@@ -29,17 +32,12 @@ def make_options(flags: list[str], settings: dict[str, object]) -> PipelineOptio
     """Beam options from command-line flags and from the `beam:` section; flags win.
 
     Raises:
-        ConfigError: an in-process run was given an option that Beam does not know. Other runners have
-            options that only they know.
+        ConfigError: an option or a runner that Beam does not know. Runners with a job server have options
+            that only the server knows; there, what is close to one of Beam's is taken for a slip.
     """
     flags = [*_as_flags(settings), *flags]
     options = PipelineOptions(flags)
-    given = options.get_all_options(drop_default=True, retain_unknown_options=True)
-    unknown = sorted(given.keys() - options.get_all_options().keys())
-    if unknown and is_in_process(options):
-        raise ConfigError(
-            f"--{unknown[0]}: neither augnet nor Beam's in-process runner knows it; see augnet audit --help"
-        )
+    _refuse_unknown(options)
     if is_in_process(options):
         direct = options.view_as(DirectOptions)
         if not any(flag.startswith("--direct_running_mode") for flag in flags):
@@ -47,6 +45,27 @@ def make_options(flags: list[str], settings: dict[str, object]) -> PipelineOptio
         if not any(flag.startswith("--direct_num_workers") for flag in flags):
             direct.direct_num_workers = LOCAL_THREADS
     return options
+
+
+def _refuse_unknown(options: PipelineOptions) -> None:
+    runner = options.view_as(StandardOptions).runner
+    if runner is not None and runner not in RUNNERS and "." not in runner:  # a class of one's own has a dot
+        raise ConfigError(
+            f"--runner: {runner!r} does not fit; give {', '.join(RUNNERS)}{did_you_mean(runner, RUNNERS)}"
+        )
+    known = options.get_all_options().keys()
+    given = options.get_all_options(drop_default=True, retain_unknown_options=True).keys()
+    unknown = sorted(given - known)
+    if runner in WITH_JOB_SERVER:
+        unknown = [name for name in unknown if closest(name, known)]
+    meant = {name: name for name in known} | {key.rpartition(".")[2]: key for key in config_keys()}
+    lines = [
+        f"--{name}: neither augnet nor Beam knows it; see augnet audit --help"
+        + "".join(f"; did you mean --{meant[near]}?" for near in closest(name, meant))
+        for name in unknown
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def _as_flags(settings: dict[str, object]) -> Iterator[str]:

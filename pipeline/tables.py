@@ -72,19 +72,23 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
     """What `augnet plan` shows."""
     from augnet.audits.sizing import readable_bytes  # with it comes TensorFlow
 
-    memory = found.choice.report.get("memory_bytes")
-    run, failing = found.run, f"{found.failing} of the first {found.sampled} images would fail"
+    run, sample = found.run, found.sample
+    memory = sample.choice.report.get("memory_bytes")
+    failing = f"{sample.failing} of {sample.images} sampled images would fail"
+    disk = f"{readable_bytes(found.stored_bytes)} of Jacobians before compression"
+    if found.disk_bytes is not None:
+        disk = f"about {readable_bytes(found.disk_bytes)} of Jacobians; {disk.replace(' of Jacobians', '')}"
     return {
         "images": f"{run.images}",
         "units": f"{run.units} of up to {-(-run.images // run.units)} images",
         "rows": f"computed: {run.config.jacobian.outputs}; stored: {run.config.store.jacobians or 'none'}",
-        "disk": f"up to {readable_bytes(found.stored_bytes)} of Jacobians, before compression",
+        "disk": disk,
         "scale": str(run.preprocess["reason"]),
         "labels": f"{len(run.labels)}; {run.label_rule}",
-        "batch": f"{found.batch_size} images" + (f", {readable_bytes(memory)}" if memory else ""),
-        **engine_rows(found.choice, run.config.jacobian.precision),
+        "batch": f"{sample.batch_size} images" + (f", {readable_bytes(memory)}" if memory else ""),
+        **engine_rows(sample.choice, run.config.jacobian.precision),
         "time": f"about {readable_seconds(found.seconds)} in one process" if found.seconds else "",
-        "failures": failing if found.failing else "",
+        "failures": failing if sample.failing else "",
         "refused": "\n".join(found.refusals),
     }
 

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 
-from pipeline.logs import import_quietly, set_up_logging
+from pipeline.logs import import_beam, import_tensorflow, set_up_logging
 from transforms.driver import end_with_driver
 
 
@@ -18,7 +18,8 @@ def main() -> None:
     os.environ.pop(
         "LOGGING_API_SERVICE_DESCRIPTOR", None
     )  # lines go to standard error, not through the driver
-    import_quietly()
+    import_beam()
+    import_tensorflow()
     from apache_beam.runners.worker import sdk_worker_main
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)

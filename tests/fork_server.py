@@ -34,9 +34,10 @@ def audit(arguments, log, die_at):
 
 
 if __name__ == "__main__":
-    from pipeline.logs import import_quietly
+    from pipeline.logs import import_beam, import_tensorflow
 
-    import_quietly()
+    import_beam()
+    import_tensorflow()
     import matplotlib.figure  # noqa: F401  (the report imports it when it needs it)
 
     import pipeline.audit

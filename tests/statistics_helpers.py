@@ -17,6 +17,7 @@ def batch_of(
     label_ids=None,
     label_count=0,
     map_pool=1,
+    separate=None,
 ):
     """The batch that an engine would measure.
 
@@ -26,6 +27,7 @@ def batch_of(
         selected: (n, R) or (R,), default every output; -1 for no row.
         inputs: (n, height, width, channel), default zeros.
         label_ids: (n,), the labels' groups in the moments.
+        separate: whether each output decides by its own sign, default with one output.
     """
     rows, outputs = np.asarray(rows, np.float64), np.asarray(outputs, np.float64)
     n, count, height, width, channel = rows.shape
@@ -38,19 +40,20 @@ def batch_of(
     own = [
         taken[k][place[0]] if len(place) else np.full(rows.shape[2:], np.nan) for k, place in enumerate(found)
     ]
+    separate = count == 1 if separate is None else separate
+    start = [0.0 if separate else own[k].ravel() for k in range(n)]
     with np.errstate(invalid="ignore"):  # rows of NaN and Inf are meant
         return JacobianBatch(
             outputs=outputs,
             probabilities=probabilities,
             selected=selected,
             gram=np.stack([part @ part.T for part in flat]),
-            l1_from_predicted=np.stack([np.abs(own[k].ravel() - flat[k]).sum(axis=1) for k in range(n)]),
+            boundary_l1=np.stack([np.abs(start[k] - flat[k]).sum(axis=1) for k in range(n)]),
             magnitude=np.stack([np.sqrt((row**2).sum(axis=-1)) for row in own]).astype(np.float32),
             input_dot=np.array([(inputs[k] * own[k]).sum() for k in range(n)]),
             stored=selected,
             rows=None,
             moments=moments_of(groups_of(taken, own, selected, count, label_ids, label_count), map_pool),
-            predicted_l1=np.array([np.abs(row).sum() for row in own]),
         )
 
 

@@ -19,6 +19,8 @@ from augnet.audits.unit import Auditor
 from augnet.config import load_config
 from augnet.engine import Choice, Engine
 from augnet.errors import AuditError, ConfigError
+from augnet.sources import FolderSource
+from augnet.sources.memory import MemorySource
 from augnet.storage.files import OutputFolder
 from pipeline.main import main
 
@@ -82,16 +84,23 @@ def test_a_worker_of_its_own_loads_the_model_that_was_planned(config, cnn_path, 
         Auditor.open(config.output)
 
 
-def test_the_planner_s_model_serves_one_worker_and_only_while_it_is_handed_on(config, counted):
+def test_the_planner_s_model_serves_every_step_of_its_run_and_only_while_it_is_handed_on(config, counted):
     planned = plan(config)
     with worker.handing_on(planned.run, planned.model):
-        assert worker.model_of(planned.run) is planned.model
-        assert worker.model_of(planned.run) is not planned.model
-    with worker.handing_on(planned.run, planned.model):
+        assert worker.model_of(planned.run) is worker.model_of(planned.run) is planned.model
         other = replace(planned.run, fingerprint="of another audit")
         assert worker.model_of(other) is not planned.model
-    assert counted() == (3, 3)
+    assert counted() == (2, 2)
     assert worker.model_of(planned.run) is not planned.model
+
+
+def test_images_are_handed_on_with_the_model(config):
+    planned = plan(config)
+    source = MemorySource(config.images, np.zeros((2, 12, 10, 3), np.uint8))
+    with worker.handing_on(planned.run, planned.model, source):
+        assert worker.source_of(planned.run) is source
+    with worker.handing_on(planned.run, planned.model):
+        assert isinstance(worker.source_of(planned.run), FolderSource)
 
 
 def test_run_json_tells_of_the_model_and_of_no_device(config):

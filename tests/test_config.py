@@ -45,17 +45,28 @@ def test_flags_win_over_the_file(tmp_path):
     assert (made.model.path, made.output, str(made.jacobian.outputs)) == ("a", "d", "top:5")
 
 
+def test_a_file_may_have_dotted_keys(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model.path: a\nimages: {path: b}\nimages.limit: 3\noutput: c\n")
+    made = load_config(str(path))
+    assert (made.model.path, made.images.path, made.images.limit, made.output) == ("a", "b", 3, "c")
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [
         ({"jacobian.outputs": "best"}, ["jacobian.outputs", "'best'", "top:N"]),
         ({"jacobian.outputs": [1, 1]}, ["jacobian.outputs", "once"]),
         ({"jacobian.outputs": "none"}, ["jacobian.outputs", "'none'"]),
-        ({"jacobian.outputs": None}, ["jacobian.outputs", "None", "top:N"]),
-        ({"store.jacobians": "some"}, ["store.jacobians", "'some' is none, or is all,"]),
+        ({"jacobian.outputs": None}, ["jacobian.outputs", "null", "top:N"]),
+        ({"store.jacobians": "some"}, ["store.jacobians", "'some' does not fit; give none, or all,"]),
         ({"jacobian.batch_size": 0}, ["jacobian.batch_size", "0"]),
         ({"jacobian.memory": "much"}, ["jacobian.memory", "much"]),
         ({"statistics.border": 0.7}, ["statistics.border", "0.7", "0.5"]),
+        (
+            {"store.format": "npz", "store.dtype": "bfloat16"},
+            ["store.dtype: 'bfloat16' does not fit; give float32 or float16, or store.format: parquet"],
+        ),
         ({"store.format": "csv"}, ["store.format", "'csv'", "parquet", "npz"]),
         ({"images.pth": "x"}, ["images.pth", "no such key", "images.path"]),
         ({"jacobian.outputs": "predicted"}, []),
@@ -80,7 +91,11 @@ def test_errors_name_key_value_and_rule(flags, words):
 def test_each_missing_key_is_named():
     with pytest.raises(ConfigError) as caught:
         load_config(flags={})
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["model", "images", "output"]
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "model.path",
+        "images.path",
+        "output",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -94,10 +109,16 @@ def test_a_bad_file_is_an_error_and_runs_nothing(tmp_path, text):
 
 
 def test_flag_values_are_yaml():
-    assert flag_value("[0, 3]") == [0, 3]
-    assert flag_value("top:5") == "top:5"
-    assert flag_value("{mean: [0.5], std: [0.2]}") == {"mean": [0.5], "std": [0.2]}
-    assert flag_value("[oops") == "[oops"
+    assert flag_value("jacobian.outputs", "[0, 3]") == [0, 3]
+    assert flag_value("jacobian.outputs", "top:5") == "top:5"
+    assert flag_value("preprocess.scale", "{mean: [0.5], std: [0.2]}") == {"mean": [0.5], "std": [0.2]}
+    assert flag_value("jacobian.outputs", "[oops") == "[oops"
+
+
+def test_a_flag_that_takes_text_is_text():
+    assert flag_value("output", "2024-01-01") == "2024-01-01"
+    assert flag_value("images.path", "007") == "007"
+    assert flag_value("images.image", "null") is None
 
 
 def test_every_key_has_a_description():

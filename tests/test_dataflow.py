@@ -66,7 +66,7 @@ def submitted(tmp_path_factory):
     refuse_unseen_paths(config, options)
     send_package(options)
     pipeline = beam.Pipeline(runner=make_runner(options), options=options)
-    build(pipeline, SimpleNamespace(units=UNITS, config=config))
+    build(pipeline, SimpleNamespace(units=UNITS, config=config), range(UNITS))
     pipeline.run()
     server.shutdown()
     server.server_close()

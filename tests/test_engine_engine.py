@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -155,7 +156,12 @@ def test_one_sigmoid_output():
     weights = model.get_weights()[0].reshape(4, 4, 1)
     assert np.abs(batch.rows[:, 0] - weights).max() < 1e-6
     assert batch.probabilities.shape == (3, 1)
-    assert np.allclose(batch.predicted_l1, np.abs(weights).sum())
+    assert np.allclose(batch.boundary_l1, np.abs(weights).sum())
+
+
+def test_several_sigmoid_outputs_each_have_their_own_boundary():
+    batch = engine_of(small_cnn("sigmoid")).measure(images(3, 12, 10, 3))
+    assert np.allclose(batch.boundary_l1, np.abs(batch.rows).sum(axis=(2, 3, 4)), rtol=1e-5)
 
 
 def test_a_subclassed_model_goes_by_the_tape():
@@ -263,12 +269,20 @@ def test_measures_equal_numpy(pool, outputs):
         place = np.flatnonzero(selected[i] == predicted[i])
         if not len(place):
             assert np.isnan(batch.input_dot[i]) and np.isnan(batch.magnitude[i]).all()
-            assert np.isnan(batch.l1_from_predicted[i]).all()
+            assert np.isnan(batch.boundary_l1[i]).all()
             continue
         own = rows[i, place[0]]
         assert np.allclose(batch.magnitude[i], np.sqrt(np.square(own).sum(axis=-1)), rtol=1e-5)
         assert np.isclose(batch.input_dot[i], (own * x[i]).sum(), rtol=1e-5)
-        assert np.allclose(batch.l1_from_predicted[i], np.abs(own - rows[i]).sum(axis=(1, 2, 3)), rtol=1e-5)
+        assert np.allclose(batch.boundary_l1[i], np.abs(own - rows[i]).sum(axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_stored_rows_are_rounded_to_bfloat16():
+    model, x = small_cnn(), images(3, 12, 10, 3)
+    full, engine = engine_of(model).measure(x).rows, engine_of(model, store_dtype="bfloat16")
+    rows = engine.measure(x).rows
+    assert engine.layout.bytes_per_image == rows[0].nbytes == full[0].nbytes / 2
+    assert np.array_equal(rows.astype(np.float32), full.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 def test_stored_rows_are_reduced_and_none_are_copied_without_storing():

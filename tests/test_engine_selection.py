@@ -25,7 +25,7 @@ def test_a_selection_is_written_as_the_word_it_was_read_from(word):
     "value", ["none", "best", "top:0", "top:-1", "top:", "all ", "", 3, None, [], ["a"], [-1]]
 )
 def test_other_words_are_refused_with_the_rule(value):
-    with pytest.raises(ValueError, match=r"is all, predicted, label, top:N or a list of output numbers"):
+    with pytest.raises(ValueError, match=r"^all, predicted, label, top:N or a list of output numbers"):
         RowSelection.parse(value)
 
 

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,26 @@ def test_trained_model_to_augnet(tmp_path, capsys):
     assert pictures == ["input.png", *(f"jacobian_{number:02d}.png" for number in range(13))]
     with Image.open(tmp_path / "input.png") as picture:
         assert picture.size == (32, 32)
+
+
+def test_audit_in_notebook(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(EXAMPLES / "audit_in_notebook.py"))
+    assert found["audit"].counts == {"planned": 1797, "audited": 1797, "failed": 0}
+    assert found["audit"].summary["accuracy"] > 0.9
+    assert (
+        found["sample"].counts["audited"] == 200 and found["sample"].run["config"]["images"]["limit"] == 200
+    )
+    printed = capsys.readouterr()
+    assert printed.out.count("margin_l2") == 6 and (tmp_path / "nearest.png").is_file()
+    assert "augnet: 1797 images audited, 0 failed; report: " in printed.err
+
+
+def test_the_page_on_notebooks_shows_what_the_example_runs():
+    page = (EXAMPLES.parent / "docs" / "how-to" / "notebook.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    script = (EXAMPLES / "audit_in_notebook.py").read_text()
+    assert len(blocks) == 4 and all(block in script for block in blocks)
 
 
 def test_embed_in_pipeline(tmp_path, images, cnn_path):

@@ -202,11 +202,11 @@ def test_a_device_without_memory_for_one_image_ends_with_a_message(
     assert len(said) == 1 and "one image does not fit in memory" in said[0]
 
 
-def test_an_output_folder_without_permission_is_named(tmp_path, images, cnn_path, capsys):
+def test_an_output_below_a_file_is_refused(tmp_path, images, cnn_path, capsys):
     (tmp_path / "file").write_text("no folder")
-    audit(cnn_path, images, tmp_path / "file" / "out", status=1)
+    audit(cnn_path, images, tmp_path / "file" / "out", status=2)
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and "output: cannot write" in said[0] and "Not a directory" in said[0]
+    assert len(said) == 1 and f"output: {str(tmp_path / 'file')!r} is no folder" in said[0]
 
 
 def test_too_many_failures_end_with_status_1_after_the_results(tmp_path, images, cnn_path, capsys):
@@ -240,13 +240,13 @@ def test_other_files_and_parts_without_a_run_are_not_touched(tmp_path, images, c
     folder = OutputFolder(str(out))
     for name in mine:
         folder.write_bytes(name, b"precious")
-    audit(cnn_path, images, out, "--fresh", status=1)
+    audit(cnn_path, images, out, "--fresh", status=2)
     assert "other files" in capsys.readouterr().err
     assert all((out / name).read_bytes() == b"precious" for name in mine)
     shutil.rmtree(out)
     audit(cnn_path, images, out)
     (out / names.RUN).unlink()
-    audit(cnn_path, images, out, status=1)
+    audit(cnn_path, images, out, status=2)
     assert "without its run.json" in capsys.readouterr().err
     audit(cnn_path, images, out, "--fresh")
 

@@ -52,6 +52,15 @@ def test_no_secret_of_a_uri_or_of_the_environment_is_written(tmp_path, images, c
         assert secret not in said.err.replace(str(config), "")
 
 
+@pytest.mark.parametrize("flag", ["--model", "--images"])
+@pytest.mark.parametrize("address", ["s3://key:hunter2@bucket/x", "https://host/x?X-Amz-Signature=hunter2"])
+def test_an_address_with_a_password_is_refused_and_not_repeated(tmp_path, capsys, flag, address):
+    command = audit_command("s3://bucket/model.keras", "s3://bucket/images", tmp_path / "out")
+    assert main([*command, flag, address]) == 2
+    said = capsys.readouterr().err
+    assert "without a password" in said and "hunter2" not in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "text, shown",
     [

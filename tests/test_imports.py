@@ -13,6 +13,7 @@ FORBIDDEN = {"augnet": {"transforms", "pipeline"}, "transforms": {"pipeline"}, "
 OTHERS = {"augnet": {"apache_beam", "argparse"}, "transforms": {"argparse"}, "pipeline": set()}
 
 ORDER = (
+    {"jobs"},
     {"report", "comparison"},
     {"findings"},
     {"audits"},
@@ -25,8 +26,9 @@ ROOMS = set().union(*ORDER)
 
 NEIGHBOURS = {
     "statistics": {"engine", "storage"},
-    "models": {"engine"},
-    "config": {"selection", "errors"},
+    "sources": {"storage"},
+    "models": {"engine", "storage"},
+    "config": {"selection", "errors", "redact"},
     "selection": {"errors"},
 }
 """Whom a room may import of its own line."""

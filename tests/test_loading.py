@@ -309,9 +309,9 @@ def test_fingerprint_of_a_saved_model_is_of_its_files_and_not_of_its_place(tmp_p
 @pytest.mark.parametrize(
     ("key", "value", "rule"),
     [
-        ("builder", "my_models.build", "'my_models.build' is module:function"),
-        ("modules", "my_layers.py", r"'my_layers.py' is a list of modules .* \[my_layers"),
-        ("modules", ["../my_layers"], r"is a list of modules as they are imported"),
+        ("builder", "my_models.build", "'my_models.build' does not fit; give module:function"),
+        ("modules", "my_layers.py", r"'my_layers.py' does not fit; give a list of modules .* \[my_layers"),
+        ("modules", ["../my_layers"], r"give a list of modules as they are imported"),
     ],
 )
 def test_modules_and_builders_that_are_no_names(key, value, rule):

@@ -90,7 +90,7 @@ def test_constants_that_do_not_fit(tmp_path):
 @pytest.mark.parametrize("given", [{"mask:1": None}, 3, [1]])
 def test_constants_that_are_no_names_and_values(given):
     with pytest.raises(
-        ConfigError, match=r"model\.constants: .* is \{name: number, list or file\.npy\}, with a"
+        ConfigError, match=r"model\.constants: .* give \{name: number, list or file\.npy\}, with a"
     ):
         load_config(flags={"model.path": "m", "images.path": "i", "output": "o", "model.constants": given})
 

@@ -171,7 +171,7 @@ def test_a_second_run_has_nothing_to_do_and_another_config_is_refused(tmp_path, 
     assert digests(tmp_path / "out") == before and shard.stat().st_mtime_ns == touched
 
     command = ["audit", "--model", str(cnn_path), "--images", str(images), "--output", str(tmp_path / "out")]
-    assert main([*command, "--jacobian.outputs=predicted"]) == 1
+    assert main([*command, "--jacobian.outputs=predicted"]) == 2
     assert "jacobian.outputs: 'all' -> 'predicted'" in capsys.readouterr().err
     assert main([*command, "--jacobian.outputs=predicted", "--fresh"]) == 0
     assert digests(tmp_path / "out") != before
@@ -220,7 +220,7 @@ def test_selected_rows_are_rows_of_the_whole(tmp_path, images, cnn_path, rows, s
     [
         (["--model", "nowhere.keras"], 2, ["model.path", "nowhere.keras"]),
         (["--images", "nowhere"], 2, ["images.path", "nowhere"]),
-        (["--jacobian.ouputs=all"], 2, ["--jacobian.ouputs", "no such key"]),
+        (["--jacobian.ouputs=all"], 2, ["jacobian.ouputs", "no such key"]),
         (["--no_such_beam_flag=1"], 2, ["no_such_beam_flag"]),
         (["--store.max_bytes=1000"], 2, ["store.max_bytes", "store.jacobians: none"]),
         (["--jacobian.outputs=[7]"], 2, ["jacobian.outputs", "7"]),
@@ -245,8 +245,8 @@ def test_errors_come_before_work(tmp_path, images, cnn_path, capsys, flags, stat
 def test_a_folder_of_other_files_is_refused(tmp_path, images, cnn_path, capsys):
     before = digests(images)
     base = ["audit", "--model", str(cnn_path), "--images", str(images), "--output", str(images)]
-    assert main(base) == 1
-    assert main([*base, "--fresh"]) == 1
+    assert main(base) == 2
+    assert main([*base, "--fresh"]) == 2
     assert "other files" in capsys.readouterr().err
     assert digests(images) == before
 

@@ -1,7 +1,8 @@
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-from augnet.errors import AuditError, ConfigError
+from augnet.errors import AuditError, ConfigError, closest
+from pipeline.flags import FLAGS
 from pipeline.runners import audit_problem, is_in_process, make_options
 
 
@@ -25,12 +26,37 @@ def test_flags_win_over_the_config_file():
     assert direct(["--direct_num_workers=4"], settings) == ("multi_processing", 4)
 
 
-def test_an_unknown_option_is_an_error_in_process_and_the_runners_business_elsewhere():
-    with pytest.raises(ConfigError, match="--paralelism"):
-        make_options(["--paralelism=3"], {})
-    with pytest.raises(ConfigError, match="--paralelism"):
+def test_an_unknown_option_is_an_error_and_the_job_servers_business_where_there_is_one():
+    slip = "--paralelism: neither augnet nor Beam knows it.*; did you mean --parallelism"
+    for flags in ([], ["--runner=DataflowRunner"], ["--runner=FlinkRunner"]):
+        with pytest.raises(ConfigError, match=slip):
+            make_options([*flags, "--paralelism=3"], {})
+    with pytest.raises(ConfigError, match=slip):
         make_options([], {"paralelism": 3})
+    with pytest.raises(ConfigError, match=r"--only_flink_knows: neither .* --help$"):
+        make_options(["--runner=DataflowRunner", "--only_flink_knows=3"], {})
     assert not is_in_process(make_options(["--runner=FlinkRunner", "--only_flink_knows=3"], {}))
+
+
+def test_all_unknown_options_are_told_at_once_and_keys_without_their_section():
+    with pytest.raises(ConfigError) as caught:
+        make_options(["--precision=float64", "--direct_num_wokers=2"], {})
+    lines = str(caught.value).splitlines()
+    assert [line.rpartition("; ")[2] for line in lines] == [
+        "did you mean --direct_num_workers?",
+        "did you mean --jacobian.precision?",
+    ]
+
+
+def test_an_unknown_runner_is_answered_with_those_there_are():
+    with pytest.raises(
+        ConfigError, match=r"--runner: 'FlinkRuner' does not fit; .*; did you mean FlinkRunner"
+    ):
+        make_options(["--runner=FlinkRuner"], {})
+
+
+def test_no_option_of_beam_is_taken_for_a_slip_in_one_of_ours():
+    assert not [name for name in make_options([], {}).get_all_options() if closest(f"--{name}", FLAGS)]
 
 
 def test_a_config_file_says_lists_and_switches():

@@ -15,7 +15,7 @@ PRIMITIVES = common_urns.primitives
 
 def audit_pipeline() -> beam.Pipeline:
     pipeline = beam.Pipeline(runner=FnApiRunner())
-    build(pipeline, SimpleNamespace(units=4, config=SimpleNamespace(output="out")))
+    build(pipeline, SimpleNamespace(units=4, config=SimpleNamespace(output="out")), range(4))
     return pipeline
 
 

@@ -102,11 +102,12 @@ def audit_of(tmp_path_factory):
 def test_a_whole_audit_gives_the_same_statistics(audit_of, form):
     expected, found = audit_of("folder"), audit_of(form)
     assert found.counts == expected.counts and found.counts["audited"] == 200
-    whereabouts = ["image_id", "uri"]
+    whereabouts = ["image_id", "uri", "metadata"]
     assert found.statistics.drop(whereabouts).equals(expected.statistics.drop(whereabouts))
     for name, values in expected.maps.items():
         np.testing.assert_array_equal(found.maps[name], values)
     assert found.summary["accuracy"] == expected.summary["accuracy"]
+    assert ("hospital" in found.slices["column"].to_pylist()) == (form == "manifest")
 
 
 def test_every_format_is_in_the_registry_and_in_the_configuration():

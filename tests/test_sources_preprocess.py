@@ -150,7 +150,8 @@ def test_a_network_of_keras_applications_by_its_name_alone(tmp_path: Path):
     (tmp_path / "config.yaml").write_text(tree)
     assert load_config(str(tmp_path / "config.yaml")).preprocess.scale == "keras.applications.vgg16"
     with pytest.raises(
-        ConfigError, match=r"preprocess\.scale: 'keras.apps' is auto, unit, .*, or \{mean, std"
+        ConfigError,
+        match=r"preprocess\.scale: 'keras.apps' does not fit; give auto, unit, .* or \{mean: .*, std",
     ):
         load_config(str(tmp_path / "config.yaml"), {"preprocess": {"scale": "keras.apps"}})
 

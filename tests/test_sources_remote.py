@@ -76,7 +76,7 @@ def test_models_are_fetched(bucket, tmp_path):
     assert load_model(ModelConfig(path=f"{bucket}/saved")).output_shape == (None, 3)
     with pytest.raises(ModelError, match="nothing is at"):
         load_model(ModelConfig(path=f"{bucket}/none.keras"))
-    with pytest.raises(ModelError, match="cannot be fetched"):
+    with pytest.raises(ModelError, match="cannot be opened"):
         load_model(ModelConfig(path="nosuch://bucket/m.keras"))
 
 

@@ -53,7 +53,7 @@ def rng():
 
 def test_the_columns_are_those_of_the_schema(rng):
     columns = measure(random_batch(rng), labels=[0, 1, 2, 3, -1, 0])
-    written = {"image_id", "uri", "label", "jacobian_file", "jacobian_row"}
+    written = {"image_id", "uri", "label", "metadata", "jacobian_file", "jacobian_row"}
     assert set(columns) == set(schema.STATISTICS.names) - written
     for name, column in columns.items():
         assert column.type == schema.STATISTICS.field(name).type, name
@@ -228,10 +228,22 @@ def test_margins_and_loss_need_every_row(rng):
 def test_an_unknown_label_selects_no_row(rng):
     batch = random_batch(rng, selected=[[2], [-1], [0], [-1], [1], [3]])
     columns = measure(batch, [2, -1, 0, -1, 1, 3])
-    for name in ("frobenius", "spectral", "row_l2", "singular_values", "selected", "effective_rank"):
+    for name in ("frobenius", "spectral", "row_l2", "singular_values", "selected"):
         assert [value is None for value in columns[name].to_pylist()] == [False, True] * 2 + [False] * 2, name
     assert columns["flags"].to_pylist() == [[]] * 6
     assert columns["probability"].null_count == 0
+
+
+def test_one_row_has_no_rank(rng):
+    """It would be 1, and its images told apart by rounding."""
+    for columns in (
+        measure(random_batch(rng, outputs=1), [0] * 6, "binary"),
+        measure(random_batch(rng, outputs=1), task="regression"),
+        measure(random_batch(rng, selected=[2])),
+        measure(random_batch(rng, shape=(1, 1, 1))),
+    ):
+        assert columns["stable_rank"].null_count == columns["effective_rank"].null_count == 6
+        assert columns["frobenius"].null_count == columns["singular_values"].null_count == 0
 
 
 def test_binary_model(rng):
@@ -266,13 +278,16 @@ def test_binary_model_in_its_own_space_has_its_boundary_at_one_half(rng):
 
 
 def test_multilabel_model(rng):
-    batch = random_batch(rng)
-    columns = measure(batch, [0, 1, 2, 3, 0, 1], "multilabel")
-    distance = np.abs(batch.outputs) / np.sqrt(np.einsum("nrr->nr", batch.gram))
+    rows, outputs = rng.normal(size=(6, 4, 5, 6, 3)), rng.normal(size=(6, 4))
+    columns = measure(batch_of(rows, outputs, separate=True), [0, 1, 2, 3, 0, 1], "multilabel")
+    flat = rows.reshape(6, 4, -1)
+    distance = np.abs(outputs) / np.linalg.norm(flat, axis=2)
+    largest_change = np.abs(outputs) / np.abs(flat).sum(axis=2)
     np.testing.assert_allclose(values(columns, "margin_l2"), distance.min(axis=1))
+    np.testing.assert_allclose(values(columns, "margin_linf"), largest_change.min(axis=1))
     np.testing.assert_array_equal(values(columns, "rival"), distance.argmin(axis=1))
-    np.testing.assert_allclose(values(columns, "probability"), 1 / (1 + np.exp(-batch.outputs.max(axis=1))))
-    for name in ("correct", "loss_gradient_l2", "margin_linf"):
+    np.testing.assert_allclose(values(columns, "probability"), 1 / (1 + np.exp(-outputs.max(axis=1))))
+    for name in ("correct", "loss_gradient_l2"):
         assert columns[name].null_count == 6, name
 
 

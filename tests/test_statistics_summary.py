@@ -1,20 +1,20 @@
 """The dataset-wide tables against NumPy, scikit-learn and plain loops."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 from test_statistics_aggregate import SHAPE, Images
 
 from augnet.errors import AuditError
 from augnet.statistics.aggregate import Aggregate, Shape
-from augnet.statistics.describe import QUANTILES, Slicer, auroc, describe
-from augnet.statistics.focus import uniform_border_fraction
-from augnet.statistics.summary import summarize
+from augnet.statistics.describe import QUANTILES, Slicer, describe, varies
+from augnet.statistics.focus import map_statistics, uniform_border_fraction
+from augnet.statistics.summary import outputs_table, summarize
 from augnet.storage import schema
 from augnet.storage.catalog import SCALARS
 
@@ -36,6 +36,7 @@ class Audit:
                 "image_id": [images.ids[k] for k in part],
                 "label": [names[k] for k in part],
                 "uri": [f"/data/{images.ids[k]}" for k in part],
+                "metadata": [[] for k in part],
                 "jacobian_file": ["jacobians/a.parquet" if k % 2 else None for k in part],
                 "jacobian_row": list(range(len(part))),
             }
@@ -84,27 +85,6 @@ def test_statistics_are_numpys(audit, result):
         }
         expected |= {f"q{round(100 * q):02d}": np.quantile(values, q) for q in QUANTILES}
         assert {key: figures[key] for key in expected} == pytest.approx(expected), name
-
-
-def test_auroc_is_that_of_scikit_learn(audit, result):
-    wrong = [None if value is None else not value for value in audit.table["correct"].to_pylist()]
-    judged = np.array([value is not None for value in wrong])
-    target = np.array([bool(value) for value in wrong])
-    for name in SCALARS:
-        known = judged & ~np.isnan(audit.values(name))
-        expected = roc_auc_score(target[known], audit.values(name)[known]) if known.any() else None
-        assert result.figures["statistics"][name]["auroc_wrong"] == pytest.approx(expected), name
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=40))
-def test_auroc_counts_ties_as_one_half(pairs):
-    values, positive = (np.array(part) for part in zip(*sorted(pairs), strict=True))
-    found = auroc(values.astype(float), positive)
-    if positive.all() or not positive.any():
-        assert found is None
-    else:
-        assert found == pytest.approx(roc_auc_score(positive, values))
 
 
 @settings(deadline=None)
@@ -181,6 +161,35 @@ def test_of_equal_images_the_first_are_listed():
     assert [entry["image_id"] for entry in ends["highest"]] == [audit.images.ids[k] for k in (0, 1, 2, 3)]
 
 
+def test_what_is_the_same_but_for_rounding_has_no_ends():
+    """As stable_rank of one row, and the norms of a linear model."""
+    audit = Audit(n=30)
+    rounded = pa.chunked_array([2 + 2e-7 * np.random.default_rng(0).random(30)])
+    column = audit.table.schema.names.index("frobenius")
+    audit.table = audit.table.set_column(column, schema.STATISTICS.field("frobenius"), rounded)
+    figures = audit.summarize().figures
+    assert figures["extremes"]["frobenius"] == {"lowest": [], "highest": []}
+    assert figures["statistics"]["frobenius"]["count"] == 30
+    assert len(figures["extremes"]["gini"]["lowest"]) == 20
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ([], False),
+        ([3.0], True),
+        ([np.nan, 3.0], True),
+        ([1.0, 1.0 + 1e-7, np.nan], False),
+        ([-5.0, -5.0 + 1e-6], False),
+        ([0.0, 0.0], False),
+        ([0.0, 1e-30], True),
+        ([1.0, 1.001], True),
+    ],
+)
+def test_what_counts_as_rounding(values, expected):
+    assert varies(np.array(values)) is expected
+
+
 def test_the_summary_is_json_and_adds_up(audit, result):
     figures = json.loads(json.dumps(result.figures, allow_nan=False))
     correct = audit.table["correct"].to_pylist()
@@ -225,6 +234,28 @@ def test_outputs_and_pairs(audit, result):
         cosine = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
         assert row["mean_cosine"] == pytest.approx(cosine.mean())
     assert sum(row["rival_count"] for row in pairs) == 90
+
+
+def test_every_output_is_described_by_its_own_rows():
+    shape = Shape(outputs=3, labels=2, height=5, width=7, channels=2)
+    audit = Audit(n=40, shape=shape)
+    rows = audit.images.rows.astype(np.float64)
+    magnitude = np.sqrt((rows**2).sum(axis=-1).mean(axis=0))  # root mean square over the images
+    expected = map_statistics(magnitude.astype(np.float32), np.ones(3, bool), 0.1)
+    outputs = audit.summarize().outputs
+    for name, values in expected.items():
+        np.testing.assert_allclose(outputs[name].to_numpy(), values, rtol=1e-5, err_msg=name)
+
+
+def test_of_one_image_the_predicted_output_is_described_as_the_image():
+    images, pooled = Images(n=1, shape=replace(SHAPE, map_pool=1)), Images(n=1, shape=SHAPE)
+    predicted = images.outputs[0].argmax()
+    exact, blocks = (
+        outputs_table(source.aggregate([0]), border=0.1).to_pylist()[predicted] for source in (images, pooled)
+    )
+    for name in ("gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread"):
+        assert exact[name] == pytest.approx(images.statistics([0])[name][0].as_py(), rel=1e-5), name
+        assert blocks[name] == pytest.approx(exact[name], abs=0.25), name  # over 2 x 2 pixels
 
 
 def test_maps(audit):

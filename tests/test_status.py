@@ -1,9 +1,11 @@
 """`augnet status` and `augnet plan`: what they say before, during and after an audit."""
 
 import re
+import shutil
 import time
 from dataclasses import replace
 
+import pytest
 from audit_processes import audit_command, digests
 from conftest import write_images
 
@@ -58,10 +60,49 @@ def test_plan_foresees_an_audit_and_writes_nothing(tmp_path, cnn_path, capsys):
     shown = capsys.readouterr().out
     assert not out.exists()
     assert "images    50" in shown and "units     7 of up to 8 images" in shown
-    assert "54.0 kB of Jacobians" not in shown and "216.0 kB of Jacobians" in shown
-    assert "about" in shown and "1 of the first 50 images would fail" in shown and "refused" not in shown
+    assert re.search(r"disk      about \d+\.\d kB of Jacobians; 216.0 kB before compression", shown)
+    assert "about" in shown and "1 of 50 sampled images would fail" in shown and "refused" not in shown
     assert "engine    derivative rules; up to 3 rows at a time" in shown
     assert re.search(r"accuracy  float32; \d\.\de-\d\d from the model in float32", shown)
+
+
+@pytest.mark.parametrize("store", [{}, {"dtype": "float16"}, {"dtype": "bfloat16"}, {"format": "npz"}])
+def test_plan_knows_the_size_on_disk(tmp_path, cnn_path, store):
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_images(images, 150)
+    flags = {"model.path": str(cnn_path), "images.path": str(images), "output": str(out)}
+    flags |= {f"store.{key}": value for key, value in store.items()}
+    found = forecast(load_config(flags=flags))
+    assert main(["audit", *(f"--{key}={value}" for key, value in flags.items()), "--log-level=error"]) == 0
+    written = sum(path.stat().st_size for path in (out / "jacobians").iterdir())
+    assert abs(found.disk_bytes / written - 1) < 0.1
+    assert found.stored_bytes > written or store
+
+
+def test_an_audit_that_fits_once_compressed_starts(tmp_path, images, cnn_path, capsys):
+    store = ["--store.dtype=bfloat16", "--store.pool=2"]
+    command = audit_command(cnn_path, images, tmp_path / "out", *store)
+    assert main(["plan", *command[1:]]) == 0
+    about, before = re.search(
+        r"about (\d+\.\d) kB of Jacobians; (\d+\.\d) kB before", capsys.readouterr().out
+    ).groups()
+    assert float(about) < float(before)
+    limit = int(1000 * (float(about) * 1.1 + float(before)) / 2)
+    assert main([*command, f"--store.max_bytes={limit}"]) == 0
+    assert main([*command, "--fresh", f"--store.max_bytes={int(1000 * float(about))}"]) == 2
+    assert f"would write about {about} kB for 40 images, more than store.max_bytes" in capsys.readouterr().err
+
+
+def test_an_audit_has_the_room_of_its_own_shards(tmp_path, images, cnn_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    command = audit_command(cnn_path, images, out, SMALL_UNITS, "--log-level=error")
+    assert main(command) == 0
+    (out / names.MANIFEST).unlink()
+    full = shutil.disk_usage(out)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    assert main(command) == 0
+    assert main([*command, "--output", str(tmp_path / "other")]) == 2
+    assert "more than the free disk (0 bytes)" in capsys.readouterr().err
 
 
 def test_plan_shows_the_gain_of_a_model_that_is_timed():

@@ -1,3 +1,4 @@
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,6 +78,19 @@ def test_the_same_rows_give_the_same_bytes(tmp_path, format, dtype):
 def test_half_precision_is_stored_as_such(tmp_path):
     write(tmp_path / "a", "parquet", "float16")
     assert pq.read_table(tmp_path / "a")["jacobian"].type.value_type == pa.float16()
+
+
+def test_bfloat16_is_float32_in_less_than_half_the_bytes(tmp_path):
+    shape = (32, 32, 3)
+    _, content = write(tmp_path / "wide", "parquet", shape=shape)
+    writer = open_jacobian_writer("parquet", tmp_path / "rounded", shape, "bfloat16")
+    for ids, outputs, rows in content:
+        writer.write(ids, outputs, rows.astype(ml_dtypes.bfloat16))
+    writer.close()
+    found = pq.read_table(tmp_path / "rounded")["jacobian"].combine_chunks().to_numpy_ndarray()
+    rows = np.concatenate([rows.reshape(-1, *shape) for *_, rows in content])
+    assert found.dtype == np.float32 and 0 < np.abs(found - rows).max() <= np.abs(rows).max() * 2**-8
+    assert (tmp_path / "rounded").stat().st_size < (tmp_path / "wide").stat().st_size / 2
 
 
 @pytest.mark.parametrize("format", ["parquet", "npz"])

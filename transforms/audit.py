@@ -11,15 +11,12 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
-from augnet.audits.finalize import fold, seal
 from augnet.audits.records import WorkUnit
 from augnet.audits.unit import COUNTED, Auditor
-from augnet.comparison.control import judge_by_control
 from augnet.errors import AuditError, ConfigError
-from augnet.findings.decide import decide
-from augnet.report.page import render
+from augnet.jobs.finish import finish
+from augnet.storage.addresses import retries
 from augnet.storage.files import UnitRecord
-from augnet.storage.reader import Audit
 from transforms.driver import end_with_driver
 
 NAMESPACE = "augnet"
@@ -82,23 +79,15 @@ class Finalize(beam.PTransform):
         return (
             records
             | "WaitForAll" >> beam.combiners.Count.Globally()  # int
-            | "Fold" >> beam.Map(_finalize, output=self.output)  # manifest
+            | "Fold" >> beam.Map(_finish, output=self.output)  # manifest
         )
 
 
-def _finalize(_: int, output: str) -> dict[str, Any]:
+def _finish(_: int, output: str) -> dict[str, Any]:
     with problems_named():
-        return finalize(output)
-
-
-def finalize(output: str) -> dict[str, Any]:
-    """The finished audit's manifest: fold its units, decide what they mean, render the report, seal it."""
-    folded = fold(output)
-    decide(folded)
-    audit = Audit(folded.folder)
-    judge_by_control(audit)
-    render(audit)
-    return seal(folded)
+        manifest = finish(output)
+    Metrics.counter(NAMESPACE, "storage_retries").inc(retries.take())
+    return manifest
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import keras
 
 from augnet.config import Config
 from augnet.engine import EngineOptions, InspectedModel, ModelSpec, inspect_model
-from augnet.errors import AugnetError
+from augnet.errors import AugnetError, ModelError
 from augnet.models.loading import load_model
+from augnet.models.one_image import of_one_image
 from augnet.models.presets import suggest_scale
 from augnet.sources import Preprocess
 
@@ -38,14 +39,18 @@ def engine_errors_by_key() -> Iterator[None]:
         raise type(error)(message) from error
 
 
-def open_model(config: Config) -> InspectedModel:
-    """The configured model, loaded and inspected.
+def open_model(config: Config, model: keras.Model | None = None) -> InspectedModel:
+    """The configured model, loaded unless it is handed over, and inspected.
 
     Raises:
         ModelError: no model is there, or it has no Jacobian.
         ConfigError: the configuration does not fit it.
     """
-    return inspect_as_configured(load_model(config.model), config)
+    if model is None:
+        return inspect_as_configured(load_model(config.model), config)
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"model: a {type(model).__name__} does not fit; give a keras.Model, or its path")
+    return inspect_as_configured(of_one_image(model, config.model.constants), config)
 
 
 def inspect_as_configured(model: keras.Model, config: Config) -> InspectedModel:

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-import fsspec
-
 from augnet.config import Config, ImagesConfig
-from augnet.errors import ConfigError
+from augnet.errors import ConfigError, did_you_mean_path
 from augnet.redact import without_secrets
 from augnet.sources import ImageRef, Source
+from augnet.storage.addresses import open_address, open_file
 
 _LISTED = 5
 """Labels without an output that are named; more are only counted."""
@@ -25,7 +24,7 @@ def read_classes(config: Config) -> Config:
     """
     if not isinstance(config.images.classes, str):
         return config
-    images = config.images.model_copy(update={"classes": _read_names(config.images.classes)})
+    images = config.images.model_copy(update={"classes": read_names(config.images.classes)})
     return config.model_copy(update={"images": images})
 
 
@@ -121,17 +120,16 @@ def _left_out(labels: Mapping[str, int], mapping: Mapping[str, int]) -> str:
     )
 
 
-def _read_names(path: str) -> tuple[str, ...]:
+def read_names(path: str) -> tuple[str, ...]:
     """The names in a file: one on each line, or a JSON list."""
     given = without_secrets(path)
     try:
-        files, place = fsspec.core.url_to_fs(path)
-        with files.open(place, "rb") as stream:
+        with open_file(*open_address(path, "images.classes")) as stream:
             text = stream.read(2**24).decode("utf-8-sig")
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"images.classes: {given!r} cannot be read ({without_secrets(str(error))}); give a list of "
-            "names, or a text file with one on each line"
+            f"names, or a text file with one on each line{did_you_mean_path(path)}"
         ) from None
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if text.lstrip().startswith("["):

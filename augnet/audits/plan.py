@@ -14,29 +14,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+import keras
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import augnet
 from augnet.audits.engine_setup import open_model, open_preprocess
+from augnet.audits.identity import config_identity, refuse_changes, refuse_other_files, refuse_parts
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
+from augnet.audits.records import REF_COLUMNS
 from augnet.audits.run import MAPPED_LABELS, Run
+from augnet.audits.sample import take_sample
 from augnet.audits.sizing import refuse_oversize, unit_images
-from augnet.config import Config, config_json
+from augnet.config import Config
 from augnet.engine import InspectedModel
-from augnet.errors import AuditError
+from augnet.models.control import with_random_weights
 from augnet.models.loading import fingerprint, load_model
-from augnet.sources import ImageRef, open_source
+from augnet.sources import ImageRef, Source, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
 from augnet.storage.files import OutputFolder, json_bytes, json_digest, private_file
 
 log = logging.getLogger(__name__)
-
-NOT_IDENTITY = ("output", "beam", "failures")
-"""Sections of the config that have no say in the result: where it goes, how it runs, how it is judged."""
 
 DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
 """Libraries whose version may change a result's bytes."""
@@ -44,27 +44,39 @@ DECIDING = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
 
 @dataclass(frozen=True)
 class PlannedAudit:
-    """What is known of an audit before it begins; the model is for whoever goes on in this process."""
+    """What is known of an audit before it begins; model and source are for whoever goes on here."""
 
     run: Run
     model: InspectedModel
+    source: Source
 
 
-def plan(config: Config, fresh: bool = False) -> PlannedAudit:
+def plan(
+    config: Config, fresh: bool = False, model: keras.Model | None = None, source: Source | None = None
+) -> PlannedAudit:
     """Prepare an audit and write its plan.parquet and run.json.
 
-    A folder that holds the same audit, begun or finished, is taken up as it is; with `fresh`, what it holds
-    of an earlier audit is deleted first.
+    A folder that holds the same audit, begun or finished, is taken up as it is.
+
+    Args:
+        config: of the audit.
+        fresh: delete what the folder holds of an earlier audit first.
+        model, source: handed over instead of what the configuration names.
 
     Raises:
-        ConfigError: config, model and images do not fit together, or the result would not fit the disk.
-        AuditError: the output folder holds something else.
+        ConfigError: config, model and images do not fit together, the result would not fit the disk, or the
+            output folder holds something else.
     """
     folder = OutputFolder(config.output)
     with private_file(tempfile.gettempdir()) as table:
-        planned = prepare(config, table)
+        planned = prepare(config, table, model, source)
         run = planned.run
-        refuse_oversize(config, run.model, run.images)
+        refuse_oversize(
+            config,
+            run.model,
+            run.images,
+            lambda: take_sample(run, planned.model, planned.source, table).disk_bytes,
+        )
         if fresh:
             folder.remove_audit()
         earlier = earlier_run(folder, run)
@@ -76,27 +88,38 @@ def plan(config: Config, fresh: bool = False) -> PlannedAudit:
     log.info("scale: %s. %s", run.preprocess["scale"], run.preprocess["reason"])
     log.info("labels: %s", run.label_rule)
     if earlier:  # what of the config is no part of its identity may be new
-        return replace(planned, run=replace(earlier, config=config))
+        run = replace(earlier, config=config)
     run.write(folder)
-    return planned
+    return replace(planned, run=run)
 
 
-def prepare(config: Config, table: Path) -> PlannedAudit:
-    """Decide everything about an audit and write nothing but its plan, to `table`.
+def prepare(
+    config: Config, table: Path, model: keras.Model | None = None, source: Source | None = None
+) -> PlannedAudit:
+    """Decide everything about an audit and write nothing but its plan, to `table`; see `plan`.
 
     Raises:
         ConfigError: config, model and images do not fit together.
     """
     config = read_classes(config)
-    model = open_model(config)
-    spec = model.spec
+    trained = _trained_fingerprint(config, model)
+    if config.model.control and model is not None:
+        model = with_random_weights(model, config.model.control_seed)
+    inspected = open_model(config, model)
+    spec = inspected.spec
     config.jacobian.outputs.refuse_unknown("jacobian.outputs", spec.output_count)
     if config.store.jacobians is not None:
         config.store.jacobians.refuse_unknown("store.jacobians", spec.output_count)
     preprocess = open_preprocess(config, spec)
-    for warning in preprocess.warnings:
+    source = source or open_source(config.images)
+    settled = preprocess.describe()
+    if source.holds_inputs:
+        settled |= {
+            "reason": "The images are the model's input as they are: nothing is scaled.",
+            "warnings": [],
+        }
+    for warning in settled["warnings"]:
         log.warning("%s", warning)
-    source = open_source(config.images)
     classes = class_names(config.images, source)
     refs = name_labels(source.list(), classes and classes[0])
     listing = _write_plan(refs, table, unit_images(config, spec))
@@ -105,8 +128,8 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
     versions = {"python": platform.python_version(), "augnet": augnet.__version__}
     versions |= {name: importlib.metadata.version(name) for name in (*DECIDING, "apache-beam")}
     identity = {
-        "model": fingerprint(model.model),
-        "config": {key: part for key, part in config_json(config).items() if key not in NOT_IDENTITY},
+        "model": fingerprint(inspected.model),
+        "config": config_identity(config),
         "images": listing.sha256,
         "versions": {name: versions[name] for name in ("augnet", *DECIDING)},
     }
@@ -115,7 +138,7 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
         fingerprint=json_digest(identity),
         identity=identity,
         model=spec,
-        preprocess=preprocess.describe(),
+        preprocess=settled,
         images=listing.images,
         units=listing.units,
         labels=listing.labels,
@@ -124,16 +147,16 @@ def prepare(config: Config, table: Path) -> PlannedAudit:
         map_pool=choose_map_pool(groups, *spec.input_shape, config.statistics.map_bytes),
         versions=versions,
         times={"started": time.time()},
-        control_of=_trained_fingerprint(config),
+        control_of=trained,
     )
-    return PlannedAudit(run, model)
+    return PlannedAudit(run, inspected, source)
 
 
-def _trained_fingerprint(config: Config) -> str | None:
+def _trained_fingerprint(config: Config, model: keras.Model | None) -> str | None:
     """Of the model that a control takes its architecture from; None where the audit is no control."""
     if config.model.control is None:
         return None
-    return fingerprint(load_model(config.model.model_copy(update={"control": None})))
+    return fingerprint(model or load_model(config.model.model_copy(update={"control": None})))
 
 
 @dataclass(frozen=True)
@@ -154,10 +177,10 @@ def _write_plan(refs: Iterator[ImageRef], path: Path, unit_size: int) -> _Listin
     labels: Counter[str | None] = Counter()
     with pq.ParquetWriter(path, schema.PLAN, compression="zstd") as writer:
         for unit in _cut(refs, unit_size):
-            columns = {key: [getattr(ref, key) for ref in unit] for key in ("image_id", "uri", "label")}
+            columns = {key: [getattr(ref, key) for ref in unit] for key in REF_COLUMNS}
             writer.write_table(pa.table({"unit_id": [units] * len(unit), **columns}, schema.PLAN))
             for ref in unit:  # one by one, so that how they are cut into units does not count
-                digest.update(json_bytes([ref.image_id, ref.uri, ref.label]))
+                digest.update(json_bytes([getattr(ref, key) for key in REF_COLUMNS]))
             labels.update(columns["label"])
             images, units = images + len(unit), units + 1
     label_images = sorted((label, count) for label, count in labels.items() if label is not None)
@@ -174,35 +197,12 @@ def earlier_run(folder: OutputFolder, run: Run) -> Run | None:
     """The run that the folder holds, when it is this one; None when it holds none.
 
     Raises:
-        AuditError: the folder holds another audit, or files that are no audit's.
+        ConfigError: the folder holds another audit, or files that are no audit's.
     """
+    refuse_other_files(folder)
+    refuse_parts(folder)
     if not folder.exists(names.RUN):
-        if strange := next(folder.foreign_names(), None):
-            raise AuditError(
-                f"output: {folder} holds other files ({strange!r}, ...); give a new or empty folder"
-            )
-        if any("/part-" in name for name in folder.audit_names()):
-            raise AuditError(
-                f"output: {folder} holds parts of an audit without its {names.RUN}; give another folder, or "
-                "--fresh to replace it"
-            )
         return None
     earlier = Run.read(folder)
-    if earlier.fingerprint == run.fingerprint:
-        return earlier
-    changes = "; ".join(_differences(earlier.identity, run.identity))
-    raise AuditError(
-        f"output: {folder} holds another audit ({changes}); give another folder, or --fresh to replace it"
-    )
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """What changed between two identities, in words."""
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            digest = isinstance(before, str) and len(before) == 64
-            name = f"{prefix}{key}".removeprefix("config.")
-            yield f"{name} changed" if digest else f"{name}: {before!r} -> {after!r}"
+    refuse_changes(folder, earlier.identity, run.identity)
+    return earlier

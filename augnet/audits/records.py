@@ -1,4 +1,4 @@
-"""Units of work and what became of them."""
+"""The images of a plan, its units of work, and what became of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from augnet.audits.run import Run
+from augnet.sources import ImageRef
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, UnitRecord
 
@@ -18,6 +19,15 @@ class WorkUnit:
 
     unit_id: int
     unit_count: int
+
+
+REF_COLUMNS = ("image_id", "uri", "label", "metadata")
+"""The columns of `schema.PLAN` that are an ImageRef's attributes."""
+
+
+def refs_of(rows: pa.Table | pa.RecordBatch) -> list[ImageRef]:
+    """The images of rows of a plan, of the columns REF_COLUMNS."""
+    return [ImageRef(**row | {"metadata": tuple(row["metadata"])}) for row in rows.to_pylist()]
 
 
 def unit_record(folder: OutputFolder, run: Run, unit: int) -> UnitRecord | None:

@@ -16,15 +16,16 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from augnet.audits.measure import measure_images
-from augnet.audits.records import WorkUnit, unit_record
+from augnet.audits.records import REF_COLUMNS, WorkUnit, refs_of, unit_record
 from augnet.audits.run import Run
-from augnet.audits.worker import model_of, open_engine
+from augnet.audits.worker import model_of, open_engine, source_of
 from augnet.engine import Engine, JacobianBatch
 from augnet.errors import ImageError
-from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source, open_source
+from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.image import task_of
 from augnet.storage import names
+from augnet.storage.addresses import retries
 from augnet.storage.files import OutputFolder, UnitRecord
 from augnet.storage.unit import UnitFiles
 
@@ -39,6 +40,7 @@ COUNTED = (
     "decode_microseconds",  # summed over the threads that decode
     "compute_microseconds",  # with the waiting for a device that another unit uses
     "write_microseconds",
+    "storage_retries",
 )
 """What an auditor counts as it works. For progress and metrics; no result depends on it."""
 
@@ -85,7 +87,7 @@ class Auditor:
         folder = OutputFolder(output)
         run = Run.read(folder)
         engine, preprocess = open_engine(run, model_of(run), folder)
-        return cls(run, folder, engine, preprocess, open_source(run.config.images))
+        return cls(run, folder, engine, preprocess, source_of(run))
 
     def audit(self, unit: WorkUnit, count: Count = lambda name, amount: None) -> UnitRecord:
         """Audit one unit, or return its record where an earlier attempt has finished it.
@@ -127,14 +129,14 @@ class Auditor:
                 files=files.close(failures, aggregate.save),
             )
             self.folder.write_bytes(names.shard("records", unit.unit_id, unit.unit_count), record.to_json())
+        count("storage_retries", retries.take())
         log.info("unit %d: %d images audited, %d failed", unit.unit_id, record.audited, record.failed)
         return record
 
     def _planned(self, unit: WorkUnit) -> list[ImageRef]:
         with self.folder.open(names.PLAN) as stream, pq.ParquetFile(stream, metadata=self._plan) as plan:
             self._plan = plan.metadata  # of many units, it takes long to read
-            rows = plan.read_row_group(unit.unit_id, columns=["image_id", "uri", "label"]).to_pylist()
-        return [ImageRef(**row) for row in rows]
+            return refs_of(plan.read_row_group(unit.unit_id, columns=[*REF_COLUMNS]))
 
     def _batches(
         self, unit: WorkUnit, refs: list[ImageRef], failures: list[dict[str, Any]]
@@ -196,7 +198,7 @@ class Auditor:
         batch, columns = measure_images(
             self.engine, pixels, task=self._task, border=border, label_ids=label_ids, targets=targets
         )
-        for key in ("image_id", "uri", "label"):
+        for key in REF_COLUMNS:
             columns[key] = [getattr(ref, key) for ref in refs]
         aggregate.add(
             batch,

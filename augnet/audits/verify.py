@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from augnet.audits.plan import prepare
+from augnet.audits.records import REF_COLUMNS, refs_of
 from augnet.audits.worker import open_engine
 from augnet.config import Config
 from augnet.engine.verification.checks import Check, joined
@@ -44,10 +45,10 @@ def verify_sample(config: Config, count: int, progress: Progress | None = None) 
         planned = prepare(config, table)
         tell("choosing how to compute", 0, count)
         engine, preprocess = open_engine(planned.run, planned.model, OutputFolder(scratch))
-        drawn = pq.read_table(table, columns=["image_id", "uri", "label"]).to_pylist()
+        drawn = refs_of(pq.read_table(table, columns=[*REF_COLUMNS]))
     np.random.default_rng(config.images.sample_seed).shuffle(drawn)  # so that a part of them is a sample too
     checks: list[Check] = []
-    for lot in _lots(config, (ImageRef(**row) for row in drawn), preprocess, count):
+    for lot in _lots(config, drawn, preprocess, count):
         found = verify(
             engine,
             planned.model.model,

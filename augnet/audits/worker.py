@@ -21,7 +21,7 @@ from augnet.engine import Choice, Engine, InspectedModel
 from augnet.engine.backends import backend
 from augnet.errors import AuditError
 from augnet.models.loading import fingerprint, load_model
-from augnet.sources import Preprocess
+from augnet.sources import Preprocess, Source, open_source
 from augnet.storage import names
 from augnet.storage.files import OutputFolder, json_digest
 
@@ -31,14 +31,14 @@ MANY_IMAGES = 1024
 """Below this, the number of images may bound a batch and the time for choosing, so a choice is for it alone;
 above it, for numbers of the same power of two."""
 
-_handed_on: dict[str, InspectedModel] = {}
-"""By the fingerprint of the run: the model of whoever planned the audit in this process."""
+_handed_on: dict[str, tuple[InspectedModel, Source | None]] = {}
+"""By the fingerprint of the run: model and images of whoever planned the audit in this process."""
 
 
 @contextmanager
-def handing_on(run: Run, model: InspectedModel) -> Iterator[None]:
-    """While it is entered, the first worker of the run in this process takes this model and loads none."""
-    _handed_on[run.fingerprint] = model
+def handing_on(run: Run, model: InspectedModel, source: Source | None = None) -> Iterator[None]:
+    """While it is entered, workers of the run in this process take this model, and these images if any."""
+    _handed_on[run.fingerprint] = model, source
     try:
         yield
     finally:
@@ -51,14 +51,19 @@ def model_of(run: Run) -> InspectedModel:
     Raises:
         AuditError: the model is no longer the one that was planned with.
     """
-    handed_on = _handed_on.pop(run.fingerprint, None)
-    if handed_on is not None:
-        return handed_on
+    if run.fingerprint in _handed_on:
+        return _handed_on[run.fingerprint][0]
     model = load_model(run.config.model)
     if fingerprint(model) != run.identity["model"]:
         path = run.config.model.path
         raise AuditError(f"model.path: {path!r} changed after the audit began; restore it or use --fresh")
     return inspect_as_configured(model, run.config)
+
+
+def source_of(run: Run) -> Source:
+    """The images of a run: handed on by its planner, else opened."""
+    _, source = _handed_on.get(run.fingerprint, (None, None))
+    return source or open_source(run.config.images)
 
 
 def open_engine(run: Run, model: InspectedModel, folder: OutputFolder) -> tuple[Engine, Preprocess]:

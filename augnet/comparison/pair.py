@@ -72,7 +72,7 @@ def compare_pair(before: Audit, after: Audit, figures: Mapping[str, set[str]] | 
     return Comparison(
         before=before,
         after=after,
-        same=_identity(before) == _identity(after),
+        same=before.run["fingerprint"] == after.run["fingerprint"],
         images=images,
         outputs=outputs,
         notes=_notes(before, after, images, outputs),
@@ -87,13 +87,6 @@ def compare_pair(before: Audit, after: Audit, figures: Mapping[str, set[str]] | 
         ),
         findings=compare_findings((before, after), outputs),
     )
-
-
-def _identity(audit: Audit) -> dict[str, Any]:
-    """What decides about an audit's result: all but where its model lies."""
-    identity = audit.run["identity"]
-    model = {key: part for key, part in identity["config"]["model"].items() if key != "path"}
-    return identity | {"config": identity["config"] | {"model": model}}
 
 
 def _notes(before: Audit, after: Audit, images: Joined, outputs: JoinedOutputs) -> list[str]:

@@ -39,29 +39,27 @@ class JacobianBatch:
         probabilities: (n, K) float64, or None where the model has no final softmax or sigmoid.
         selected: (n, R) int32, the model output of each row.
         gram: (n, R, R) float64, G = J J^T over all inputs.
-        l1_from_predicted: (n, R) float64, 1-norm of J_i - J_r, i the predicted output; NaN where i is not
-            selected.
+        boundary_l1: (n, R) float64, 1-norm of the slope towards each row's decision boundary: of J_i - J_r,
+            i the predicted output, NaN where i is not selected; of J_r alone where every output decides by
+            its own sign, for a model with a final sigmoid or with one output.
         magnitude: (n, height, width) float32, l2 norm over channels of the predicted row; NaN where not
             selected.
         input_dot: (n,) float64, <x, J_i> with x the model input; NaN where i is not selected.
         stored: (n, S) int32, the model output of each stored row.
         rows: (n, S, height, width, channel) float32 or float64, or None when nothing is stored.
         moments: of all selected rows of the batch that are finite.
-        predicted_l1: (n,) float64, 1-norm of J_i, or None where it was not measured; only a model with one
-            output needs it.
     """
 
     outputs: np.ndarray
     probabilities: np.ndarray | None
     selected: np.ndarray
     gram: np.ndarray
-    l1_from_predicted: np.ndarray
+    boundary_l1: np.ndarray
     magnitude: np.ndarray
     input_dot: np.ndarray
     stored: np.ndarray
     rows: np.ndarray | None
     moments: MapMoments
-    predicted_l1: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)

@@ -23,7 +23,7 @@ class EngineOptions:
     Attributes:
         outputs: rows to compute.
         stored: rows to hand back, of those computed; "all" means all of those. None: no rows.
-        store_dtype: "float32", "float16" or "float64", of the rows handed back.
+        store_dtype: "float32", "float16", "bfloat16" or "float64", of the rows handed back.
         store_channels: keep | l2 | sum, what becomes of their channels.
         store_pool: side of the blocks of pixels that they are averaged over.
         precision: of the arithmetic; "tf32" is float32 with TensorFloat-32 products. Rows are float32 except

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from augnet.audits.finalize import FoldedAudit
+from augnet.findings.errors import triage
 from augnet.findings.predictions import doubted_predictions
 from augnet.findings.shortcuts import Hotspot, find_hotspots
 from augnet.storage import names, schema
+from augnet.storage.reader import Audit
 from augnet.storage.shards import write_table
 
 log = logging.getLogger(__name__)
 
 
 def decide(folded: FoldedAudit) -> None:
-    """Find the shortcuts of an audit and write summary.json and outputs.parquet, which name them."""
+    """Find shortcuts and what tells errors; write summary.json, outputs.parquet and triage.json."""
     hotspots = find_hotspots(folded.aggregate.share_grids)
     shortcuts = [hotspot.as_json() for hotspot in hotspots if hotspot.shortcut]
     figures, slices = folded.summary.figures, folded.summary.slices
@@ -26,6 +28,7 @@ def decide(folded: FoldedAudit) -> None:
     )
     for doubt in doubts:
         log.warning("predictions: %s", doubt)
+    folded.folder.write_json(names.TRIAGE, triage(Audit(folded.folder), folded.run))
     folded.folder.write_json(names.SUMMARY, figures | {"shortcuts": shortcuts, "doubts": doubts})
     with folded.folder.writing(names.OUTPUTS) as path:
         write_table(path, with_hotspots(folded.summary.outputs, hotspots))

@@ -17,6 +17,7 @@ import keras
 
 from augnet.errors import ModelError
 from augnet.models.explain import LOADING_ERRORS, first_line
+from augnet.models.files import no_module
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -72,10 +73,7 @@ def _import(key: str, name: str) -> ModuleType:
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ModelError(
-                f"{key}: there is no module {name!r} in {os.getcwd()!r} or among the installed packages; "
-                "install it, or start augnet in its folder"
-            ) from None
+            raise ModelError(no_module(key, name)) from None
         raise ModelError(f"{key}: {name!r} needs the module {error.name!r}; install it") from error
     except Exception as error:  # a module's own code may raise anything
         raise ModelError(f"{key}: importing {name!r} failed ({first_line(error)})") from error

@@ -6,30 +6,28 @@ import hashlib
 import importlib.util
 import logging
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import keras
 
 import augnet.models.augnet  # noqa: F401  (registers AugNet, so that a saved one loads)
 from augnet.config import ModelConfig
-from augnet.errors import ModelError
+from augnet.errors import ConfigError, ModelError
 from augnet.models import keras2
 from augnet.models.builders import build_model, import_modules
 from augnet.models.control import with_random_weights
 from augnet.models.explain import LOADING_ERRORS, carries_code, explain, first_line, unknown_class
+from augnet.models.files import GRAPH_FILE, local_model
 from augnet.models.fingerprint import fingerprint
 from augnet.models.one_image import of_one_image
-from augnet.models.saved_model import GRAPH_FILE, NO_RULES, SavedModelLayer, as_model, load_saved_model
+from augnet.models.saved_model import NO_RULES, SavedModelLayer, as_model, load_saved_model
 from augnet.redact import without_secrets
+from augnet.storage.addresses import open_address, retried
 
 __all__ = ["fingerprint", "load_model"]
 
 log = logging.getLogger(__name__)
-
-KINDS = "a .keras file, an .h5 file or a SavedModel folder"
 
 
 def load_model(config: ModelConfig) -> keras.Model:
@@ -50,7 +48,7 @@ def load_model(config: ModelConfig) -> keras.Model:
         with tempfile.TemporaryDirectory(prefix="augnet-model-") as folder:
             return load_model(config.model_copy(update={"path": _fetched(config.path, Path(folder))}))
     import_modules(config.modules)
-    model = _load(config, _local_path(config.path))
+    model = _load(config, local_model(config))
     if config.control:
         model = with_random_weights(model, config.control_seed)
     return of_one_image(model, config.constants)
@@ -61,11 +59,6 @@ def _load(config: ModelConfig, path: Path) -> keras.Model:
         return build_model(config.builder, path)
     if (path / GRAPH_FILE).is_file():
         return load_saved_model(path, config.signature, config.safe_mode)
-    if config.signature:
-        raise ModelError(
-            f"model.signature: {config.path!r} is no SavedModel folder, so it has none; leave the key out"
-        )
-    _check_kind(path, config.path)
     architecture = keras2.file_architecture(path)
     if architecture is not None:
         return _of_keras2(path, config, architecture)
@@ -121,40 +114,15 @@ def _fetched(address: str, folder: Path) -> str:
     """A local copy, below `folder`, of the model at an address (gs://, s3://): a file or a folder."""
     shown = without_secrets(address)
     try:
-        fs, path = fsspec.core.url_to_fs(address)
-        local = folder / path.rstrip("/").rpartition("/")[2]
-        fs.get(path.rstrip("/"), str(local), recursive=bool(fs.isdir(path)))
+        fs, path = open_address(address, "model.path")
+        path = path.rstrip("/")
+        local = folder / path.rpartition("/")[2]
+        retried(fs.get, path, str(local), recursive=bool(retried(fs.isdir, path)))
     except FileNotFoundError:
         raise ModelError(f"model.path: nothing is at {shown!r}; give the address of a model") from None
-    except (ImportError, OSError, ValueError) as error:
+    except ConfigError as error:
+        raise ModelError(str(error)) from None
+    except (OSError, ValueError) as error:
         reason = without_secrets(str(error)) or type(error).__name__
         raise ModelError(f"model.path: {shown!r} cannot be fetched: {reason}") from error
     return str(local)
-
-
-def _local_path(path: str) -> Path:
-    """The file or folder to read."""
-    local = Path(path).expanduser()
-    if not local.exists():
-        raise ModelError(f"model.path: {path!r} does not exist; give {KINDS}")
-    return local
-
-
-def _check_kind(path: Path, given: str) -> None:
-    """Say what is wrong with a path that Keras would only call unsupported."""
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"model.path: the folder {given!r} has no {GRAPH_FILE}; give a SavedModel folder, or a "
-                ".keras or .h5 file"
-            )
-    elif path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise ModelError(
-            f"model.path: {given!r} ends in {path.suffix or 'nothing'!r}; give a .keras file, an .h5 file or "
-            "a SavedModel folder"
-        )
-    elif path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise ModelError(
-            f"model.path: {given!r} is not a .keras file (no zip archive): damaged, or another format under "
-            "that name; an HDF5 file needs the ending .h5"
-        )

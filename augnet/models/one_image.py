@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
 import keras
 import numpy as np
 
@@ -19,6 +18,7 @@ from augnet.engine.graph.graph import functional_of, trace
 from augnet.errors import ModelError
 from augnet.models.explain import LOADING_ERRORS, first_line
 from augnet.redact import without_secrets
+from augnet.storage.addresses import open_address, open_file
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _constant(spec: Any, given: float | list[Any] | str) -> Constant:
         value = _array(given) if isinstance(given, str) else np.asarray(given)
         number = value.ndim == 0
         value = value.astype(spec.dtype)
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise ModelError(
             f"{key}: {given!r} cannot be read ({without_secrets(first_line(error))}); give a number, a "
             "list or the path of a .npy file"
@@ -152,7 +152,7 @@ def _constant(spec: Any, given: float | list[Any] | str) -> Constant:
 
 
 def _array(path: str) -> np.ndarray:
-    with fsspec.open(path, "rb") as file:
+    with open_file(*open_address(path, "model.constants")) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 

@@ -19,10 +19,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from augnet.errors import ModelError
 from augnet.models import keras2
 from augnet.models.explain import LOADING_ERRORS, explain, first_line
+from augnet.models.files import GRAPH_FILE
 
 log = logging.getLogger(__name__)
 
-GRAPH_FILE = "saved_model.pb"
 DEFAULT_SIGNATURE = "serving_default"
 # Operations of a SavedModel that run Python or touch files outside of it while the model is evaluated.
 UNSAFE_OPERATIONS = frozenset(

@@ -18,6 +18,7 @@ from augnet.storage.reader import Audit
 SHOWN_MAPS = 30
 SHOWN_FAILURES = 50
 SHOWN_LABELS = 50
+SHOWN_REVIEW = 20
 
 GALLERIES = {
     "margin_l2": (
@@ -43,7 +44,6 @@ COLUMNS = {
     "q75": "75 %",
     "q95": "95 %",
     "max": "max",
-    "auroc_wrong": "AUROC of error",
 }
 """Figure of a statistic -> its heading in the table."""
 
@@ -66,6 +66,7 @@ def render(audit: Audit) -> str:
         failures=[list(row.values()) for row in failures.slice(0, SHOWN_FAILURES).to_pylist()],
         **_texts(audit),
         **_tables(audit),
+        **_triage(audit),
     )
     audit.folder.write_bytes(names.REPORT, page.encode())
     return audit.folder.path(names.REPORT)
@@ -188,7 +189,7 @@ def _galleries(audit: Audit) -> list[dict[str, Any]]:
         shown = [
             {"title": heading, "images": _exhibits(audit, name, end)}
             for end, heading in sorted(ends.items(), key=lambda item: item[0] != SCALARS[name].worst)
-            if f"{name}.{end}.value" in audit.gallery
+            if audit.summary["extremes"][name][end] and f"{name}.{end}.value" in audit.gallery
         ]
         if shown:
             text = f"{name} is {SCALARS[name].meaning}.{note}"
@@ -245,6 +246,25 @@ def _tables(audit: Audit) -> dict[str, Any]:
         "label_columns": ["label", "images", *(f"mean {name}" for name in LABEL_MEANS)],
         "label_rows": label_rows,
     }
+
+
+def _triage(audit: Audit) -> dict[str, Any]:
+    """What tells wrong predictions, and the first images to review."""
+    found = audit.triage
+    scores = [
+        [
+            f"{row['statistic']}, {row['end']}",
+            *(_number(row[area]) for area in ("auroc", "aurc")),
+            *("{:.4g} to {:.4g}".format(*row[f"{area}_interval"]) for area in ("auroc", "aurc")),
+            "no" if row["baseline"] else "yes",
+        ]
+        for row in found["rows"]
+    ]
+    review = [
+        [row["image_id"], str(row["predicted"]), row["label"] or "\u2013", _number(row["score"])]
+        for row in found["review"][:SHOWN_REVIEW]
+    ]
+    return {"triage": found, "triage_rows": scores, "review_rows": review}
 
 
 def _number(value: float | None) -> str:

@@ -30,6 +30,8 @@ def findings(audit: Audit) -> list[str]:
     lines = [f"possible shortcut: {shortcut_sentence(audit, item)}" for item in audit.summary["shortcuts"]]
     if audit.summary["judged"]:
         lines.append(f"accuracy {audit.summary['accuracy']:.1%} on {audit.summary['judged']} labelled images")
+    if audit.triage["rows"]:
+        lines.append(audit.triage["sentence"])
     lines += audit.summary["doubts"]
     return lines + [
         f"{count} images flagged {flag}" for flag, count in audit.summary["flags"].items() if count

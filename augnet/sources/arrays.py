@@ -15,7 +15,7 @@ import numpy as np
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
 from augnet.sources.bands import NPY_MAGIC, npy_header
-from augnet.sources.base import ImageRef
+from augnet.sources.base import ImageRef, refuse_metadata
 from augnet.sources.container import (
     LABEL_NAMES,
     ContainerSource,
@@ -86,10 +86,11 @@ class ArraysSource(ContainerSource):
         Raises:
             ConfigError: there is no such array, or none that can only be meant.
         """
+        refuse_metadata(self.config, "arrays have")
         name, arrays = self.first_readable(lambda file: (file.name, self._arrays_of(file.uri)))
         if "" in arrays:
             check_no_columns(self.config, "an NPY file")
-            _refuse_unfit(name, arrays[""])
+            refuse_unfit(name, arrays[""].shape, arrays[""].dtype)
             return "", None
         likely = [name for name, array in arrays.items() if len(array.shape) in (3, 4)]
         guesses = [name for name in ("x", "images") if name in likely] or likely[: len(likely) == 1]
@@ -99,7 +100,7 @@ class ArraysSource(ContainerSource):
             raise ConfigError(
                 f"images.image: name the array of {name!r} that holds the images; it has {found}"
             )
-        _refuse_unfit(image, arrays[image])
+        refuse_unfit(image, arrays[image].shape, arrays[image].dtype)
         if self.config.labels in ("none", "folder"):
             return image, None
         fitting = [name for name, array in arrays.items() if array.shape[:1] == arrays[image].shape[:1]]
@@ -207,14 +208,15 @@ def _described(header: bytes, size: int, name: str = "it") -> _Array:
     return _Array(shape, dtype, start)
 
 
-def _refuse_unfit(name: str, array: _Array) -> None:
-    if len(array.shape) not in (3, 4):
+def refuse_unfit(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise ConfigError where an array of this shape and type cannot be images."""
+    if len(shape) not in (3, 4):
         raise ConfigError(
-            f"images.image: {name!r} is of shape {array.shape}; images are (image, height, width) or (image, "
+            f"images.image: {name!r} is of shape {shape}; images are (image, height, width) or (image, "
             "height, width, channel)"
         )
-    if array.dtype.name not in _TYPES:
-        raise ConfigError(f"images.image: {name!r} holds {array.dtype}; save it as {', '.join(_TYPES[:4])}")
+    if dtype.name not in _TYPES:
+        raise ConfigError(f"images.image: {name!r} holds {dtype}; save it as {', '.join(_TYPES[:4])}")
 
 
 def _beside(name: str) -> str:

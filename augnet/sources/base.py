@@ -43,11 +43,13 @@ class ImageRef:
         uri: where the bytes are, as text that `Source.read` understands on any machine that sees the data. In
             a file of many images, `#` and the image's place follow: bytes, a row, a member.
         label: class name, or None where there is none.
+        metadata: (name, value) of what else the dataset says of it and `images.metadata` asks for.
     """
 
     image_id: str
     uri: str
     label: str | None
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class Source(ABC):
@@ -55,9 +57,11 @@ class Source(ABC):
 
     Attributes:
         reads_at_once: images to read at the same time, at least; decoding takes as many as there are cores.
+        holds_inputs: the images are arrays of floats, which a model is fed as they are.
     """
 
     reads_at_once: int = 2
+    holds_inputs: bool = False
 
     @abstractmethod
     def list(self) -> Iterator[ImageRef]:
@@ -88,12 +92,19 @@ class Source(ABC):
 
 
 def check_folder_labels(config: ImagesConfig) -> None:
-    """Raise ConfigError where `images.labels` names a column, but the images are files in folders."""
+    """Raise ConfigError where a column is named, but the images are files in folders."""
+    refuse_metadata(config, "images in a folder have")
     if config.labels not in ("auto", "folder", "none"):
         raise ConfigError(
             f"images.labels: {config.labels!r}: images in a folder have no such column; give folder or none, "
             "or a manifest (.csv, .jsonl, .parquet) as images.path"
         )
+
+
+def refuse_metadata(config: ImagesConfig, what: str) -> None:
+    """Raise ConfigError where `images.metadata` names columns, but the dataset has none."""
+    if config.metadata not in ("auto", "none", ()):
+        raise ConfigError(f"images.metadata: {list(config.metadata)}: {what} no such columns; leave it out")
 
 
 def sample(refs: Iterable[ImageRef], limit: int, seed: int) -> list[ImageRef]:

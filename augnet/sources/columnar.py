@@ -15,7 +15,16 @@ import pyarrow as pa
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
 from augnet.sources.base import ImageRef
-from augnet.sources.container import ContainerSource, choose, choose_label, damage, first_line, label_text
+from augnet.sources.container import (
+    ContainerSource,
+    choose,
+    choose_label,
+    choose_metadata,
+    damage,
+    first_line,
+    label_text,
+    metadata_of,
+)
 from augnet.sources.files import DataFile, refuse_size
 
 IMAGE_NAMES = ("image", "img", "images", "jpg", "jpeg", "png", "picture", "photo", "image_bytes", "bytes")
@@ -32,12 +41,14 @@ class Columns:
         image: of encoded images, bytes or a struct that holds them under `bytes` (as Hugging Face's do).
         in_struct: whether it is such a struct.
         label: of labels, None where there is none.
+        metadata: of further values.
         class_names: of the labels' numbers, where the dataset says so.
     """
 
     image: str
     in_struct: bool
     label: str | None
+    metadata: tuple[str, ...]
     class_names: tuple[str, ...] | None
 
 
@@ -45,7 +56,7 @@ class ColumnarSource(ContainerSource):
     """Images in a column of bytes, and labels in another. `image_id` is `file#row`, rows counted from 0.
 
     Args:
-        config: the `images` section. `image` and `labels` name columns.
+        config: the `images` section. `image`, `labels` and `metadata` name columns.
     """
 
     def __init__(self, config: ImagesConfig):
@@ -57,8 +68,8 @@ class ColumnarSource(ContainerSource):
         """The columns of a file. Raises pa.ArrowException or OSError."""
 
     @abstractmethod
-    def _labels(self, uri: str, column: str | None) -> Iterator[Sequence[object]]:
-        """The labels of a file's rows in parts; None for each row where there is no column."""
+    def _described(self, uri: str, columns: Sequence[str]) -> Iterator[list[dict[str, object]]]:
+        """The values of some columns in a file's rows, in parts; an empty dict for each row of no columns."""
 
     @abstractmethod
     def _rows_from(self, uri: str, row: int) -> tuple[int, int | None, Iterator[pa.Array]]:
@@ -86,14 +97,18 @@ class ColumnarSource(ContainerSource):
         return True
 
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
-        row, names = 0, self.columns.class_names
+        row, columns = 0, self.columns
+        names = columns.class_names
+        wanted = {column for column in (columns.label, *columns.metadata) if column is not None}
         try:
-            for labels in self._labels(file.uri, self.columns.label):
-                for value in labels:
+            for part in self._described(file.uri, sorted(wanted)):
+                for values in part:
+                    value = None if columns.label is None else values[columns.label]
                     label = label_text(value)
                     if names is not None and isinstance(value, int):  # -1 is Hugging Face's "no label"
                         label = names[value] if 0 <= value < len(names) else None
-                    yield ImageRef(f"{file.name}#{row}", f"{file.uri}#{row}", label)
+                    metadata = metadata_of(values, columns.metadata)
+                    yield ImageRef(f"{file.name}#{row}", f"{file.uri}#{row}", label, metadata)
                     row += 1
         except pa.ArrowException as error:
             yield damage(file, f"the file is damaged after {row} rows ({first_line(error)})")
@@ -179,11 +194,13 @@ def find_columns(config: ImagesConfig, schema: pa.Schema, file: str) -> Columns:
         raise ConfigError(
             f"images.image: no column of {file!r} holds encoded images as bytes; it has {found}"
         )
-    label = choose_label(config.labels, [name for name in schema.names if name != image], "column")
+    others = [name for name in schema.names if name != image]
+    label = choose_label(config.labels, others, "column")
+    metadata = choose_metadata(config, others, "column")
     features = _features(schema).get(label) if label else None
     names = features.get("names") if isinstance(features, dict) else None
     class_names = tuple(map(str, names)) if isinstance(names, list) else None
-    return Columns(image, _has_bytes(schema.field(image).type), label, class_names)
+    return Columns(image, _has_bytes(schema.field(image).type), label, metadata, class_names)
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:

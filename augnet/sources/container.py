@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, islice
 from typing import ClassVar, TypeVar
@@ -12,9 +13,10 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from augnet.config import ImagesConfig
-from augnet.errors import ConfigError, ImageError
-from augnet.sources.base import Encoded, ImageRef, Source, sample
+from augnet.errors import ConfigError, ImageError, did_you_mean_path
+from augnet.sources.base import Encoded, ImageRef, Source, refuse_metadata, sample
 from augnet.sources.files import DataFile, Files, refuse_size
+from augnet.sources.paths import printable
 
 LABEL_NAMES = (
     "label",
@@ -28,6 +30,9 @@ LABEL_NAMES = (
     "class_name",
 )
 """What a column or feature of labels is called, in the order in which they are looked for."""
+
+METADATA_CHARACTERS = 100
+"""Of a value of metadata that are kept; what is longer is no name of a slice."""
 
 LOOKED_AT = 1000
 """Names in a folder that are looked at to tell what it holds."""
@@ -60,6 +65,8 @@ class ContainerSource(Source):
     def __init__(self, config: ImagesConfig):
         self.config = config
         self.files = Files(config.path)
+        if not self.files.is_local:
+            self.reads_at_once = 16  # each waits for the network
 
     @classmethod
     def recognizes(cls, name: str, start: bytes) -> bool:
@@ -123,7 +130,7 @@ class ContainerSource(Source):
             return file
         raise ConfigError(
             f"images.path: no {self.file} under {self.files.given!r} (looked for {' '.join(self.endings)}); "
-            "give one, a folder of them, or a glob"
+            f"give one, a folder of them, or a glob{did_you_mean_path(self.config.path)}"
         )
 
     def first_readable(self, look: Callable[[DataFile], _T]) -> _T:
@@ -211,7 +218,7 @@ def unique(refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
             count += 1
             name = f"{ref.image_id}#{count}"
         seen.add(name)
-        yield ref if count == 1 else ImageRef(name, ref.uri, ref.label)
+        yield ref if count == 1 else replace(ref, image_id=name)
 
 
 def choose(
@@ -252,11 +259,46 @@ def choose_label(labels: str, names: Collection[str], what: str) -> str | None:
     return choose("images.labels", None if labels == "auto" else labels, names, LABEL_NAMES, what)
 
 
+def choose_metadata(
+    config: ImagesConfig, names: Collection[str], what: str, automatic: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The columns or features of metadata that `images.metadata` asks for.
+
+    Args:
+        config: the `images` section.
+        names: those that there are.
+        what: a name is of, for the message: "column", "feature".
+        automatic: those that auto stands for.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
+    if config.metadata == "none":
+        return ()
+    if config.metadata == "auto":
+        return tuple(automatic)
+    for name in config.metadata:
+        choose("images.metadata", name, names, (), what)
+    return config.metadata
+
+
+def metadata_of(values: Mapping[str, object], names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(name, value) of each name that has one; longer text is cut, and lists are left out."""
+    found = []
+    for name in names:
+        value = values.get(name)
+        text = None if isinstance(value, list | dict) else label_text(value)
+        if text is not None:
+            found.append((printable(name), printable(text[:METADATA_CHARACTERS])))
+    return tuple(found)
+
+
 def check_no_columns(config: ImagesConfig, what: str) -> None:
     """Raise ConfigError where the configuration names a column, but the format has none."""
     for key, value in (("images.image", config.image), ("images.labels", config.labels)):
         if value not in (None, "auto", "folder", "none"):
             raise ConfigError(f"{key}: {value!r}: {what} has no columns; leave it out")
+    refuse_metadata(config, f"{what} has")
 
 
 def label_text(value: object) -> str | None:

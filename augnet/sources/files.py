@@ -9,15 +9,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import BinaryIO, cast
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from augnet.errors import ConfigError, ImageError
 from augnet.redact import without_secrets
 from augnet.sources.paths import path_to_uri, printable, uri_to_path
+from augnet.storage.addresses import StoreError, is_local, open_address, open_file, retried
 
 _MAGIC = "*?["
 _Names = list[str]  # inside Files, `list` is its method
@@ -52,23 +53,18 @@ class Files:
 
     def __init__(self, path: str):
         self.given = without_secrets(path)
-        try:
-            self._fs, self._path = fsspec.core.url_to_fs(path)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"images.path: {self.given!r} cannot be opened ({error}); gs:// needs gcsfs, s3:// needs s3fs"
-            ) from None
-        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._fs, self._path = open_address(path, "images.path")
+        self.is_local = is_local(self._fs)
         self._path = self._path.rstrip("/") or "/"
         self._root, self._glob = self._path, None
-        if any(sign in self._path for sign in _MAGIC) and not self._fs.exists(self._path):
+        if any(sign in self._path for sign in _MAGIC) and not retried(self._fs.exists, self._path):
             fixed = self._path[: min(self._path.find(s) for s in _MAGIC if s in self._path)]
             self._root, self._glob = fixed.rpartition("/")[0] or "/", self._path
         self._threads = _PerThread()
 
     def is_file(self) -> bool:
         """Whether `images.path` is one regular file."""
-        return self._glob is None and bool(self._fs.isfile(self._path))
+        return self._glob is None and bool(retried(self._fs.isfile, self._path))
 
     def list(self) -> Iterator[DataFile]:
         """The files, sorted by name; without those that are hidden or in hidden folders.
@@ -81,11 +77,11 @@ class Files:
                 yield DataFile(printable(self._path.rpartition("/")[2]), self._uri(self._path))
                 return
             if self._glob is not None:
-                paths = [path for path in self._fs.glob(self._glob) if self._fs.isfile(path)]
+                paths = list_files(self._fs, self._glob, is_glob=True)
             elif self.is_local:
                 paths = [*_walk(self._path)]  # fsspec would follow links to folders, in circles too
             else:
-                paths = self._fs.find(self._path)
+                paths = list_files(self._fs, self._path)
         except OSError as error:
             reason = without_secrets(str(error)) or type(error).__name__
             raise ConfigError(f"images.path: {self.given!r} cannot be listed: {reason}") from None
@@ -99,10 +95,11 @@ class Files:
         """Names of the first files that are found below a folder, or match a glob; without listing all."""
         if self._glob is not None:
             return [file.name for file in islice(self.list(), count)]
-        paths = _walk(self._path) if self.is_local else _walk_address(self._fs, self._path)
         prefix = len(self._root.rstrip("/")) + 1
+        walk = _walk if self.is_local else partial(_walk_address, self._fs)
         try:
-            return [path[prefix:] for path in islice(paths, count)]
+            paths = retried(lambda: [*islice(walk(self._path), count)])
+            return [path[prefix:] for path in paths]
         except (OSError, ValueError):  # a ValueError: a NUL in the path
             return []  # the source itself says what is wrong
 
@@ -111,8 +108,7 @@ class Files:
         path = self._place(uri)
         if self.is_local and not os.path.isfile(path):  # opening a FIFO would wait for a writer
             raise FileNotFoundError(path)
-        stream: BinaryIO = self._fs.open(path, "rb")
-        return stream
+        return open_file(self._fs, path)
 
     def open_unpacked(self, uri: str) -> tuple[BinaryIO, bool]:
         """The file, unpacked where it is gzipped, and whether it is. Raises OSError."""
@@ -123,7 +119,7 @@ class Files:
 
     def size(self, uri: str) -> int:
         """Bytes of the file. Raises OSError."""
-        return int(self._fs.size(self._place(uri)))
+        return int(retried(self._fs.size, self._place(uri)))
 
     def read_range(self, uri: str, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`; fewer where the file ends. Raises OSError."""
@@ -131,7 +127,7 @@ class Files:
             with self.open(uri) as stream:
                 stream.seek(start)
                 return stream.read(size)
-        data: bytes = self._fs.cat_file(self._place(uri), start=start, end=start + size)
+        data: bytes = retried(self._fs.cat_file, self._place(uri), start=start, end=start + size)
         return data
 
     def read_exactly(self, uri: str, start: int, size: int, unpacked: bool = False) -> bytes:
@@ -204,8 +200,16 @@ def _walk(root: str) -> Iterator[str]:
         stack += [entry.path for entry in reversed(shown) if entry.is_dir(follow_symlinks=False)]
 
 
+def list_files(fs: fsspec.AbstractFileSystem, path: str, is_glob: bool = False) -> _Names:
+    """Paths of all files below a folder, or of those that a glob matches. Raises OSError."""
+    if not is_glob:
+        return list(retried(fs.find, path))
+    found = retried(fs.glob, path, detail=True)
+    return [path for path, info in found.items() if info["type"] == "file"]
+
+
 def _walk_address(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[str]:
-    for folder, _, names in fs.walk(root):
+    for folder, _, names in fs.walk(root, on_error="raise"):
         yield from (f"{folder}/{name}" for name in sorted(names) if name[:1] != ".")
 
 
@@ -216,16 +220,16 @@ def read_address(fs: fsspec.AbstractFileSystem, uri: str, max_bytes: int) -> byt
         ImageError: stage "read": it is gone, empty, larger than `max_bytes`, or may not be read.
     """
     try:
-        size = fs.size(uri)
+        size = retried(fs.size, uri)
         if size is not None and size > max_bytes:
             raise ImageError("read", f"the file has {size} bytes, more than images.max_bytes ({max_bytes})")
-        data: bytes = fs.cat_file(uri)
+        if size == 0:
+            raise ImageError("read", "the file is empty")
+        data: bytes = retried(fs.cat_file, uri, start=0, end=size)  # without a range, s3fs asks for the size
     except FileNotFoundError:
         raise ImageError("read", "the file cannot be read: No such file or directory") from None
     except OSError as error:
-        raise ImageError("read", f"the file cannot be read: {type(error).__name__}") from error
-    if not data:
-        raise ImageError("read", "the file is empty")
+        raise ImageError("read", read_problem(error)) from error
     return data
 
 
@@ -245,6 +249,8 @@ def refuse_size(size: int, limit: int) -> None:
 
 def read_problem(error: BaseException) -> str:
     """Why a file cannot be read, without its path."""
+    if isinstance(error, StoreError):
+        return "the file cannot be read: its store does not answer as it should"
     errno = getattr(error, "errno", None)
     reason = os.strerror(errno) if errno else type(error).__name__
     return f"the file cannot be read: {reason}"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 
 from augnet.config import ImagesConfig
-from augnet.errors import ConfigError, ImageError
+from augnet.errors import ConfigError, ImageError, did_you_mean_path
 from augnet.sources.base import ImageRef, Source, check_folder_labels, sample
 from augnet.sources.paths import path_to_uri, printable, read_regular, uri_to_path
 from augnet.sources.pattern import Pattern, State, split_glob
@@ -63,12 +63,12 @@ class FolderSource(Source):
             glob = None if exists else split_glob(path)
             if glob is None:
                 problem = "is neither a folder nor a regular file" if exists else "does not exist"
-                raise ConfigError(f"images.path: {config.path!r} {problem}; {_GIVE}")
+                raise ConfigError(f"images.path: {config.path!r} {problem}; {_GIVE}{did_you_mean_path(path)}")
             root, self._pattern = glob
             if not os.path.isdir(root):
                 raise ConfigError(
                     f"images.path: {config.path!r} starts in {root!r}, which is not a readable folder; "
-                    f"{_GIVE}"
+                    f"{_GIVE}{did_you_mean_path(root)}"
                 )
         self._root = os.path.abspath(root)
         self._real_root = os.path.realpath(root)

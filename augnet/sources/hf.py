@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import pyarrow as pa
 
@@ -42,10 +43,12 @@ class HuggingFaceSource(ColumnarSource):
         with self._stream(uri) as stream, pa.ipc.open_stream(stream) as reader:
             return reader.schema
 
-    def _labels(self, uri: str, column: str | None) -> Iterator[Sequence[object]]:
+    def _described(self, uri: str, columns: Sequence[str]) -> Iterator[list[dict[str, object]]]:
         with self._stream(uri) as stream, pa.ipc.open_stream(stream) as reader:
             for batch in reader:
-                yield [None] * len(batch) if column is None else _checked(batch, column).to_pylist()
+                values = [_checked(batch, column).to_pylist() for column in columns]
+                rows = zip(*values, strict=True) if columns else repeat((), len(batch))
+                yield [dict(zip(columns, row, strict=True)) for row in rows]
 
     def _rows_from(self, uri: str, row: int) -> tuple[int, int | None, Iterator[pa.Array]]:
         return 0, None, self._parts(uri)

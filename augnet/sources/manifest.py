@@ -1,4 +1,4 @@
-"""Images that a table lists: CSV, JSON lines or Parquet, with a column of paths and perhaps one of labels."""
+"""Images that a table lists: CSV, JSON lines or Parquet, with a column of paths and perhaps others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import BinaryIO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from augnet.config import ImagesConfig
 from augnet.errors import ConfigError, ImageError
 from augnet.redact import without_secrets
 from augnet.sources.base import ImageRef
@@ -22,14 +20,17 @@ from augnet.sources.container import (
     ContainerSource,
     choose,
     choose_label,
+    choose_metadata,
     damage,
     folder_label,
     label_text,
+    metadata_of,
     unique,
 )
 from augnet.sources.files import DataFile, read_address, read_problem
 from augnet.sources.folder import SUFFIXES
 from augnet.sources.paths import path_to_uri, printable, read_regular, uri_to_path
+from augnet.storage.addresses import open_address
 
 PATH_NAMES = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "img", "uri", "url")
 """What a column of paths is called, in the order in which they are looked for."""
@@ -43,7 +44,7 @@ class ManifestSource(ContainerSource):
     """The images that a table lists, in its order.
 
     Paths are relative to the table's own folder, absolute, or addresses. `image_id` is the path as listed,
-    without an address' password and query.
+    without an address' password and query. Further columns are metadata.
 
     Args:
         config: the `images` section. `image` names the column of paths; by default one of PATH_NAMES, else
@@ -53,14 +54,9 @@ class ManifestSource(ContainerSource):
     endings = (".csv", ".tsv", ".jsonl", ".ndjson")
     file = "manifest"  # Parquet tables too, which `open_source` tells from Parquet files with images in them
 
-    def __init__(self, config: ImagesConfig):
-        super().__init__(config)
-        if not self.files.is_local:
-            self.reads_at_once = 16  # each waits for the network
-
     @cached_property
-    def _columns(self) -> tuple[str, str | None]:
-        """The columns of paths and of labels, settled by the first row of the first table.
+    def _columns(self) -> tuple[str, str | None, tuple[str, ...]]:
+        """The columns of paths, of labels and of metadata, settled by the first row of the first table.
 
         Raises:
             ConfigError: there is no such column, or none that is likely to hold paths.
@@ -77,9 +73,12 @@ class ManifestSource(ContainerSource):
                 f"images.image: no column of {table.name!r} looks like paths; name one of "
                 f"{', '.join(map(repr, row))}"
             )
-        if self.config.labels == "folder":
-            return path, None
-        return path, choose_label(self.config.labels, [name for name in row if name != path], "column")
+        others = [name for name in row if name != path]
+        label = None
+        if self.config.labels != "folder":
+            label = choose_label(self.config.labels, others, "column")
+        further = [name for name in others if name != label]
+        return path, label, choose_metadata(self.config, others, "column", automatic=further)
 
     def reads_forward(self, ref: ImageRef) -> bool:
         return False
@@ -97,16 +96,16 @@ class ManifestSource(ContainerSource):
     def _read(self, uri: str, place: str) -> bytes:
         try:
             if "://" in uri and not uri.startswith("file://"):
-                return read_address(fsspec.core.url_to_fs(uri)[0], uri, self.config.max_bytes)
+                return read_address(open_address(uri, "images.path")[0], uri, self.config.max_bytes)
             return read_regular(uri_to_path(uri), self.config.max_bytes)
-        except (OSError, ImportError, ValueError) as error:  # a ValueError: a NUL in the path, no such scheme
+        except (OSError, ConfigError, ValueError) as error:  # no such scheme; a ValueError: a NUL in the path
             raise ImageError("read", read_problem(error)) from error
 
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
         return unique(self._listed_in(file))
 
     def _listed_in(self, file: DataFile) -> Iterator[ImageRef]:
-        path_column, label_column = self._columns
+        path_column, label_column, further = self._columns
         for number, row in enumerate(self._rows(file)):
             path = row.get(path_column)
             if not isinstance(path, str) or not path.strip():
@@ -118,7 +117,12 @@ class ManifestSource(ContainerSource):
                 label = folder_label(path)
             else:
                 label = None if label_column is None else label_text(row.get(label_column))
-            yield ImageRef(printable(without_secrets(path)), self._whereabouts(file, path), label)
+            yield ImageRef(
+                printable(without_secrets(path)),
+                self._whereabouts(file, path),
+                label,
+                metadata_of(row, further),
+            )
 
     def _whereabouts(self, file: DataFile, path: str) -> str:
         scheme, is_address, _ = path.partition("://")

@@ -16,7 +16,7 @@ _IN_PARTS = {"pre_buffer": False, "buffer_size": 2**20}
 """Else pyarrow reads a row group's whole column into memory. Now two pages (of pandas: 1024 rows each)."""
 
 _IMAGE_ROWS = 16
-_LABEL_ROWS = 10_000
+_DESCRIBED_ROWS = 10_000
 
 
 class ParquetSource(ColumnarSource):
@@ -41,13 +41,13 @@ class ParquetSource(ColumnarSource):
         with self._table(uri) as table:
             return table.schema_arrow
 
-    def _labels(self, uri: str, column: str | None) -> Iterator[Sequence[object]]:
+    def _described(self, uri: str, columns: Sequence[str]) -> Iterator[list[dict[str, object]]]:
         with self._table(uri) as table:
-            if column is None:
-                yield [None] * table.metadata.num_rows
+            if not columns:
+                yield [{}] * table.metadata.num_rows
                 return
-            for batch in table.iter_batches(_LABEL_ROWS, columns=[column], use_threads=False):
-                yield batch.column(0).to_pylist()
+            for batch in table.iter_batches(_DESCRIBED_ROWS, columns=list(columns), use_threads=False):
+                yield batch.to_pylist()
 
     def _rows_from(self, uri: str, row: int) -> tuple[int, int | None, Iterator[pa.Array]]:
         with self._table(uri) as table:

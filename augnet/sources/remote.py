@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import fsspec
-
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError
 from augnet.redact import without_secrets
 from augnet.sources.base import ImageRef, Source, check_folder_labels, sample
-from augnet.sources.files import read_address
+from augnet.sources.files import list_files, read_address
 from augnet.sources.folder import SUFFIXES
+from augnet.storage.addresses import open_address
 
 
 class RemoteSource(Source):
@@ -33,13 +32,7 @@ class RemoteSource(Source):
     def __init__(self, config: ImagesConfig):
         check_folder_labels(config)
         self._config = config
-        try:
-            self._fs, path = fsspec.core.url_to_fs(config.path)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"images.path: {without_secrets(config.path)!r} cannot be opened ({error}); gs:// needs "
-                "gcsfs, s3:// needs s3fs"
-            ) from None
+        self._fs, path = open_address(config.path, "images.path")
         self._path = path.rstrip("/")
         self._is_glob = any(sign in self._path for sign in "*?[")
 
@@ -54,7 +47,7 @@ class RemoteSource(Source):
         if self._is_glob:
             root = self._path[: min(self._path.find(s) for s in "*?[" if s in self._path)].rpartition("/")[0]
         try:
-            found = self._fs.glob(self._path) if self._is_glob else self._fs.find(self._path)
+            found = list_files(self._fs, self._path, self._is_glob)
         except OSError as error:
             reason = without_secrets(str(error)) or type(error).__name__
             raise ConfigError(f"images.path: {given!r} cannot be listed: {reason}") from None

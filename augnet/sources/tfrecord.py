@@ -23,8 +23,10 @@ from augnet.sources.container import (
     byte_range,
     choose,
     choose_label,
+    choose_metadata,
     damage,
     label_text,
+    metadata_of,
     parse_range,
 )
 from augnet.sources.files import DataFile, refuse_size
@@ -45,7 +47,7 @@ class TFRecordSource(ContainerSource):
     """The images of TFRecord files, plain or gzipped. `image_id` is `file#index`.
 
     Args:
-        config: the `images` section. `image` and `labels` name features of the Examples.
+        config: the `images` section. `image`, `labels` and `metadata` name features of the Examples.
     """
 
     endings = (".tfrecord", ".tfrecords", ".tfrec", ".tfrecord.gz", ".tfrecords.gz")
@@ -59,8 +61,8 @@ class TFRecordSource(ContainerSource):
         return len(start) >= _HEADER.size and start[8:12] == _CHECKSUM.pack(_masked_crc(start[:8]))
 
     @cached_property
-    def _features(self) -> tuple[str, str | None]:
-        """The features of images and of labels, settled by the first readable record.
+    def _features(self) -> tuple[str, str | None, tuple[str, ...]]:
+        """The features of images, of labels and of metadata, settled by the first readable record.
 
         Raises:
             ConfigError: there is no such feature, or none that is likely to hold images.
@@ -74,13 +76,13 @@ class TFRecordSource(ContainerSource):
                 f"images.image: no feature is likely to hold images; name one of "
                 f"{', '.join(map(repr, sorted(features)))}"
             )
-        return image, choose_label(
-            self.config.labels, [name for name in features if name != image], "feature"
-        )
+        others = [name for name in features if name != image]
+        label = choose_label(self.config.labels, others, "feature")
+        return image, label, choose_metadata(self.config, others, "feature")
 
     def class_names(self) -> tuple[str, ...] | None:
         """Of the file label.labels.txt that TensorFlow Datasets writes beside its records."""
-        _, label = self._features
+        _, label, _ = self._features
         if label is None or "/" in label:
             return None
         try:
@@ -102,17 +104,19 @@ class TFRecordSource(ContainerSource):
         raise ValueError("no record in it is a tf.train.Example with features")
 
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
-        _, label_feature = self._features
+        _, label_feature, further = self._features
         stream, gzipped = self.files.open_unpacked(file.uri)
         index = 0
         with closing(stream):
             try:
                 for (start, size), record in _records(stream, self.config.max_bytes):
-                    label = None
-                    if label_feature is not None and record is not None:
-                        label = label_text(_values(_parse(record), label_feature))
+                    label, metadata = None, ()  # type: str | None, tuple[tuple[str, str], ...]
+                    if (label_feature is not None or further) and record is not None:
+                        example = _parse(record)
+                        label = None if label_feature is None else label_text(_values(example, label_feature))
+                        metadata = metadata_of({name: _single(example, name) for name in further}, further)
                     place = byte_range(start, size, gzipped)
-                    yield ImageRef(f"{file.name}#{index}", f"{file.uri}#{place}", label)
+                    yield ImageRef(f"{file.name}#{index}", f"{file.uri}#{place}", label, metadata)
                     index += 1
             except ValueError as error:
                 yield damage(file, f"{error}, after {index} records")
@@ -127,7 +131,7 @@ class TFRecordSource(ContainerSource):
         example = _parse(record)
         if example is None:
             raise ImageError("read", "the record is no tf.train.Example")
-        name, _ = self._features
+        name, _, _ = self._features
         values = _values(example, name)
         if not isinstance(values, list) or len(values) != 1 or not isinstance(values[0], bytes):
             found = ", ".join(map(repr, sorted(example.features.feature))) or "none"
@@ -185,6 +189,12 @@ def _values(example: tf.train.Example | None, name: str) -> list[bytes] | list[i
     feature = example.features.feature[name]
     kind = feature.WhichOneof("kind")
     return list(getattr(feature, kind).value) if kind else None
+
+
+def _single(example: tf.train.Example | None, name: str) -> bytes | int | float | None:
+    """The value of a feature; None where it has none or several."""
+    values = _values(example, name) or ()
+    return values[0] if len(values) == 1 else None
 
 
 def _masked_crc(data: bytes) -> int:

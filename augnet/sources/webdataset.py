@@ -19,10 +19,12 @@ from augnet.sources.container import (
     ContainerSource,
     byte_range,
     choose,
+    choose_metadata,
     damage,
     folder_label,
     is_hidden,
     label_text,
+    metadata_of,
     unique,
 )
 from augnet.sources.files import DataFile
@@ -51,7 +53,7 @@ class _Sample:
     texts: dict[str, bytes] = field(default_factory=dict)
 
     def fields(self) -> dict[str, object]:
-        """What may be a label, by name: the members, and the values in the JSON member."""
+        """What may be a label or metadata, by name: the members, and the values in the JSON member."""
         try:
             tree = json.loads(self.texts.get("json", b"{}"))
         except (ValueError, RecursionError):
@@ -67,7 +69,7 @@ class WebDatasetSource(ContainerSource):
 
     Args:
         config: the `images` section. `image` is the ending of the member to take where there are several;
-            `labels` is the ending of a member, or a key of the JSON member.
+            `labels` and each of `metadata` is the ending of a member, or a key of the JSON member.
     """
 
     endings = (".tar", ".tgz", ".tar.gz")
@@ -75,21 +77,22 @@ class WebDatasetSource(ContainerSource):
     file = "tar archive"
 
     @cached_property
-    def _label_field(self) -> str | None:
-        """What holds the label, settled by the first sample with an image; None for the folder or no label.
+    def _fields(self) -> tuple[str | None, tuple[str, ...]]:
+        """What holds the label and metadata, settled by the first sample with an image.
+
+        The label is None for the folder or no label.
 
         Raises:
             ConfigError: the sample lacks what the configuration names.
         """
         first = self.first_readable(self._first_sample)
         choose("images.image", self.config.image, first.images, (), "image member")
-        if self.config.labels in ("none", "folder"):
-            return None
-        names, wanted = first.fields(), self.config.labels
+        names, wanted, kind = first.fields(), self.config.labels, "member or JSON key"
+        further = choose_metadata(self.config, names, kind)
+        if wanted in ("none", "folder"):
+            return None, further
         guesses = ("cls", *LABEL_NAMES, "txt")
-        return choose(
-            "images.labels", None if wanted == "auto" else wanted, names, guesses, "member or JSON key"
-        )
+        return choose("images.labels", None if wanted == "auto" else wanted, names, guesses, kind), further
 
     def _first_sample(self, file: DataFile) -> _Sample:
         for part in self._samples(file):
@@ -106,17 +109,19 @@ class WebDatasetSource(ContainerSource):
             if isinstance(part, ImageRef):
                 yield part
                 continue
-            label = None
-            if self._label_field is not None:
-                label = label_text(part.fields().get(self._label_field))
+            label_field, further = self._fields
+            label, values = None, part.fields()
+            if label_field is not None:
+                label = label_text(values.get(label_field))
             elif self.config.labels in ("auto", "folder"):
                 label = folder_label(part.key)
+            metadata = metadata_of(values, further)
             images = part.images
             if self.config.image is not None:
                 images = {ending: place for ending, place in images.items() if ending == self.config.image}
             for ending, place in images.items():
                 name = part.key if len(images) == 1 else f"{part.key}.{ending}"
-                yield ImageRef(f"{file.name}#{name}", f"{file.uri}#{place}", label)
+                yield ImageRef(f"{file.name}#{name}", f"{file.uri}#{place}", label, metadata)
 
     def _read(self, uri: str, place: str) -> bytes:
         return self.read_bytes(uri, place)

@@ -80,9 +80,10 @@ def margins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distance to the nearest linearised decision boundary (DeepFool, arXiv 1511.04599), in l2 and l_inf.
 
-    Softmax: min over j != i of (f_i - f_j) / ||J_i - J_j||, with the dual norm below. Sigmoid: min over j of
-    |f_j - t| / ||J_j||, t = 0 for logits and 1/2 for probabilities; the l_inf one only for one output. A
-    boundary that the linearised outputs never reach is infinitely far.
+    Softmax: min over j != i of (f_i - f_j) / ||J_i - J_j||, with the dual norm below. Sigmoid: min over j,
+    i among them, of |f_j - t| / ||J_j||, t = 0 for logits and 1/2 for probabilities. Each norm takes its own
+    minimum, so that the j of one need not be that of the other. A boundary that the linearised outputs never
+    reach is infinitely far.
 
     Args:
         batch, task, logits: as in `image_statistics`.
@@ -108,13 +109,11 @@ def margins(
         both = np.take_along_axis(squared, at, axis=1) + squared
         squared = both - 2.0 * np.take_along_axis(gram, at[:, :, None], axis=1)[:, 0]
         squared = np.where(squared > RESOLUTION * both, squared, 0.0)
-        l1 = np.where(squared > 0, batch.l1_from_predicted, 0.0)
+        l1 = np.where(squared > 0, batch.boundary_l1, 0.0)
         boundary = np.arange(rows) != at
     else:
         gap = np.abs(outputs - (0.0 if logits else 0.5))
-        l1 = np.full((images, rows), np.nan)
-        if task == "binary" and batch.predicted_l1 is not None:
-            l1[:, 0] = batch.predicted_l1
+        l1 = batch.boundary_l1
         boundary = np.ones((images, rows), bool)
     distance_l2 = np.where(boundary, _distance(gap, np.sqrt(squared)), np.inf)
     distance_linf = np.where(boundary, _distance(gap, l1), np.inf)

@@ -1,4 +1,4 @@
-"""One statistic over many images: its figures, its slices, and how well it tells wrong predictions."""
+"""One statistic over many images: its figures and its slices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 QUANTILES = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
+
+ROUNDING = 8 * float(np.finfo(np.float32).eps)
+"""Relative difference that the same number may show when it is computed from float32 rows."""
 
 
 def describe(ascending: np.ndarray) -> dict[str, float | int | None]:
@@ -39,22 +42,17 @@ def _quantile(ascending: np.ndarray, q: float) -> float:
     return float(low + (high - low) * (rank - below))
 
 
-def auroc(ascending: np.ndarray, positive: np.ndarray) -> float | None:
-    """Area under the ROC curve: how often a positive's value is above a negative's, a tie counting one half.
+def varies(values: np.ndarray) -> bool:
+    """Whether numbers (n,) differ by more than rounding, or there is only one; NaN, of a null, is left out.
 
-    Of (n,) values in ascending order, and whether each is a positive, (n,) bool. In [0, 1], below 1/2 when
-    low values mark the positives; None when all are of one kind.
+    A statistic that is the same for all images, as the norm of a linear model's Jacobian, has no ends and no
+    order, but for what float32 rows are rounded to.
     """
-    positives = int(np.count_nonzero(positive))
-    negatives = len(positive) - positives
-    if not positives or not negatives:
-        return None
-    ties = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
-    positive_tied = np.add.reduceat(positive, ties, dtype=np.int64)
-    negative_tied = np.diff(ties, append=len(positive)) - positive_tied
-    negative_below = np.cumsum(negative_tied) - negative_tied
-    won = np.sum(positive_tied * (negative_below + negative_tied / 2))
-    return float(won / positives / negatives)
+    known = values[~np.isnan(values)]
+    if len(known) < 2:
+        return len(known) == 1
+    low, high = known.min(), known.max()
+    return bool(high - low > ROUNDING * max(abs(low), abs(high)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,12 @@ class Slicer:
         names = (str(value).lower() if isinstance(value, bool) else str(value) for value in found.to_pylist())
         short = len(found) < 1 << 16  # NumPy sorts 16 bits by radix
         return cls(tuple(names), codes.astype(np.uint16 if short else np.int32))
+
+    @classmethod
+    def of_metadata(cls, column: pa.ChunkedArray) -> dict[str, Slicer]:
+        """The slicers of a column of `schema.STATISTICS.metadata`, by name, in the order of the names."""
+        keys = sorted({key for chunk in column.chunks for key in chunk.keys.unique().to_pylist()})
+        return {key: cls.of(pc.map_lookup(column, key, "first")) for key in keys}
 
     def cut(self, images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For every value that occurs: its index in `values`, and the positions in `images` that have it."""

@@ -89,6 +89,7 @@ def image_statistics(
         "no_gradient": has_row & np.isin(predicted, list(no_gradient)),
     }
     every, mapped = np.ones(images, bool), usable & has_row
+    ranked = usable & (singular.shape[1] > 1)  # the rank of one row is 1, whatever it is
     measured: dict[str, tuple[np.ndarray, np.ndarray]] = {  # values, and the images whose value is known
         "predicted": (chosen, chosen >= 0),
         "probability": (decision.predicted_probability(probabilities, predicted, task), every),
@@ -97,8 +98,8 @@ def image_statistics(
         "selected": (batch.selected, _is_selected(batch)),
         "frobenius": (np.sqrt(trace), usable),
         "spectral": (singular[:, 0], usable),
-        "stable_rank": (ratio(trace, singular[:, 0] ** 2), usable),
-        "effective_rank": (_effective_rank(singular), usable),
+        "stable_rank": (ratio(trace, singular[:, 0] ** 2), ranked),
+        "effective_rank": (_effective_rank(singular), ranked),
         "singular_values": (singular, usable),
         "row_l2": (np.sqrt(squared), usable),
         "margin_l2": (margin_l2, every),

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from augnet.errors import AuditError
-from augnet.statistics.aggregate import COUNTS, Aggregate
-from augnet.statistics.describe import Slicer, auroc, describe
-from augnet.statistics.focus import uniform_border_fraction
+from augnet.statistics.aggregate import COUNTS, Aggregate, Shape
+from augnet.statistics.describe import Slicer, describe, varies
+from augnet.statistics.focus import map_statistics, uniform_border_fraction
 from augnet.statistics.image import FLAGS
 from augnet.storage import schema
 from augnet.storage.catalog import SCALARS, End
@@ -22,7 +23,10 @@ Columns = Callable[[str], pa.ChunkedArray]
 """Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
 
 SLICE_COLUMNS = ("label", "predicted", "correct")
-"""The columns whose values cut the images into slices; a null is in no slice."""
+"""The columns whose values cut the images into slices, beside metadata; a null is in no slice."""
+
+MOST_VALUES = 100
+"""Metadata with more values than this is no cut into groups, as names and times of single images are none."""
 
 Listed = tuple[np.ndarray, np.ndarray]
 """Numbers (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
@@ -73,8 +77,13 @@ def summarize(
             f"statistics/ holds {len(correct)} images and aggregates/ {aggregate.images}: "
             "they are of different runs; audit again into an empty folder"
         )
-    judged, wrong = correct.is_valid().to_numpy(), ~correct.fill_null(True).to_numpy()
-    slicers = [Slicer.of(columns(name)) for name in SLICE_COLUMNS]
+    slicers = {name: Slicer.of(columns(name)) for name in SLICE_COLUMNS}
+    uncut: dict[str, int] = {}
+    for name, slicer in Slicer.of_metadata(columns("metadata")).items():
+        if len(slicer.values) > MOST_VALUES:
+            uncut[name] = len(slicer.values)
+        else:
+            slicers.setdefault(name, slicer)  # a column that is called "correct" is not what augnet calls so
 
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[End, Listed]] = {}
@@ -83,37 +92,38 @@ def summarize(
         values = columns(name).to_numpy()  # a null becomes NaN
         images = np.flatnonzero(~np.isnan(values))
         images = images[np.argsort(values[images])]
-        ascending, known = values[images], judged[images]
-        statistics[name] = describe(ascending) | {
-            "auroc_wrong": auroc(ascending[known], wrong[images][known])
-        }
+        ascending = values[images]
+        statistics[name] = describe(ascending)
+        shown = listed if varies(ascending) else 0
         ends[name] = {
-            "lowest": _end(values, ascending[:listed], 1),
-            "highest": _end(values, ascending[::-1][:listed], -1),
+            "lowest": _end(values, ascending[:shown], 1),
+            "highest": _end(values, ascending[::-1][:shown], -1),
         }
-        for number, slicer in enumerate(slicers):
+        for number, (column, slicer) in enumerate(slicers.items()):
             for value, part in slicer.cut(images):
-                row = {"column": SLICE_COLUMNS[number], "value": slicer.values[value], "statistic": name}
+                row = {"column": column, "value": slicer.values[value], "statistic": name}
                 slices.append(((number, value, rank), row | describe(ascending[part])))
     slices.sort(key=lambda entry: entry[0])
 
-    answers, mistakes = int(judged.sum()), int(wrong.sum())
+    judged = len(correct) - correct.null_count
+    wrong = judged - (pc.sum(correct).as_py() or 0)
     shape = aggregate.shape
     figures = {
         **{name: getattr(aggregate, name) for name in COUNTS},
         "flags": dict(zip(FLAGS, aggregate.flags.tolist(), strict=True)),
         "labels": dict(zip(label_names, aggregate.labels.tolist(), strict=True)),
-        "judged": answers,
-        "wrong": mistakes,
-        "accuracy": 1 - mistakes / answers if answers else None,
+        "judged": judged,
+        "wrong": wrong,
+        "accuracy": 1 - wrong / judged if judged else None,
         "uniform_border_fraction": uniform_border_fraction(shape.height, shape.width, border),
+        "uncut_metadata": uncut,
         "statistics": statistics,
         "extremes": _extremes(columns, ends),
     }
     return Summary(
         figures=figures,
         slices=pa.Table.from_pylist([row for _, row in slices], schema.SLICES),
-        outputs=outputs_table(aggregate),
+        outputs=outputs_table(aggregate, border),
         output_pairs=output_pairs_table(aggregate),
         maps=maps_of(aggregate),
     )
@@ -137,7 +147,7 @@ def _extremes(
     """Statistic -> end -> images there, with the files that hold their Jacobians."""
     listed = np.unique(np.concatenate([images for both in ends.values() for images, _ in both.values()]))
     ids, files = (
-        dict(zip(listed.tolist(), _take(columns(column), listed), strict=True))
+        dict(zip(listed.tolist(), values_at(columns(column), listed), strict=True))
         for column in ("image_id", "jacobian_file")
     )
 
@@ -150,7 +160,7 @@ def _extremes(
     return {name: {end: entries(*found) for end, found in both.items()} for name, both in ends.items()}
 
 
-def _take(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
+def values_at(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
     """The values of ascending images, chunk by chunk: a long text column is never copied into one."""
     values: list[Any] = []
     start = 0
@@ -161,8 +171,12 @@ def _take(column: pa.ChunkedArray, images: np.ndarray) -> list[Any]:
     return values
 
 
-def outputs_table(aggregate: Aggregate) -> pa.Table:
-    """`schema.OUTPUT_FIGURES`, one row per output; null where it has no rows."""
+def outputs_table(aggregate: Aggregate, border: float) -> pa.Table:
+    """`schema.OUTPUT_FIGURES`, one row per output, of its own rows; null where it has none.
+
+    gini to spread are `map_statistics` of the root mean square of a, the magnitude of the output's row, over
+    the images; with map_pool > 1, of its mean over blocks.
+    """
     norms, moments, shape = aggregate.row_l2, aggregate.moments, aggregate.shape
     weights = _block_shares(shape.height, shape.width, shape.map_pool)
     rows: list[dict[str, Any]] = []
@@ -178,6 +192,9 @@ def outputs_table(aggregate: Aggregate) -> pa.Table:
             row["mean_abs"] = (weights * moments.mean_abs[output].mean(axis=-1)).sum()
             row["rms"] = math.sqrt((weights * square.mean(axis=-1)).sum())
             row["max_abs"] = moments.max_abs[output].max()
+            magnitude = _pixels(np.sqrt(square.sum(axis=-1)), shape)[None].astype(np.float32)
+            measured = map_statistics(magnitude, np.ones(1, bool), border)
+            row |= {name: values[0] for name, values in measured.items() if not np.isnan(values[0])}
         rows.append(row)
     return pa.Table.from_pylist(rows, schema.OUTPUT_FIGURES)
 
@@ -234,6 +251,12 @@ def maps_of(aggregate: Aggregate) -> dict[str, np.ndarray]:
     result["mean_input"] = (aggregate.input_sum / max(aggregate.images, 1)).astype(np.float32)
     result["map_pool"] = np.array(aggregate.shape.map_pool)
     return result
+
+
+def _pixels(blocks: np.ndarray, shape: Shape) -> np.ndarray:
+    """(height, width) values by pixel, of a map over blocks."""
+    wide = blocks.repeat(shape.map_pool, axis=0).repeat(shape.map_pool, axis=1)
+    return wide[: shape.height, : shape.width]
 
 
 def _block_shares(height: int, width: int, pool: int) -> np.ndarray:

@@ -38,8 +38,10 @@ class Statistic:
         type: of its values; a single float64 is described over the dataset, see `is_scalar`.
         label: of one that is described, a few words to stand behind the name in the report.
         unit: "" for a pure number. "input" is one unit of the input space that the audit was asked for,
-            "output" one of a logit or, with model.space: model, of an output.
+            "model input" one of what the model is given, "output" one of a logit or, with model.space: model,
+            of an output.
         worst: the end at which an image deserves a look, None where neither is alarming in itself.
+        uses_label: whether it takes the label into account, and so cannot foretell a wrong prediction.
         source: the paper that defines it.
     """
 
@@ -49,6 +51,7 @@ class Statistic:
     label: str = ""
     unit: str = ""
     worst: End | None = None
+    uses_label: bool = False
     source: str = ""
 
     @property
@@ -61,7 +64,9 @@ GAIN = "output / input"
 
 CATALOG = (
     Statistic(
-        "predicted", "the largest output; of a model with one yes-or-no output, class 0 or 1", type=INTEGER
+        "predicted",
+        "i, the largest output, of a regression too; of a model with one yes-or-no output, class 0 or 1",
+        type=INTEGER,
     ),
     Statistic("probability", "p of the predicted class", label="of the predicted class", worst="lowest"),
     Statistic("correct", "whether the predicted class is the label's", type=pa.bool_()),
@@ -90,12 +95,13 @@ CATALOG = (
     ),
     Statistic(
         "stable_rank",
-        "frobenius² / spectral²: in how many directions J is about as large as in its largest",
+        "frobenius² / spectral²: in how many directions J is about as large as in its largest; null where J "
+        "has one row",
         label="frobenius² / spectral²",
     ),
     Statistic(
         "effective_rank",
-        "exp(-sum s ln s), s the singular values over their sum",
+        "exp(-sum s ln s), s the singular values over their sum; null where J has one row",
         label="exponential of the singular values' entropy",
         source="Roy and Vetterli 2007",
     ),
@@ -105,8 +111,7 @@ CATALOG = (
     Statistic("row_l2", "the norm of each row of J, in the order of `selected`", type=REALS, unit=GAIN),
     Statistic(
         "margin_l2",
-        "the distance, in model input units, to the nearest point where the linearised model would predict "
-        "another class",
+        "the distance to the nearest point where the linearised model would predict another class",
         label="l2 distance to the nearest boundary, linearised",
         unit="input",
         worst="lowest",
@@ -114,19 +119,25 @@ CATALOG = (
     ),
     Statistic(
         "margin_linf",
-        "the same distance, measured by the largest change of a single pixel",
-        label="the same in the largest change of a pixel",
+        "the same distance, measured by the largest change of a single input; a minimum of its own, which "
+        "need not be that of the rival",
+        label="the same in the largest change of an input",
         unit="input",
         worst="lowest",
         source="DeepFool, arXiv 1511.04599",
     ),
-    Statistic("rival", "the output beyond the boundary of margin_l2", type=INTEGER),
+    Statistic(
+        "rival",
+        "the output beyond the boundary of margin_l2, the lowest of equals; null for one output",
+        type=INTEGER,
+    ),
     Statistic(
         "loss_gradient_l2",
         "the norm of (p - y)^T J, the gradient of the cross-entropy at the label",
         label="norm of the cross-entropy's gradient",
         unit="1 / input",
         worst="highest",
+        uses_label=True,
         source="Arpit et al. 2017, arXiv 1706.05394",
     ),
     Statistic(
@@ -143,7 +154,8 @@ CATALOG = (
     ),
     Statistic(
         "border_fraction",
-        "the part of sum a that lies in the outer frame, `statistics.border` of the shorter side wide",
+        "the part of sum a that lies in the outer frame, round(`statistics.border` x shorter side) pixels "
+        "wide, at least 1",
         label="share of the sensitivity in the outer frame",
         worst="highest",
     ),
@@ -166,7 +178,7 @@ CATALOG = (
         "alignment",
         "|<x, J_i>| / ||J_i||, x the model input",
         label="|<image, row>| / norm of the row",
-        unit="input",
+        unit="model input",
         source="Etmann et al. 2019, arXiv 1905.04172",
     ),
     Statistic(

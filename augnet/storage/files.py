@@ -14,12 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from augnet.errors import AuditError
 from augnet.redact import without_secrets
-from augnet.storage import names
+from augnet.storage import addresses, names
+from augnet.storage.addresses import retried
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,16 @@ class UnitRecord:
 
 
 class OutputFolder:
-    """OUT, a local path or an fsspec URI. Writes are whole: a temporary file, then one rename or upload."""
+    """OUT, a local path or an fsspec URI. Writes are whole: a temporary file, then one rename or upload.
+
+    Raises:
+        ConfigError: the address is of a kind that nothing installed here can open.
+    """
 
     def __init__(self, root: str):
         self.root = root
-        self.fs, self._base = fsspec.core.url_to_fs(root)
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.fs, self._base = addresses.open_address(root, "output")
+        self.is_local = addresses.is_local(self.fs)
 
     def __str__(self) -> str:
         return without_secrets(self.root)
@@ -77,29 +79,29 @@ class OutputFolder:
         return f"{self._base}/{name}"
 
     def exists(self, name: str) -> bool:
-        return self.fs.exists(self.path(name))
+        return retried(self.fs.exists, self.path(name))
 
     def names(self, kind: str) -> list[str]:
         """Finished files that an audit wrote into one of its subfolders, sorted, as names below OUT."""
         try:
-            found = self.fs.ls(self.path(kind), detail=False, refresh=True)
+            found = retried(self.fs.ls, self.path(kind), detail=False)
         except FileNotFoundError:
             return []
         return sorted(filter(names.is_finished, (f"{kind}/{path.rsplit('/', 1)[-1]}" for path in found)))
 
     def engine_names(self) -> list[str]:
         """`engine-cpu.json` and the like, sorted."""
-        return sorted(path.rsplit("/", 1)[-1] for path in self.fs.glob(self.path(names.engine("*"))))
+        return sorted(path.rsplit("/", 1)[-1] for path in retried(self.fs.glob, self.path(names.engine("*"))))
 
     def modified(self, name: str) -> float:
         """When the file was written, in seconds since the epoch."""
-        return self.fs.modified(self.path(name)).timestamp()
+        return retried(self.fs.modified, self.path(name)).timestamp()
 
     def open(self, name: str) -> BinaryIO:
-        return self.fs.open(self.path(name), "rb")
+        return addresses.open_file(self.fs, self.path(name))
 
     def read_bytes(self, name: str) -> bytes:
-        return self.fs.cat_file(self.path(name))
+        return retried(self.fs.cat_file, self.path(name))
 
     def read_json(self, name: str) -> Any:
         """Raises AuditError when the file holds no JSON."""
@@ -142,9 +144,9 @@ class OutputFolder:
                     _follow_umask(temporary)
                     os.replace(temporary, target)
                 else:
-                    self.fs.put_file(str(temporary), target)
+                    retried(self.fs.put_file, str(temporary), target)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
+            reason = error.strerror or error
             raise AuditError(
                 f"output: cannot write {name} in {self} ({reason}); mend that, and the same command goes on "
                 "from the finished units"
@@ -158,13 +160,10 @@ class OutputFolder:
         self.write_bytes(name, json_bytes(tree))
 
     def write_json_once(self, name: str, tree: Any) -> None:
-        """Write a file that is not there yet; of several writers, one wins and the others do nothing.
-
-        On storage without such an operation, the last one wins.
-        """
+        """Write a file that is not there yet; of several writers, one wins and the others do nothing."""
         if not self.is_local:
-            if not self.exists(name):
-                self.write_json(name, tree)
+            with suppress(FileExistsError):
+                retried(self.fs.pipe_file, self.path(name), json_bytes(tree), mode="create")
             return
         os.makedirs(self._base, exist_ok=True)
         with private_file(self._base) as temporary:
@@ -181,7 +180,8 @@ class OutputFolder:
     def intact(self, entry: FileEntry) -> bool:
         """Whether the file is there with the size and checksum that its record gives."""
         try:
-            return self.fs.size(self.path(entry.name)) == entry.size and self.entry(entry.name) == entry
+            size = retried(self.fs.size, self.path(entry.name))
+            return size == entry.size and self.entry(entry.name) == entry
         except FileNotFoundError:
             return False
 
@@ -196,7 +196,7 @@ class OutputFolder:
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
         if self.exists(name):
-            self.fs.rm_file(self.path(name))
+            retried(self.fs.rm_file, self.path(name))
 
     def foreign_names(self) -> Iterator[str]:
         """The files in the folder that no audit writes."""
@@ -209,16 +209,15 @@ class OutputFolder:
     def remove_audit(self) -> None:
         """Delete what an audit wrote here, and nothing else."""
         for name in list(self.audit_names()):
-            self.fs.rm_file(self.path(name))
+            retried(self.fs.rm_file, self.path(name))
         for kind in names.FOLDERS if self.is_local else ():
             with suppress(OSError):  # it holds something else, or is not there
                 os.rmdir(self.path(kind))
 
     def _names(self) -> Iterator[str]:
         """Every file below the folder."""
-        for folder, _, files in self.fs.walk(self._base):
-            inside = folder.rstrip("/")[len(self._base) :].lstrip("/")
-            yield from (f"{inside}/{name}" if inside else name for name in sorted(files))
+        prefix = len(self._base.rstrip("/")) + 1
+        yield from (path[prefix:] for path in sorted(retried(self.fs.find, self._base)))
 
 
 _private: set[str] = set()

@@ -7,15 +7,16 @@ import re
 RUN = "run.json"
 PLAN = "plan.parquet"
 SUMMARY = "summary.json"
+TRIAGE = "triage.json"
 OUTPUTS = "outputs.parquet"
 SLICES = "slices.parquet"
 OUTPUT_PAIRS = "output_pairs.parquet"
 MAPS = "maps.npz"
 GALLERY = "gallery.npz"
-FINDINGS = "findings.json"
 CONTROL = "control.json"
 """What an audit saw, by a control with random weights beside it: there where such a control is."""
-RESULTS = (PLAN, SUMMARY, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
+FINDINGS = "findings.json"
+RESULTS = (PLAN, SUMMARY, TRIAGE, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY)
 MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
 REPORT = f"{REPORT_FOLDER}/index.html"

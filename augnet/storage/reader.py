@@ -66,14 +66,18 @@ class Audit:
         return self.folder.read_json(names.SUMMARY)
 
     @cached_property
+    def triage(self) -> dict[str, Any]:
+        """Which statistic tells wrong predictions, and the images to review; see augnet.findings.errors."""
+        return self.folder.read_json(names.TRIAGE)
+
+    @cached_property
     def statistics(self) -> pa.Table:
         """One row per image, in plan order; columns as in augnet.storage.schema.STATISTICS."""
         return self._parts("statistics", schema.STATISTICS)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of `statistics`, read alone: what a large audit has memory for."""
-        parts = [self._table(part, [name])[name] for part in self.folder.names("statistics")]
-        chunks = [chunk for part in parts for chunk in part.chunks]
+        chunks = [chunk for part in self.column_parts(name) for chunk in part.chunks]
         return pa.chunked_array(chunks, schema.STATISTICS.field(name).type)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
@@ -90,6 +94,11 @@ class Audit:
             raise AuditError(
                 f"{self.folder}: statistics/ cannot be read ({error}); augnet check tells what is damaged"
             ) from error
+
+    def column_parts(self, name: str) -> Iterator[pa.ChunkedArray]:
+        """One column of `statistics`, file by file: a column of lists may be larger than memory."""
+        for part in self.folder.names("statistics"):
+            yield self._table(part, [name])[name]
 
     @cached_property
     def failures(self) -> pa.Table:

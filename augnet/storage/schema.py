@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 
 from augnet.storage.catalog import CATALOG
@@ -13,7 +15,7 @@ def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
     return [(name, kind) for name in names]
 
 
-_IMAGE = _columns(TEXT, "image_id", "uri", "label")
+_IMAGE = [*_columns(TEXT, "image_id", "uri", "label"), ("metadata", pa.map_(TEXT, TEXT))]
 
 PLAN = pa.schema([("unit_id", INDEX), *_IMAGE])
 
@@ -42,6 +44,7 @@ OUTPUT_FIGURES = pa.schema(
         ("output", INDEX),
         ("count", COUNT),
         *_columns(REAL, "mean_row_l2", "std_row_l2", "max_row_l2", "mean_abs", "rms", "max_abs"),
+        *_columns(REAL, "gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread"),
     ]
 )
 
@@ -74,8 +77,14 @@ SLICE_CHANGES = pa.schema(
 
 
 def jacobian_parquet(height: int, width: int, channels: int, value_type: pa.DataType) -> pa.Schema:
-    """One row per (image, output); jacobian is a fixed-shape tensor (height, width, channel)."""
+    """One row per (image, output); jacobian is a fixed-shape tensor (height, width, channel).
+
+    Readers that know no such tensors find its shape as `jacobian_shape` among the file's own keys, and pandas
+    in `attrs`.
+    """
     tensor = pa.fixed_shape_tensor(
         value_type, (height, width, channels), dim_names=["height", "width", "channel"]
     )
-    return pa.schema([("image_id", TEXT), ("output", INDEX), ("jacobian", tensor)])
+    shape = json.dumps([height, width, channels])
+    metadata = {"jacobian_shape": shape, "PANDAS_ATTRS": f'{{"jacobian_shape": {shape}}}'}
+    return pa.schema([("image_id", TEXT), ("output", INDEX), ("jacobian", tensor)], metadata)

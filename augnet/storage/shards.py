@@ -15,10 +15,16 @@ ROW_GROUP_BYTES = 32 * 1024**2
 
 
 class JacobianWriter(ABC):
-    """Fills one shard file with batches of stored rows (height, width, channel), in float32 or float16."""
+    """Fills one shard file with batches of stored rows (height, width, channel).
+
+    Attributes:
+        dtype: of the values in the file. For bfloat16, which Parquet does not have, it is float32: two of its
+            four bytes are zero then, and take next to no space where bytes are split by their place.
+    """
 
     def __init__(self, path: Path, row_shape: tuple[int, int, int], dtype: str):
-        self.path, self.row_shape, self.dtype = path, row_shape, np.dtype(dtype)
+        self.path, self.row_shape = path, row_shape
+        self.dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
 
     @abstractmethod
     def write(self, image_ids: list[str], outputs: np.ndarray, rows: np.ndarray) -> list[int]:
@@ -38,6 +44,8 @@ class ParquetJacobianWriter(JacobianWriter):
 
     def __init__(self, path: Path, row_shape: tuple[int, int, int], dtype: str):
         super().__init__(path, row_shape, dtype)
+        # DuckDB reads no float16 that is split.
+        encoding = "PLAIN" if self.dtype == np.float16 else "BYTE_STREAM_SPLIT"
         self._schema = schema.jacobian_parquet(*row_shape, pa.from_numpy_dtype(self.dtype))
         self._writer = pq.ParquetWriter(
             path,
@@ -46,7 +54,7 @@ class ParquetJacobianWriter(JacobianWriter):
             compression_level=1,
             use_dictionary=False,
             write_statistics=["image_id", "output"],
-            column_encoding={"jacobian.list.element": "BYTE_STREAM_SPLIT"},
+            column_encoding={"jacobian.list.element": encoding},
         )
         row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
         self._group_rows = max(1, ROW_GROUP_BYTES // row_bytes)

@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from fetch import CACHE, FLINK_VERSION, JOB_SERVER
+from fetch import CACHE, JOB_SERVER, LINE, RELEASE
 
 START_SECONDS = 180
 SLOTS = 2
@@ -207,9 +207,10 @@ def local_flags(master: str = "--flink_master=[local]") -> list[str]:
     return [
         "--runner=FlinkRunner",
         master,
-        f"--flink_version={'.'.join(FLINK_VERSION.split('.')[:2])}",
+        f"--flink_version={LINE}",
         f"--flink_job_server_jar={JOB_SERVER}",
         "--job_server_jvm_properties=-Xmx512m",
+        "--max_bundle_size=4",  # on Flink 2, so that a bundle is of several units; Flink 1 has no such bound
     ]
 
 
@@ -226,7 +227,7 @@ def _free_ports(count: int) -> list[int]:
 if __name__ == "__main__":
     with FlinkCluster() as cluster:
         count = len(cluster.task_managers)
-        print(f"Flink {FLINK_VERSION}, {count} TaskManagers, until Ctrl-C; logs in {cluster.folder}")
+        print(f"Flink {RELEASE}, {count} TaskManagers, until Ctrl-C; logs in {cluster.folder}")
         print("augnet audit CONFIG.yaml", shlex.join(cluster.beam_flags), flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,10 +1,12 @@
-"""Fetch Flink and Beam's Flink job server into a cache folder, and check every file: `make flink`."""
+"""Fetch Flink and Beam's Flink job server into a cache folder, and check every file: `make flink`.
+
+`FLINK=1.19 make flink` fetches another line of Flink than the default.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,15 +14,27 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
 POM = HERE / "pom.xml"
-SUMS = HERE / "SHA256SUMS"
-CACHE = Path(os.environ.get("AUGNET_FLINK") or Path.home() / ".cache/augnet/flink")
+
+RELEASES = {"1.19": "1.19.3", "1.20": "1.20.5", "2.2": "2.2.1"}
+"""The last release of each line of Flink that can be asked for."""
+
+LINE = os.environ.get("FLINK") or "1.20"
+if LINE not in RELEASES:
+    sys.exit(f"FLINK={LINE}: no such line of Flink here; known: {', '.join(RELEASES)}")
+RELEASE = RELEASES[LINE]
+FROM_PARTS = LINE.startswith("1.")
+"""Whether the job server is put together from what pom.xml names; else it is the jar that Beam publishes."""
+
+SUMS = HERE / f"SHA256SUMS-{LINE}"
+CACHE = Path(os.environ.get("AUGNET_FLINK") or Path.home() / ".cache/augnet/flink") / LINE
 JOB_SERVER = CACHE / "flink-job-server.jar"
 
-FLINK_VERSION = re.search("<flink.version>(.+)</flink.version>", POM.read_text())[1]
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"  # as in pom.xml
 MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 MANIFEST_LINE_BYTES = 72
 
@@ -33,9 +47,12 @@ def main() -> None:
             sys.exit(
                 f"make flink: {CACHE / wrong[0]} is not the file that {SUMS.name} names ({len(wrong)} such)"
             )
-    _write_job_server()
-    print(f"Flink {FLINK_VERSION} and Beam's job server are in {CACHE}; {len(checksums())} files checked")
-    print(f"--flink_version={'.'.join(FLINK_VERSION.split('.')[:2])} --flink_job_server_jar={JOB_SERVER}")
+    if FROM_PARTS:
+        _write_job_server()
+    elif not JOB_SERVER.is_file():
+        _fetch_whole_job_server()
+    print(f"Flink {RELEASE} and Beam's job server are in {CACHE}; {len(checksums())} files checked")
+    print(f"--flink_version={LINE} --flink_job_server_jar={JOB_SERVER}")
 
 
 def missing() -> str | None:
@@ -43,7 +60,7 @@ def missing() -> str | None:
     if not shutil.which("java"):
         return "Java is not installed"
     if not JOB_SERVER.is_file() or not all((CACHE / name).is_file() for name in checksums()):
-        return f"no Flink in {CACHE}: make flink"
+        return f"no Flink in {CACHE}: FLINK={LINE} make flink"
     return None
 
 
@@ -64,12 +81,20 @@ def damaged(part: str) -> Iterator[str]:
 def _fetch_job_server(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
-    _call(["mvn", "--batch-mode", "--quiet", "--file", str(POM), *goal], "maven")
+    _maven("--file", str(POM), f"-Dflink.version={RELEASE}", *goal)
+
+
+def _fetch_whole_job_server() -> None:
+    """Beam's own jar for this line of Flink, of the version of Beam that is installed."""
+    name, version = f"beam-runners-flink-{LINE}-job-server", metadata.version("apache-beam")
+    artifact = f"org.apache.beam:{name}:{version}"
+    _maven(f"{COPY}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={CACHE}")
+    (CACHE / f"{name}-{version}.jar").rename(JOB_SERVER)
 
 
 def _fetch_flink(target: Path) -> None:
     """The jars of Flink's own distribution, as its Python package carries them."""
-    package = f"apache-flink-libraries=={FLINK_VERSION}"
+    package = f"apache-flink-libraries=={RELEASE}"
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
@@ -82,6 +107,10 @@ def _fetch_flink(target: Path) -> None:
                 if member.isfile() and "/deps/lib/" in member.name and name in wanted:
                     with tar.extractfile(member) as source, open(target / name, "wb") as copy:
                         shutil.copyfileobj(source, copy)
+
+
+def _maven(*arguments: str) -> None:
+    _call(["mvn", "--batch-mode", "--quiet", *arguments], "maven")
 
 
 def _call(command: list[str], package: str) -> None:

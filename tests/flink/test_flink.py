@@ -154,6 +154,20 @@ def test_a_cancelled_job_is_taken_up_by_the_same_command(cluster, inputs, expect
     assert rewritten(output, before) == []
 
 
+def test_what_failed_is_done_again_and_nothing_else(cluster, inputs, expected, output):
+    image = Path(inputs[3]) / "bee" / "0100.png"
+    whole = image.read_bytes()
+    image.write_bytes(b"no image")
+    try:
+        finish(start_audit(inputs, output, *cluster.beam_flags))
+    finally:
+        image.write_bytes(whole)
+    before = {path.name: path.stat().st_mtime_ns for path in (output / "records").iterdir()}
+    finish(start_audit(inputs, output, *cluster.beam_flags, "--retry-failed"))
+    assert digests(output) == expected
+    assert len(rewritten(output, before)) == 1
+
+
 def rewritten(output: Path, before: dict[str, int]) -> list[str]:
     """The units that were done a second time."""
     return [name for name, when in before.items() if (output / "records" / name).stat().st_mtime_ns != when]

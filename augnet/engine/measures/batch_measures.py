@@ -35,6 +35,11 @@ class BatchMeasures:
         """Side in pixels of the blocks that maps are gathered over; not larger than the image."""
         return min(self.options.map_pool, max(self.spec.input_shape[:2]))
 
+    @property
+    def separate(self) -> bool:
+        """Whether each output decides by its own sign: those of a final sigmoid, or a single one."""
+        return self.spec.activation == "sigmoid" or self.spec.output_count == 1
+
     def on_device(
         self,
         images: Tensor,
@@ -65,20 +70,19 @@ class BatchMeasures:
         predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
         place, found = position(selected, predicted[:, None])
         place, found = place[:, 0], found[:, 0]
-        gram, l1 = on_device.products(ops.reshape(rows, (batch, row_count, -1)), place)
+        by_input = ops.reshape(rows, (batch, row_count, -1))
+        gram, l1 = on_device.products(by_input, None if self.separate else place)
         flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
         first = ops.arange(batch, dtype="int32") * row_count
         own = ops.take(flat, first + place, axis=0)
         wide = ops.cast(own, "float64") * ops.cast(images, "float64")
-        own_l1 = ops.sum(ops.cast(ops.absolute(own), "float64"), axis=(1, 2, 3))
         magnitude = ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32")
         measures: dict[str, Any] = {
             "scores": scores,
             "selected": selected,
             "gram": gram,
-            "l1": ops.where(found[:, None], l1, nan),
+            "l1": l1 if self.separate else ops.where(found[:, None], l1, nan),
             "magnitude": ops.where(found[:, None, None], magnitude, nan),
-            "own_l1": ops.where(found, own_l1, nan),
             "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
         }
         finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
@@ -140,12 +144,11 @@ class BatchMeasures:
             probabilities=probabilities(scores, spec.activation, spec.space),
             selected=selected,
             gram=gram,
-            l1_from_predicted=measures["l1"][:count],
+            boundary_l1=measures["l1"][:count],
             magnitude=measures["magnitude"][:count],
             input_dot=measures["dot"][:count],
             stored=measures["stored"][:count] if "stored" in measures else np.zeros((count, 0), np.int32),
             rows=measures["rows"][:count] if "rows" in measures else None,
-            predicted_l1=measures["own_l1"][:count],
             moments=densify(groups, spec.output_count + labels),
         )
 

@@ -18,24 +18,26 @@ SYMMETRIC_ROWS = 128
 PARTS = 4
 
 
-def products(rows: Any, predicted: Any) -> tuple[Any, Any]:
-    """G = J J^T and the 1-norms of J_i - J_r, summed in float64 over blocks of inputs.
+def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
+    """G = J J^T and the 1-norms of J_i - J_r, or of J_r alone, summed in float64 over blocks of inputs.
 
     Args:
         rows: (batch, R, inputs).
-        predicted: (batch,) int32, position of row i.
+        predicted: (batch,) int32, position of row i; None: the rows alone.
 
     Returns:
-        gram (batch, R, R) float64, l1_from_predicted (batch, R) float64.
+        gram (batch, R, R) float64, l1 (batch, R) float64.
     """
     batch, count, size = rows.shape
     width = max(1, min(size, BLOCK_ELEMENTS // (batch * count)))
-    places = ops.arange(batch, dtype="int32") * count + predicted
+    places = None if predicted is None else ops.arange(batch, dtype="int32") * count + predicted
 
     def block(start: Any, length: int) -> tuple[Any, Any]:
-        part = ops.slice(rows, (0, 0, start), (batch, count, length))
-        own = ops.take(ops.reshape(part, (batch * count, length)), places, axis=0)
-        l1 = ops.sum(ops.absolute(part - own[:, None, :]), axis=-1)
+        part = slope = ops.slice(rows, (0, 0, start), (batch, count, length))
+        if places is not None:
+            own = ops.take(ops.reshape(part, (batch * count, length)), places, axis=0)
+            slope = part - own[:, None, :]
+        l1 = ops.sum(ops.absolute(slope), axis=-1)
         return _gram(ops.cast(part, "float64")), ops.cast(l1, "float64")
 
     steps = size // width
