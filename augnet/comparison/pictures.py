@@ -20,6 +20,7 @@ from augnet.sources import ImageRef, Preprocess, Source, open_source
 from augnet.storage.reader import Audit
 
 TILE_PIXELS = 120
+COLUMNS = ("image_id", "uri", "label", "predicted", "jacobian_file", "jacobian_row")
 MAP_COLORS = ("#0b0724", "#b73779", "#fcfdbf")
 """Of no, of half and of the largest sensitivity."""
 
@@ -42,27 +43,29 @@ class Exhibits:
 
     def __init__(self, audits: Iterable[Audit]):
         self._audits = tuple(audits)
-        self._rows: list[dict[str, int]] = [{} for _ in self._audits]
 
     def of(self, image_ids: Iterable[str]) -> list[Exhibit]:
         """An exhibit of each image, in order."""
         wanted = list(image_ids)
-        for audit, rows in zip(self._audits, self._rows, strict=True):
-            column = audit.column("image_id")
-            rows.update(
-                zip(wanted, pc.index_in(pa.array(wanted, pa.string()), column).to_pylist(), strict=True)
-            )
+        rows = [self._rows_of(table, wanted) for table in self._tables]
         return [
             Exhibit(
                 image_id,
-                self._picture(image_id),
-                tuple(
-                    self._heat(audit, rows[image_id])
-                    for audit, rows in zip(self._audits, self._rows, strict=True)
-                ),
+                self._picture(rows[0][k]),
+                tuple(self._heat(audit, part[k]) for audit, part in zip(self._audits, rows, strict=True)),
             )
-            for image_id in wanted
+            for k, image_id in enumerate(wanted)
         ]
+
+    @cached_property
+    def _tables(self) -> list[pa.Table]:
+        return [audit.columns(COLUMNS) for audit in self._audits]
+
+    @staticmethod
+    def _rows_of(table: pa.Table, image_ids: list[str]) -> list[dict[str, Any]]:
+        """COLUMNS of each image; {} of one that is not there."""
+        places = pc.index_in(pa.array(image_ids, pa.string()), table["image_id"]).to_pylist()
+        return [{} if place is None else table.slice(place, 1).to_pylist()[0] for place in places]
 
     @cached_property
     def _reader(self) -> tuple[Source, Preprocess] | None:
@@ -78,31 +81,26 @@ class Exhibits:
         except (AugnetError, OSError, ValueError):  # the images are elsewhere by now
             return None
 
-    def _picture(self, image_id: str) -> str:
-        if self._reader is None:
+    def _picture(self, row: dict[str, Any]) -> str:
+        if self._reader is None or not row:
             return ""
         source, preprocess = self._reader
-        audit, row = self._audits[0], self._rows[0][image_id]
-        uri, label = (_cell(audit, name, row) for name in ("uri", "label"))
         try:
-            prepared = preprocess(source.read(ImageRef(image_id, uri, label)))
+            encoded = source.read(ImageRef(row["image_id"], row["uri"], row["label"]))
+            pixels = preprocess.picture(preprocess(encoded).image)
         except (AugnetError, OSError):
             return ""
-        pixels = preprocess.picture(prepared.image)
         return _address(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
-    def _heat(self, audit: Audit, row: int | None) -> str:
-        file = None if row is None else _cell(audit, "jacobian_file", row)
-        if file is None or row is None:
+    def _heat(self, audit: Audit, row: dict[str, Any]) -> str:
+        if row.get("jacobian_file") is None:
             return ""
-        place, predicted = (_cell(audit, name, row) for name in ("jacobian_row", "predicted"))
-        outputs, rows = audit.stored_rows(file, np.array([place]))
-        own = 0 if audit.run["model"]["output_count"] == 1 else predicted
+        outputs, rows = audit.stored_rows(row["jacobian_file"], np.array([row["jacobian_row"]]))
+        own = 0 if audit.run["model"]["output_count"] == 1 else row["predicted"]
         found = np.flatnonzero(outputs[0] == own)
         if not len(found):
             return ""
-        magnitude = np.sqrt(np.square(rows[0, found[0]], dtype=np.float64).sum(axis=-1))
-        return heat_map(magnitude)
+        return heat_map(np.sqrt(np.square(rows[0, found[0]], dtype=np.float64).sum(axis=-1)))
 
 
 def heat_map(magnitude: np.ndarray) -> str:
@@ -120,7 +118,3 @@ def _address(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _cell(audit: Audit, column: str, row: int) -> Any:
-    return audit.column(column)[row].as_py()
