@@ -27,7 +27,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="augnet-compare-") as scratch:
         for seed, name in enumerate(("before", "after")):
             write_audit(Path(scratch, name), IMAGES, seed)
-        found = measure(scratch)
+        write_results(measure(scratch))
+
+
+def write_results(found: dict[str, Any]) -> None:
+    """The section, from what `measure` found."""
     lines = [
         f"`python -m benchmarks compare`: two synthetic audits of {IMAGES:,} images each, of {LABELS:,} "
         "labels, without Jacobians; every figure and slice with its interval of 10,000 resamples; in a "
