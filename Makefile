@@ -2,9 +2,11 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+AXE := $(HOME)/.cache/augnet/axe-core
+AXE_VERSION := 4.14.1
 SOURCES := augnet transforms pipeline tests examples benchmarks setup.py
 
-.PHONY: help demo test flink test-flink test-dataflow fuzz lint format bench clean
+.PHONY: help demo test browser flink test-flink test-dataflow fuzz lint format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,6 +16,11 @@ demo: .venv/installed  ## train a small model on real digits with a planted shor
 
 test: .venv/installed  ## run the tests
 	$(BIN)/python -m pytest
+
+browser:  ## install what the report is tried in: Chromium, its driver, and axe-core from npm
+	command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
+	command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq npm; }
+	mkdir -p $(AXE) && cd $(AXE) && test -e package/axe.min.js || tar xzf "$$(npm pack --silent axe-core@$(AXE_VERSION))"
 
 flink: .venv/installed  ## fetch Flink (FLINK=1.20) and Beam's job server, once, into ~/.cache (or AUGNET_FLINK)
 	$(BIN)/python tests/flink/fetch.py

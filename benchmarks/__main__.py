@@ -1,11 +1,11 @@
-"""`python -m benchmarks NAME ...`: the benchmarks that are named, or all."""
+"""`python -m benchmarks [NAME ...]`: those named of BENCHMARKS, or all."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-BENCHMARKS = ("engine", "calls", "pipeline", "formats", "memory", "scale", "compare")
+BENCHMARKS = ("engine", "calls", "pipeline", "formats", "memory", "scale", "report", "compare")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

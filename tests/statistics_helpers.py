@@ -43,6 +43,7 @@ def batch_of(
     separate = count == 1 if separate is None else separate
     start = [0.0 if separate else own[k].ravel() for k in range(n)]
     with np.errstate(invalid="ignore"):  # rows of NaN and Inf are meant
+        rivals, views = views_of(taken, own, outputs, selected)
         return JacobianBatch(
             outputs=outputs,
             probabilities=probabilities,
@@ -54,7 +55,25 @@ def batch_of(
             stored=selected,
             rows=None,
             moments=moments_of(groups_of(taken, own, selected, count, label_ids, label_count), map_pool),
+            rival=rivals,
+            views=views,
         )
+
+
+def views_of(taken, own, outputs, selected):
+    """The other selected row of each image with the nearest boundary, and the views of both rows."""
+    rivals, views = [], []
+    for rows, row, scores, chosen in zip(taken, own, outputs, selected, strict=True):
+        apart = [np.linalg.norm(other - row) for other in rows]
+        gaps = [abs(scores[output] - scores.max()) for output in chosen]
+        distances = [gap / far if far > 0 else np.inf for gap, far in zip(gaps, apart, strict=True)]
+        nearest = int(np.argmin(distances))
+        met = np.isfinite(distances[nearest])
+        rivals.append(chosen[nearest] if met else -1)
+        rival = rows[nearest] if met else np.full_like(row, np.nan)
+        signed = [row.sum(axis=-1), rival.sum(axis=-1)]
+        views.append(signed + [np.sqrt((part**2).sum(axis=-1)) for part in (row, rival, row - rival)])
+    return np.array(rivals, np.int32), np.array(views, np.float32)
 
 
 def groups_of(taken, own, selected, outputs, label_ids, label_count):

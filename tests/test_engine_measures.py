@@ -59,3 +59,29 @@ def test_moments_are_those_of_the_finite_rows_of_real_images(rows, pool, block):
                 truth = means.mean(axis=0), m2, np.abs(part).mean(axis=(0, 1, 2)), np.abs(part).max((0, 1, 2))
                 for array, value in zip(made, truth, strict=True):
                     np.testing.assert_allclose(np.asarray(array)[row, y, x], value, rtol=2e-5, atol=1e-6)
+
+
+def test_the_nearest_rival_is_that_of_a_loop(rows):
+    flat = rows.reshape(BATCH, ROWS, -1).astype(float)
+    gram = flat @ flat.transpose(0, 2, 1)
+    scores = np.array([[3, 1, 2], [1, 5, 4.9], [0, 0, 2], [0, 0, 2]])
+    place = scores.argmax(axis=1).astype(np.int32)
+    gram[3] = gram[3, 2, 2]  # all rows are the same: no boundary is ever reached
+    rival, met = measures.nearest_rival(*map(ops.convert_to_tensor, (gram, scores, place)))
+    assert met.numpy().tolist() == [True, True, True, False]
+    for k in range(3):
+        others = [j for j in range(ROWS) if j != place[k]]
+        far = [np.linalg.norm(flat[k, j] - flat[k, place[k]]) for j in others]
+        gaps = [scores[k, place[k]] - scores[k, j] for j in others]
+        assert rival[k] == others[int(np.argmin(np.divide(gaps, far)))]
+
+
+def test_views_are_block_means_of_sums_and_norms_over_channels(rows):
+    own, rival = rows[:, 0], rows[:, 1]
+    made = np.asarray(measures.views(ops.convert_to_tensor(own), ops.convert_to_tensor(rival), 3))
+    assert made.shape == (BATCH, 5, 4, 3)
+    norms = [np.sqrt((part.astype(float) ** 2).sum(axis=-1)) for part in (own, rival, own - rival)]
+    full = [own.sum(axis=-1), rival.sum(axis=-1), *norms]
+    for view, truth in zip(made.transpose(1, 0, 2, 3), full, strict=True):
+        np.testing.assert_allclose(view[:, 1, 1], truth[:, 3:6, 3:6].mean(axis=(1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(view[:, 3, 2], truth[:, 9:, 6:].mean(axis=(1, 2)), rtol=1e-5)

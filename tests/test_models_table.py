@@ -278,7 +278,7 @@ def test_a_model_of_keras_2_from_the_command_line(tmp_path, keras2_models, capsy
     model = str(keras2_models / "tutorial")
     assert main(["audit", "--model", model, "--images", images, "--output", output]) == 0
     page = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert "<b>Warning:</b> preprocess.scale was guessed" in page
+    assert "<b>Guessed:</b> preprocess.scale was guessed" in page
     audit = augnet.open_audit(output)
     assert audit.counts["audited"] == 3
     x = np.asarray(Image.open(tmp_path / "1.png"), np.float32)[None] / 255

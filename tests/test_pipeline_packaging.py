@@ -40,6 +40,7 @@ def test_every_module_template_and_config_is_in_it(sdist):
     with tarfile.open(sdist) as archive:
         found = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"configs/dataflow.yaml", "configs/quickstart.yaml", "augnet/report/template.html", "README.md"}
+    wanted |= {f"augnet/report/static/{name}" for name in ("report.css", "core.js", "report.js")}
     for package in ("augnet", "transforms", "pipeline"):
         wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
     assert wanted <= found

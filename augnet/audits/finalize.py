@@ -12,6 +12,7 @@ from augnet.audits.records import commonest, unit_records
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.statistics.aggregate import Aggregate
+from augnet.statistics.gallery import exhibit_arrays
 from augnet.statistics.summary import Summary, summarize
 from augnet.storage import names
 from augnet.storage.files import FileEntry, OutputFolder, UnitRecord
@@ -49,7 +50,8 @@ def fold(output: str) -> FoldedAudit:
     for name, table in {names.SLICES: summary.slices, names.OUTPUT_PAIRS: summary.output_pairs}.items():
         with folder.writing(name) as path:
             write_table(path, table)
-    for name, arrays in {names.MAPS: summary.maps, names.GALLERY: aggregate.gallery.arrays()}.items():
+    gallery = exhibit_arrays(aggregate.gallery.shown())
+    for name, arrays in {names.MAPS: summary.maps, names.GALLERY: gallery}.items():
         with folder.writing(name) as path, path.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
     return FoldedAudit(folder, run, records, aggregate, summary)

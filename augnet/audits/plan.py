@@ -142,6 +142,7 @@ def prepare(
         images=listing.images,
         units=listing.units,
         labels=listing.labels,
+        label_images=tuple(listing.label_images.values()),
         label_outputs=label_outputs,
         label_rule=label_rule,
         map_pool=choose_map_pool(groups, *spec.input_shape, config.statistics.map_bytes),

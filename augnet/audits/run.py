@@ -26,6 +26,7 @@ class Run:
         preprocess: the resolved size, colour and scale, and why the scale was chosen.
         images, units: how many.
         labels: every label, sorted.
+        label_images: planned images with each of them.
         label_outputs: the model output that each label names; empty where labels and outputs do not match.
         label_rule: how that was decided, for a person.
         map_pool: side of the blocks of pixels that the dataset maps are kept over.
@@ -44,6 +45,7 @@ class Run:
     images: int
     units: int
     labels: tuple[str, ...]
+    label_images: tuple[int, ...]
     label_outputs: dict[str, int]
     label_rule: str
     map_pool: int
@@ -64,8 +66,9 @@ class Run:
         tree = folder.read_sealed(names.RUN)
         try:
             config = Config.model_validate(tree.pop("config"))
-            model, labels = ModelSpec.from_json(tree.pop("model")), tuple(tree.pop("labels"))
-            return cls(**tree, config=config, model=model, labels=labels)
+            model = ModelSpec.from_json(tree.pop("model"))
+            labels, label_images = tuple(tree.pop("labels")), tuple(tree.pop("label_images"))
+            return cls(**tree, config=config, model=model, labels=labels, label_images=label_images)
         except (KeyError, TypeError, ValueError):
             raise AuditError(
                 f"{folder}: {names.RUN} is of another version of augnet; --fresh makes the audit anew"
@@ -75,3 +78,8 @@ class Run:
     def mapped_labels(self) -> tuple[str, ...]:
         """The labels that have maps of their own."""
         return self.labels if len(self.labels) <= MAPPED_LABELS else ()
+
+    @property
+    def mapped_label_images(self) -> tuple[int, ...]:
+        """Planned images with each of `mapped_labels`."""
+        return self.label_images[: len(self.mapped_labels)]

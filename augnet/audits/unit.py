@@ -23,6 +23,7 @@ from augnet.engine import Engine, JacobianBatch
 from augnet.errors import ImageError
 from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source
 from augnet.statistics.aggregate import Aggregate, Shape
+from augnet.statistics.gallery import sample_bounds
 from augnet.statistics.image import task_of
 from augnet.storage import names
 from augnet.storage.addresses import retries
@@ -73,8 +74,9 @@ class Auditor:
             len(run.mapped_labels),
             *engine.spec.input_shape,
             map_pool=run.map_pool,
-            gallery=run.config.statistics.gallery,
+            gallery=run.config.report.images,
         )
+        self._bounds = sample_bounds(self._shape.gallery, run.images, run.mapped_label_images)
         self._label_ids: dict[str | None, int] = {name: k for k, name in enumerate(run.mapped_labels)}
         self._label_outputs: dict[str | None, int] = {name: k for name, k in run.label_outputs.items()}
         self._plan: pq.FileMetaData | None = None
@@ -207,6 +209,7 @@ class Auditor:
             image_ids=columns["image_id"],
             label_ids=label_ids,
             picture=lambda index: self.preprocess.picture(pixels[index]),
+            bounds=self._bounds,
             resized=sum(part.resized for part in prepared),
             recolored=sum(part.recolored for part in prepared),
         )

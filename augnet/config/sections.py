@@ -258,10 +258,19 @@ class StatisticsConfig(Section):
     border: float = Field(
         0.1, gt=0, lt=0.5, strict=True, description="width of the outer frame, as a share of the shorter side"
     )
-    gallery: Whole = Field(8, ge=0, le=100, description="images shown at each end of margin and norm")
     map_bytes: Positive = Field(
         64 * 1024**2,
         description="memory for one unit's mean maps; above it they are kept over blocks of pixels",
+    )
+
+
+class ReportConfig(Section):
+    images: Whole = Field(
+        2000,
+        ge=0,
+        le=10_000,
+        description="images whose pictures and rows the report shows: those at an end of any statistic, the "
+        "flagged ones, and a random sample of each label",
     )
 
 
@@ -284,6 +293,7 @@ class Config(Section):
     jacobian: JacobianConfig = JacobianConfig()
     store: StoreConfig = StoreConfig()
     statistics: StatisticsConfig = StatisticsConfig()
+    report: ReportConfig = ReportConfig()
     failures: FailuresConfig = FailuresConfig()
     output: str = Field(description="folder that the audit writes")
     beam: dict[str, Any] = Field(

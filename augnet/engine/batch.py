@@ -6,6 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+VIEWS = ("predicted", "rival", "predicted_magnitude", "rival_magnitude", "difference_magnitude")
+"""The small maps of an image's rows that `JacobianBatch.views` holds, in their order."""
+
+VIEW_PIXELS = 64
+"""Longest side of a view."""
+
+
+RESOLUTION = float(np.finfo(np.float32).eps) ** 2
+"""Two rows whose squared distance is below this share of their squared norms are the same row.
+
+It is the rounding of float32 rows, and also what cancellation in G_ii + G_jj - 2 G_ij leaves in float64.
+"""
+
+
+def view_pool(height: int, width: int) -> int:
+    """Side in pixels of the blocks that a view's pixels stand for."""
+    return -(-max(height, width) // VIEW_PIXELS)
+
 
 @dataclass(frozen=True)
 class MapMoments:
@@ -48,6 +66,11 @@ class JacobianBatch:
         stored: (n, S) int32, the model output of each stored row.
         rows: (n, S, height, width, channel) float32 or float64, or None when nothing is stored.
         moments: of all selected rows of the batch that are finite.
+        rival: (n,) int32, the output j of the other selected row with the nearest boundary, the smallest
+            |f_i - f_j| / ||J_i - J_j||; -1 where there is none. None where views were not measured.
+        views: (n, view, h, w) float32, of the rows of i and of that j, see VIEWS: their sums over channels,
+            and the l2 norms over channels of both and of J_i - J_j, each averaged over blocks of `view_pool`
+            pixels. NaN where a row was not selected. None where they were not measured.
     """
 
     outputs: np.ndarray
@@ -60,6 +83,8 @@ class JacobianBatch:
     stored: np.ndarray
     rows: np.ndarray | None
     moments: MapMoments
+    rival: np.ndarray | None = None
+    views: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)

@@ -1,84 +1,103 @@
-"""The report's pictures, as PNG bytes. Sensitivity is always in the same colours, so that pages compare."""
+"""Figures over all images: histograms, slices, and matrices of labels, predictions and outputs."""
 
 from __future__ import annotations
 
-import io
+import base64
+from collections import Counter
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from matplotlib import colormaps
-from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
 
-MAGNITUDE_COLORS = "magma"
-OUTLINE_COLOR = (90, 220, 255)
-OUTLINE_PIXELS = 2
-TILE_PIXELS = 160
-BACKDROP_SHARE = 0.35
-"""How much of a heat map tile is the picture below it: enough to see what the heat lies on."""
+from augnet.report.assets import numbers
+from augnet.storage.catalog import SCALARS
+from augnet.storage.reader import Audit
 
+COLORS = {"magnitude": "magma", "signed": "RdBu_r"}
+"""What a map shows -> matplotlib's name for its colours; both can be told apart by colour-blind people."""
 
-def picture(image: np.ndarray) -> bytes:
-    """PNG of a uint8 picture (height, width, 1, 3 or 4), enlarged in whole pixels to about TILE_PIXELS."""
-    return _png(_enlarged(_rgb(image)))
+SLICE_FIGURES = ("mean", "q05", "q25", "q50", "q75", "q95")
+PAIRS = 5000
+"""Pairs of outputs, and of label and prediction, that the page holds: those met most often."""
 
 
-def heat_map(
-    heat: np.ndarray, backdrop: np.ndarray, outline: tuple[int, int, int, int] | None = None
-) -> bytes:
-    """PNG of a magnitude map in MAGNITUDE_COLORS over a faint grey picture; its largest value is brightest.
-
-    Args:
-        heat: (height, width), not negative.
-        backdrop: uint8 picture (any height, any width, 1, 3 or 4), resized to the map.
-        outline: top, left, bottom, right in pixels of the map, the last two exclusive, of a frame to draw.
-    """
-    strength = (heat / (float(heat.max()) or 1.0))[..., None]
-    colors = colormaps[MAGNITUDE_COLORS](strength[..., 0])[..., :3]
-    below = Image.fromarray(_rgb(backdrop)).convert("L").resize(heat.shape[::-1], Image.Resampling.BOX)
-    grey = np.asarray(below, float)[..., None] / 255
-    faint = BACKDROP_SHARE * (1 - strength)
-    image = _enlarged((colors * (1 - faint) * 255 + grey * faint * 255).astype(np.uint8))
-    if outline:
-        top, left, bottom, right = (edge * image.height // heat.shape[0] for edge in outline)
-        corners = (left, top, right - 1, bottom - 1)
-        ImageDraw.Draw(image).rectangle(corners, outline=OUTLINE_COLOR, width=OUTLINE_PIXELS)
-    return _png(image)
+def color_tables() -> dict[str, str]:
+    """256 colours of each kind, as base64 of red, green and blue bytes."""
+    steps = np.arange(256)
+    tables = {kind: colormaps[name](steps)[:, :3] for kind, name in COLORS.items()}
+    return {
+        kind: base64.b64encode(np.rint(table * 255).astype(np.uint8)).decode()
+        for kind, table in tables.items()
+    }
 
 
-def over_channels(maps: np.ndarray) -> np.ndarray:
-    """(height, width) l2 norm over the channels of a (height, width, channel) map."""
-    return np.sqrt(np.square(maps, dtype=np.float64).sum(axis=-1))
+def statistics(audit: Audit) -> list[dict[str, Any]]:
+    """Each statistic that has values: what it is, its figures, and its histogram over all images."""
+    found = []
+    for name, kind in SCALARS.items():
+        figures = audit.summary["statistics"][name]
+        if not figures["count"]:
+            continue
+        about = {"name": name, "label": kind.label, "unit": kind.unit, "worst": kind.worst}
+        shown = {key: value if key == "count" else numbers([value])[0] for key, value in figures.items()}
+        values = audit.column(name).drop_null().to_numpy()
+        found.append(about | {"meaning": kind.meaning, "figures": shown, "histogram": histogram(values)})
+    return found
 
 
-def histogram(values: np.ndarray, median: float) -> bytes:
-    """PNG of the distribution of one statistic, (n,) finite numbers, with its median marked."""
-    figure = Figure(figsize=(3.2, 1.5), dpi=130)
-    axes = figure.add_axes((0.04, 0.2, 0.92, 0.76))
+def histogram(values: np.ndarray) -> dict[str, Any]:
+    """Edges of the whole and counts of equal bins, of (n,) finite numbers."""
     low, high = float(values.min()), float(values.max())
     least = max(abs(low), abs(high), 1e-300) * 1e-6  # equal but for rounding: one bar, not noise
     if high - low < least:
         low, high = low - least, high + least
     bins = min(60, max(8, int(np.sqrt(len(values)))))
-    axes.hist(values, bins=bins, range=(low, high), color="#3b6ea5")
-    axes.axvline(median, color="#c8452d", linewidth=1)
-    axes.set_yticks([])
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    counts, _ = np.histogram(values, bins=bins, range=(low, high))
+    return {"low": low, "high": high, "counts": counts.tolist()}
 
 
-def _rgb(image: np.ndarray) -> np.ndarray:
-    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+def slices(audit: Audit) -> dict[str, Any]:
+    """Column -> its values, and for each statistic the figures of every value, in that order."""
+    rows = audit.slices.to_pylist()
+    places: dict[str, dict[str, int]] = {}
+    for row in rows:
+        places.setdefault(row["column"], {}).setdefault(row["value"], len(places[row["column"]]))
+    columns: dict[str, Any] = {
+        column: {"values": list(values), "statistics": {}} for column, values in places.items()
+    }
+    for row in rows:
+        values = places[row["column"]]
+        cells = columns[row["column"]]["statistics"].setdefault(row["statistic"], [None] * len(values))
+        cells[values[row["value"]]] = [row["count"], *numbers([row[key] for key in SLICE_FIGURES], 4)]
+    return {"figures": ["count", *SLICE_FIGURES], "columns": columns}
 
 
-def _enlarged(image: np.ndarray) -> Image.Image:
-    factor = max(1, round(TILE_PIXELS / max(image.shape[:2])))
-    return Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+def confusion(audit: Audit) -> dict[str, Any]:
+    """How often images of a label are predicted as an output: [label, output, images], the most first."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for part in audit.parts("statistics", ["label", "predicted"]):
+        grouped = part.drop_null().group_by(["label", "predicted"]).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            counts[row["label"], row["predicted"]] += row["count_all"]
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    cells = [[label, predicted, count] for (label, predicted), count in ordered[:PAIRS]]
+    return {"cells": cells, "left_out": max(0, len(ordered) - PAIRS)}
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="png")
-    return buffer.getvalue()
+def pairs(audit: Audit) -> dict[str, Any]:
+    """[output, other, mean cosine of their rows, images with other as the rival], the most rivals first."""
+    table = audit.output_pairs.sort_by(
+        [("rival_count", "descending"), ("output", "ascending"), ("other", "ascending")]
+    )
+    shown = table.slice(0, PAIRS)
+    columns = [shown[name].to_pylist() for name in ("output", "other", "mean_cosine", "rival_count")]
+    columns[2] = numbers(columns[2], 3)
+    return {"cells": [list(row) for row in zip(*columns, strict=True)], "left_out": len(table) - len(shown)}
+
+
+def failures(table: pa.Table, shown: int) -> dict[str, Any]:
+    """Stages with their numbers of images, and the first of the images."""
+    stages = Counter(table["stage"].to_pylist()).most_common()
+    rows = table.slice(0, shown).select(["image_id", "stage", "error"]).to_pylist()
+    return {"stages": stages, "rows": rows, "count": len(table)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from augnet.storage import names
 from augnet.storage.reader import Audit
 
 
@@ -12,6 +11,14 @@ def output_name(audit: Audit, output: int) -> str:
     """'output 3 (cat)' where a label names the output, else 'output 3'."""
     labels = [label for label, index in audit.run["label_outputs"].items() if index == output]
     return f"output {output} ({labels[0]})" if labels and labels[0] != str(output) else f"output {output}"
+
+
+def output_names(audit: Audit) -> list[str]:
+    """The `output_name` of every output."""
+    labels = {index: label for label, index in reversed(audit.run["label_outputs"].items())}
+    count = max([audit.run["model"]["output_count"], *(index + 1 for index in labels)])
+    named = ((k, labels.get(k, str(k))) for k in range(count))
+    return [f"output {k} ({label})" if label != str(k) else f"output {k}" for k, label in named]
 
 
 def shortcut_sentence(audit: Audit, shortcut: dict[str, Any]) -> str:
@@ -36,14 +43,6 @@ def findings(audit: Audit) -> list[str]:
     return lines + [
         f"{count} images flagged {flag}" for flag, count in audit.summary["flags"].items() if count
     ]
-
-
-def control_sentences(audit: Audit) -> list[str]:
-    """What a control with random weights beside the audit says of it; nothing where there is none."""
-    if not audit.folder.exists(names.CONTROL):
-        return []
-    sentences: list[str] = audit.folder.read_json(names.CONTROL)["sentences"]
-    return sentences
 
 
 def _corner(audit: Audit, place: dict[str, Any]) -> str:

@@ -11,14 +11,15 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from augnet.engine.batch import JacobianBatch, MapMoments
+from augnet.engine.batch import VIEWS, JacobianBatch, MapMoments, view_pool
 from augnet.engine.measures.moments import merge_moments
-from augnet.statistics.gallery import SHOWN, Gallery
+from augnet.statistics.gallery import Gallery
 from augnet.statistics.image import FLAGS, predicted_outputs
 from augnet.statistics.moments import MOMENTS, block_mean, empty_moments, without_nonfinite
 from augnet.statistics.share_grid import ShareGrids
+from augnet.storage.catalog import SCALARS
 
-FORMAT = 1
+FORMAT = 2
 """Of the saved file; a file of another format is refused."""
 
 COUNTS = ("images", "failures", "resized", "recolored")
@@ -35,7 +36,7 @@ PAIRED_OUTPUTS = 2048
 class Shape:
     """What two aggregates must share to be merged: numbers of outputs and known labels, and the input's size.
 
-    Maps are kept over blocks of `map_pool` pixels a side, and `gallery` images at each end of a gallery.
+    Maps are kept over blocks of `map_pool` pixels a side, and the pictures of about `gallery` images.
     """
 
     outputs: int
@@ -44,7 +45,7 @@ class Shape:
     width: int
     channels: int
     map_pool: int = 1
-    gallery: int = 8
+    gallery: int = 0
 
     @property
     def paired_outputs(self) -> int:
@@ -82,7 +83,7 @@ class Aggregate:
         row_l2: moments of ||J_r||_2 by output r, (output,) each; a norm is its own magnitude.
         pairs: of outputs.
         share_grids: where the predicted rows' magnitude lies.
-        gallery: the images at the ends of `gallery.SHOWN`.
+        gallery: the images that a report shows.
         images, failures: images measured, and those that could not be.
         resized, recolored: images whose size or colour mode was changed on the way in.
     """
@@ -115,7 +116,7 @@ class Aggregate:
             row_l2=empty_moments(outputs),
             pairs=Pairs(*(np.zeros((paired, paired), dtype) for dtype in (np.int64, np.float64, np.int64))),
             share_grids=ShareGrids(shape.height, shape.width),
-            gallery=Gallery(shape.gallery),
+            gallery=Gallery(shape.gallery, shape.labels),
         )
 
     def add(
@@ -127,6 +128,7 @@ class Aggregate:
         image_ids: list[str],
         label_ids: np.ndarray,
         picture: Callable[[int], np.ndarray],
+        bounds: np.ndarray | None = None,
         resized: int = 0,
         recolored: int = 0,
     ) -> None:
@@ -138,6 +140,7 @@ class Aggregate:
             image_ids: n ids, unique in the dataset.
             label_ids: (n,) integers, the label's number; -1 for none.
             picture: k -> the k-th image as uint8 (height, width, 1 or 3); called only for gallery images.
+            bounds: of the gallery's samples, see `gallery.sample_bounds`; default: none.
             resized, recolored: images of the batch to which that was done.
         """
         self.images += len(batch)
@@ -161,8 +164,17 @@ class Aggregate:
         mapped = np.flatnonzero(statistics["spread"].is_valid().to_numpy(zero_copy_only=False))
         magnitude = batch.magnitude if len(mapped) == len(batch) else batch.magnitude[mapped]
         self.share_grids.add(magnitude, predicted[mapped], [image_ids[k] for k in mapped])
-        values = {name: statistics[name].to_numpy(zero_copy_only=False) for name in SHOWN}
-        self.gallery.add(values, image_ids, batch.magnitude, picture)
+        rivals, views = _known_views(batch, statistics["rival"])
+        self.gallery.add(
+            {name: statistics[name].to_numpy(zero_copy_only=False) for name in SCALARS},
+            image_ids,
+            flagged=statistics["flags"].value_lengths().to_numpy(zero_copy_only=False) > 0,
+            label_ids=label_ids,
+            rivals=rivals,
+            views=views,
+            picture=picture,
+            bounds=bounds,
+        )
 
     def _add_rows(self, gram: np.ndarray, selected: np.ndarray, usable: np.ndarray) -> None:
         """Norms and cosines of the selected rows."""
@@ -248,8 +260,23 @@ class Aggregate:
         predicted, rival, count = arrays["pairs.rivals"]
         aggregate.pairs.rivals[predicted, rival] = count
         aggregate.share_grids = ShareGrids.from_arrays(shape.height, shape.width, _below("places.", arrays))
-        aggregate.gallery = Gallery.from_arrays(shape.gallery, _below("gallery.", arrays))
+        aggregate.gallery.take(_below("gallery.", arrays))
         return aggregate
+
+
+def _known_views(batch: JacobianBatch, rival: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The rivals (n,) and views (n, view, h, w) of a batch: of the rows that the statistics are about.
+
+    Of a regression, or several yes-or-no answers, the engine's nearest row is not the statistics' rival.
+    """
+    if batch.views is None or batch.rival is None:
+        side = view_pool(*batch.magnitude.shape[1:])
+        height, width = (-(-length // side) for length in batch.magnitude.shape[1:])
+        return np.full(len(batch), -1), np.full((len(batch), len(VIEWS), height, width), np.nan)
+    known = rival.fill_null(-1).to_numpy(zero_copy_only=False) == batch.rival
+    of_rival = ~np.isin(VIEWS, ("predicted", "predicted_magnitude"))
+    unknown = ~known[:, None] & of_rival
+    return np.where(known, batch.rival, -1), np.where(unknown[:, :, None, None], np.nan, batch.views)
 
 
 def _moments_of_norms(norms: np.ndarray, selected: np.ndarray, outputs: int) -> MapMoments:

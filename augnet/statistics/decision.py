@@ -6,16 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from augnet.engine.batch import JacobianBatch
+from augnet.engine.batch import RESOLUTION, JacobianBatch
 
 Task = Literal["multiclass", "binary", "multilabel", "regression"]
 """What a model's outputs mean, see `task_of`."""
-
-RESOLUTION = float(np.finfo(np.float32).eps) ** 2
-"""Two rows whose squared distance is below this share of their squared norms are the same row.
-
-It is the rounding of float32 rows, and also what cancellation in G_ii + G_jj - 2 G_ij leaves in float64.
-"""
 
 
 def task_of(activation: str | None, output_count: int, labels_name_outputs: bool) -> Task:

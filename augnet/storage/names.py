@@ -42,7 +42,7 @@ _FINISHED = re.compile(
                 rf"{kind}/part-\d{{5,}}-of-\d{{5,}}\.{suffix}"
                 for kind, suffix in (SHARD_SUFFIXES | {"jacobians": "(parquet|npz)"}).items()
             ),
-            rf"{REPORT_FOLDER}/[\w-]+\.(html|png)",
+            rf"{REPORT_FOLDER}/[\w-]+\.(html|css|js|png)",
         ]
     )
 )

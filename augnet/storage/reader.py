@@ -95,6 +95,10 @@ class Audit:
                 f"{self.folder}: statistics/ cannot be read ({error}); augnet check tells what is damaged"
             ) from error
 
+    def parts(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The tables of `statistics` or `failures`, one by one: of a large audit, only one fits in memory."""
+        return (self._table(name, columns) for name in self.folder.names(kind))
+
     def column_parts(self, name: str) -> Iterator[pa.ChunkedArray]:
         """One column of `statistics`, file by file: a column of lists may be larger than memory."""
         for part in self.folder.names("statistics"):
@@ -127,7 +131,7 @@ class Audit:
 
     @cached_property
     def gallery(self) -> dict[str, np.ndarray]:
-        """Pictures and heat maps of the images at each end of margin and norm."""
+        """Pictures and small maps of rows of the images that the report shows, see statistics.gallery."""
         return self._arrays(names.GALLERY)
 
     def jacobian(self, image_id: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from augnet.engine.batch import JacobianBatch
+from augnet.engine.batch import JacobianBatch, view_pool
 from augnet.engine.inspection.model_spec import ModelSpec
 from augnet.engine.measures import on_device
 from augnet.engine.measures.moments import densify
@@ -85,6 +85,7 @@ class BatchMeasures:
             "magnitude": ops.where(found[:, None, None], magnitude, nan),
             "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
         }
+        measures |= self._views(scores, selected, flat, gram, place, found)
         finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
         gathered = ops.logical_and(counts[:, None], finite)
         if options.outputs.fixed:
@@ -103,6 +104,23 @@ class BatchMeasures:
         if options.stored is not None:
             measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
         return measures
+
+    def _views(
+        self, scores: Tensor, selected: Tensor, flat: Tensor, gram: Tensor, place: Tensor, found: Tensor
+    ) -> dict[str, Tensor]:
+        """The nearest rival, and small maps of both rows, of `flat` (batch * R, height, width, channel)."""
+        batch, row_count = selected.shape
+        chosen = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
+        rival, met = on_device.nearest_rival(gram, chosen, place)
+        met = ops.logical_and(met, found)
+        first = ops.arange(batch, dtype="int32") * row_count
+        own, other = (ops.take(flat, first + row, axis=0) for row in (place, rival))
+        maps = on_device.views(own, other, view_pool(*self.spec.input_shape[:2]))
+        known = ops.stack([found, met, found, met, met], axis=1)
+        return {
+            "rival": ops.where(met, ops.take_along_axis(selected, rival[:, None], axis=1)[:, 0], -1),
+            "views": ops.where(known[:, :, None, None], maps, math.nan),
+        }
 
     def _stored(
         self, flat: Tensor, selected: Tensor, scores: Tensor, targets: Tensor
@@ -149,6 +167,8 @@ class BatchMeasures:
             input_dot=measures["dot"][:count],
             stored=measures["stored"][:count] if "stored" in measures else np.zeros((count, 0), np.int32),
             rows=measures["rows"][:count] if "rows" in measures else None,
+            rival=measures["rival"][:count],
+            views=measures["views"][:count],
             moments=densify(groups, spec.output_count + labels),
         )
 

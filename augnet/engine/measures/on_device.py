@@ -10,6 +10,7 @@ from typing import Any
 from keras import ops
 
 from augnet.engine.backends import backend
+from augnet.engine.batch import RESOLUTION
 
 BLOCK_ELEMENTS = 2**20
 """Of the rows, measured at a time: what is made of it stays in the caches."""
@@ -97,6 +98,40 @@ def _over_blocks(reduce: Callable[..., Any], blocks: Any) -> Any:
     lines = reduce(ops.reshape(blocks, (-1, pool, columns * pool * channel)), axis=1)
     made = reduce(ops.reshape(lines, (-1, pool, channel)), axis=1)
     return ops.reshape(made, (*lead, rows, columns, channel))
+
+
+def nearest_rival(gram: Any, scores: Any, place: Any) -> tuple[Any, Any]:
+    """The row whose boundary with the predicted one is nearest, by |f_i - f_r| / ||J_i - J_r||.
+
+    Args:
+        gram: (batch, R, R) float64.
+        scores: (batch, R), the output of each row.
+        place: (batch,) int32, of row i.
+
+    Returns:
+        its position (batch,) int32, the first of equals, and whether there is one, (batch,) bool.
+    """
+    batch, count = gram.shape[:2]
+    scores = ops.cast(scores, gram.dtype)
+    at = place[:, None]
+    squared = ops.diagonal(gram, axis1=1, axis2=2)
+    both = ops.take_along_axis(squared, at, axis=1) + squared
+    lines = (
+        ops.arange(batch, dtype="int32") * count + place
+    )  # of G, which may be large: one is taken, not copied
+    apart = both - 2.0 * ops.take(ops.reshape(gram, (-1, count)), lines, axis=0)
+    gap = ops.absolute(ops.take_along_axis(scores, at, axis=1) - scores)
+    usable = ops.logical_and(apart > RESOLUTION * both, ops.arange(count, dtype="int32") != at)
+    distance = ops.where(usable, gap / ops.sqrt(ops.where(usable, apart, 1.0)), math.inf)
+    return ops.cast(ops.argmin(distance, axis=1), "int32"), ops.any(usable, axis=1)
+
+
+def views(own: Any, rival: Any, pool: int) -> Any:
+    """See `engine.batch.VIEWS`: (batch, view, h, w) float32 of rows (batch, height, width, channel)."""
+    summed = [ops.sum(row, axis=-1) for row in (own, rival)]
+    norms = [ops.sqrt(ops.sum(ops.square(row), axis=-1)) for row in (own, rival, own - rival)]
+    stacked = ops.cast(ops.stack([*summed, *norms], axis=-1), "float32")
+    return ops.transpose(block_means(stacked, pool), (0, 3, 1, 2))
 
 
 def block_means(images: Any, pool: int) -> Any:

@@ -1,0 +1,88 @@
+"""The first screen: what an audit found, in plain words, with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from augnet.storage.reader import Audit
+
+NAMED_FINDINGS = 3
+
+
+def headline(audit: Audit, findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sentences by what they are about: images, what stands out, other facts, what was guessed.
+
+    Args:
+        findings: as of `evidence.shown_findings`.
+    """
+    return {
+        "images": _images(audit),
+        "stands_out": _stands_out(findings),
+        "more": max(0, len(findings) - len(_stands_out(findings))),
+        "facts": [*_predictions(audit), *_flags(audit)],
+        "guessed": list(audit.run["preprocess"]["warnings"]),
+    }
+
+
+def suggestions(audit: Audit) -> list[dict[str, Any]]:
+    """Selections of images that are worth opening first: their names, and the filters that make them."""
+    known = {name for name, figures in audit.summary["statistics"].items() if figures["count"]}
+    judged = audit.summary["judged"]
+    right = {"correct": "right"} if judged else {}
+    found: list[tuple[str, str, dict[str, str]]] = []
+    if "margin_l2" in known:
+        name = "Right, but nearest to a boundary" if judged else "Nearest to a decision boundary"
+        found.append((name, "margin_l2", {"order": "lowest", **right}))
+    if audit.summary["wrong"]:
+        found.append(("Wrong, most certain first", "probability", {"order": "highest", "correct": "wrong"}))
+    if any(audit.summary["flags"].values()):
+        found.append(("Flagged", "frobenius", {"order": "highest", "flag": "any"}))
+    if "border_fraction" in known:
+        found.append(("Largest border share", "border_fraction", {"order": "highest"}))
+    if "frobenius" in known:
+        found.append(("Most sensitive", "frobenius", {"order": "highest"}))
+    return [{"name": name, "filters": {"sort": sort, **filters}} for name, sort, filters in found]
+
+
+def _images(audit: Audit) -> str:
+    counts = audit.counts
+    failed = f"{counts['failed']:,} of {counts['planned']:,} failed" if counts["failed"] else "none failed"
+    return f"{counts['audited']:,} images were audited; {failed}."
+
+
+def _predictions(audit: Audit) -> list[str]:
+    summary, sentences = audit.summary, []
+    if summary["judged"]:
+        sentences.append(
+            f"{summary['accuracy']:.1%} of the {summary['judged']:,} images with a known label are predicted "
+            f"right; {summary['wrong']:,} are wrong."
+        )
+    margin = summary["statistics"].get("margin_l2", {})
+    if margin.get("count"):
+        sentences.append(
+            f"Half of the images are nearer than {margin['q50']:.3g} to a decision boundary, and one in "
+            f"twenty nearer than {margin['q05']:.3g} (l2, in units of the {_space(audit)})."
+        )
+    changed = [f"{summary[name]:,} were {name}" for name in ("resized", "recolored") if summary[name]]
+    return [*sentences, *([f"On the way in, {' and '.join(changed)}."] if changed else [])]
+
+
+def _flags(audit: Audit) -> list[str]:
+    raised = [
+        f"{count:,} {flag.replace('_', ' ')}" for flag, count in audit.summary["flags"].items() if count
+    ]
+    return [f"Images flagged: {', '.join(raised)}."] if raised else []
+
+
+def _stands_out(findings: Sequence[dict[str, Any]]) -> list[str]:
+    """The confirmed findings, or where there are none the others, as many as are named."""
+    if not findings:
+        return ["No output was found to lean on something that it should not look at."]
+    confirmed = [item["sentence"] for item in findings if item["confirmed"]]
+    doubt = "Gradients show it; no intervention has confirmed it."
+    return (confirmed or [f"{item['sentence']} {doubt}" for item in findings])[:NAMED_FINDINGS]
+
+
+def _space(audit: Audit) -> str:
+    return "0..255 pixel" if audit.run["config"]["jacobian"]["input_space"] == "pixel" else "model input"
