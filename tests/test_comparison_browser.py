@@ -1,12 +1,11 @@
 """The page of a comparison in a real browser."""
 
+import browser
 import numpy as np
 import pytest
 from comparison_helpers import finding, findings, made_audit
 
 from augnet.comparison.run import compare
-
-browser = pytest.importorskip("browser", reason="the browser of the report's tests")
 
 MARKUP = "<script>document.title='owned'</script><img src=x onerror=alert(1)>\""
 FOLDER = MARKUP.replace("/", "")
