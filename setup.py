@@ -19,6 +19,7 @@ setup(
     packages=[
         "augnet",
         "augnet.audits",
+        "augnet.comparison",
         "augnet.config",
         "augnet.engine",
         "augnet.engine.backends",
@@ -40,7 +41,7 @@ setup(
         "transforms",
     ],
     package_dir={"": "."},
-    package_data={"augnet.report": ["*.html", "static/*"]},
+    package_data={"augnet.comparison": ["*.html"], "augnet.report": ["*.html", "static/*"]},
     install_requires=[
         "tensorflow>=2.18,<2.22",
         "keras>=3.8,<4",

@@ -10,7 +10,7 @@ from augnet.config import Config, config_keys, flag_value, load_config
 from augnet.config.reading import Look
 from augnet.errors import ConfigError, closest, did_you_mean
 
-SHORT_FLAGS = {"model.path": "--model", "images.path": "--images"}
+SHORT_FLAGS = {"model.path": "--model", "images.path": "--images", "model.control": "--control"}
 FLAGS = (*SHORT_FLAGS.values(), "--output", "--fresh", "--sample", "--log-level")
 """Flags without a dot in them; Beam's have none either, and none of them is close to one of these."""
 

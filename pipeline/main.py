@@ -45,6 +45,33 @@ kink; where that leaves none, more images are drawn, and then it says "not check
 Exit status 0 means that every question was answered by a judge, and that none found a fault.
 """
 
+COMPARE_HELP = """\
+Compares finished audits: of two models, precisions or preprocessings over the same images, or of one model
+over two datasets. Three and more are taken as checkpoints in order: every statistic as a series, and the
+first compared with the last.
+
+examples:
+  augnet compare before/ after/ --output comparison/
+  augnet compare before/ after/ --fail-if "margin_l2.p05 drops 10%" --fail-if "new shortcut"
+  augnet compare run/*/audit --output comparison/
+
+A rule is one of
+  STATISTIC.FIGURE drops|rises AMOUNT   margin_l2.p05 drops 10%, frobenius.mean rises 0.5
+  accuracy drops|rises AMOUNT           accuracy drops 0.5pp
+  flips > SHARE, negative flips > SHARE flips > 2%
+  new shortcut
+with FIGURE mean or p01 .. p99, and AMOUNT % of the value before, pp for percent points, or a number. A rule
+fails where the whole 95 % interval of the change lies beyond the amount, and passes where it lies within.
+"""
+
+COMPARE_STATUS = """\
+exit status:
+  0  every rule passed
+  1  a rule failed
+  2  the audits cannot be compared, or bad arguments
+  3  no rule failed, but for one there are not enough images to tell
+"""
+
 EXIT_STATUS = """\
 exit status:
   0  done
@@ -115,11 +142,32 @@ def _demo(options: argparse.Namespace, others: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace, others: list[str]) -> int:
+    from augnet.audits.finalize import reseal
+    from augnet.comparison.control import judge_by_control
     from augnet.report.page import render
     from augnet.storage.reader import open_audit
 
-    print(render(open_audit(options.output)))
+    audit = open_audit(options.output)
+    judge_by_control(audit)
+    print(render(audit))
+    reseal(audit.folder)
     return 0
+
+
+def _compare(options: argparse.Namespace, others: list[str]) -> int:
+    from augnet.comparison.gate import parse_rule, read_rules
+    from augnet.comparison.run import compare
+
+    if len(options.audits) < 2:
+        raise ConfigError("compare: give two audits or more, in order")
+    rules = [parse_rule(text) for text in options.fail_if]
+    rules += [rule for path in options.rules for rule in read_rules(path)]
+    found = compare(options.audits, rules, options.output)
+    for line in found.lines:
+        print(line)
+    if found.page:
+        print(f"page: {found.page}")
+    return found.status
 
 
 def _plan(options: argparse.Namespace, others: list[str]) -> int:
@@ -277,19 +325,44 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     check = _command(commands, "check", _check, "verify that a finished audit is whole and unaltered")
     check.add_argument("output", help="folder of the audit")
 
+    compare = _command(
+        commands,
+        "compare",
+        _compare,
+        "put finished audits side by side, and judge what changed",
+        COMPARE_HELP,
+        COMPARE_STATUS,
+    )
+    compare.add_argument("audits", nargs="+", metavar="AUDIT", help="folders of finished audits, in order")
+    compare.add_argument("--output", metavar="DIR", help="write page, JSON, JUnit XML and Markdown here")
+    compare.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="what must not happen; may be given several times (default: the default rules)",
+    )
+    compare.add_argument(
+        "--rules",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file with rules under fail_if",
+    )
+
     report = _command(commands, "report", _report, "render the report of a finished audit again")
     report.add_argument("output", help="folder of the audit")
     return parser, commands.choices
 
 
 def _command(
-    commands: Any, name: str, run: Any, summary: str, text: str | None = None
+    commands: Any, name: str, run: Any, summary: str, text: str | None = None, status: str = EXIT_STATUS
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name,
         help=summary,
         description=text or f"{summary[0].upper()}{summary[1:]}.",
-        epilog=EXIT_STATUS,
+        epilog=status,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -60,6 +60,20 @@ def seal(output: str) -> dict[str, Any]:
     return manifest
 
 
+def reseal(folder: OutputFolder) -> None:
+    """Bring the manifest up to date with a report that was rendered again, and with nothing else."""
+    manifest = folder.read_sealed(names.MANIFEST)
+    rendered = {names.CONTROL, *folder.names(names.REPORT_FOLDER)}
+    files = [entry for entry in manifest["files"] if not _is_rendered(entry["name"])]
+    files += [asdict(folder.entry(name)) for name in rendered if folder.exists(name)]
+    manifest["files"] = sorted(files, key=lambda entry: entry["name"])
+    folder.write_sealed(names.MANIFEST, manifest)
+
+
+def _is_rendered(name: str) -> bool:
+    return name == names.CONTROL or name.startswith(f"{names.REPORT_FOLDER}/")
+
+
 def _engines(folder: OutputFolder) -> dict[str, dict[str, Any]]:
     """By kind of device, what was chosen; without the way of every operation, which are many."""
     engines = {}
@@ -106,7 +120,8 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
         name for part in ("records", "interventions", names.REPORT_FOLDER) for name in folder.names(part)
     ]
     files: list[FileEntry] = [entry for record in records for entry in record.files]
-    files += [folder.entry(name) for name in (*names.RESULTS, *subfolders, *folder.engine_names())]
+    control = [names.CONTROL] if folder.exists(names.CONTROL) else []
+    files += [folder.entry(name) for name in (*names.RESULTS, *control, *subfolders, *folder.engine_names())]
     return {
         "fingerprint": run.fingerprint,
         "counts": counts,

@@ -29,7 +29,8 @@ from augnet.audits.sample import take_sample
 from augnet.audits.sizing import refuse_oversize, unit_images
 from augnet.config import Config
 from augnet.engine import InspectedModel
-from augnet.models.loading import fingerprint
+from augnet.models.control import with_random_weights
+from augnet.models.loading import fingerprint, load_model
 from augnet.sources import ImageRef, Source, open_source
 from augnet.statistics.moments import choose_map_pool
 from augnet.storage import names, schema
@@ -101,6 +102,9 @@ def prepare(
         ConfigError: config, model and images do not fit together.
     """
     config = read_classes(config)
+    trained = _trained_fingerprint(config, model)
+    if config.model.control and model is not None:
+        model = with_random_weights(model, config.model.control_seed)
     inspected = open_model(config, model)
     spec = inspected.spec
     config.jacobian.outputs.refuse_unknown("jacobian.outputs", spec.output_count)
@@ -144,8 +148,16 @@ def prepare(
         map_pool=choose_map_pool(groups, *spec.input_shape, config.statistics.map_bytes),
         versions=versions,
         times={"started": time.time()},
+        control_of=trained,
     )
     return PlannedAudit(run, inspected, source)
+
+
+def _trained_fingerprint(config: Config, model: keras.Model | None) -> str | None:
+    """Of the model that a control takes its architecture from; None where the audit is no control."""
+    if config.model.control is None:
+        return None
+    return fingerprint(model or load_model(config.model.model_copy(update={"control": None})))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Run:
         engines: what the engine chose on each kind of device, and the error measured of it; empty until the
             audit has ended. See engine.tuning.Choice.
         times: seconds since the epoch; never part of a result.
+        control_of: of a control with random weights, the fingerprint of the trained model, which is
+            `identity["model"]` of that one's audits; None of any other audit.
     """
 
     config: Config
@@ -51,6 +53,7 @@ class Run:
     versions: dict[str, str]
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    control_of: str | None = None
 
     def write(self, folder: OutputFolder) -> None:
         """Beam's options stay out: they decide nothing of the result, and may hold keys and passwords."""

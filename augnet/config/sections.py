@@ -122,6 +122,12 @@ class ModelConfig(Section):
     safe_mode: bool = Field(
         True, description="refuse models that carry code (Lambda layers); false only for models you trust"
     )
+    control: Literal["random-weights"] | None = Field(
+        None,
+        description="random-weights: audit the same architecture with weights drawn anew, the control that "
+        "tells what an audit saw of the trained model",
+    )
+    control_seed: int = Field(0, ge=0, description="seed of those weights")
 
 
 class ImagesConfig(Section):

@@ -7,6 +7,7 @@ from typing import Any
 from augnet.audits.finalize import fold, seal
 from augnet.audits.records import WorkUnit
 from augnet.audits.unit import Auditor
+from augnet.comparison.control import judge_by_control
 from augnet.findings.decide import decide
 from augnet.findings.unit import Investigator, design_interventions
 from augnet.report.page import render
@@ -30,7 +31,9 @@ def conclude(output: str) -> dict[str, Any]:
         AuditError: a unit of interventions is missing, or a file cannot be written.
     """
     decide(output)
-    render(Audit(OutputFolder(output)))
+    audit = Audit(OutputFolder(output))
+    judge_by_control(audit)
+    render(audit)
     return seal(output)
 
 

@@ -16,6 +16,7 @@ from augnet.config import ModelConfig
 from augnet.errors import ConfigError, ModelError
 from augnet.models import keras2
 from augnet.models.builders import build_model, import_modules
+from augnet.models.control import with_random_weights
 from augnet.models.explain import LOADING_ERRORS, carries_code, explain, first_line, unknown_class
 from augnet.models.files import GRAPH_FILE, local_model
 from augnet.models.fingerprint import fingerprint
@@ -38,7 +39,7 @@ def load_model(config: ModelConfig) -> keras.Model:
     Args:
         config: while its `safe_mode` is true, a model that carries code is refused. That is a Lambda layer
             with a Python lambda in it, or a SavedModel with operations that run Python or read or write
-            files.
+            files. With its `control`, the model has random weights.
 
     Raises:
         ModelError: no such file, not a model, unsafe, or made of classes that are not known here.
@@ -47,7 +48,10 @@ def load_model(config: ModelConfig) -> keras.Model:
         with tempfile.TemporaryDirectory(prefix="augnet-model-") as folder:
             return load_model(config.model_copy(update={"path": _fetched(config.path, Path(folder))}))
     import_modules(config.modules)
-    return of_one_image(_load(config, local_model(config)), config.constants)
+    model = _load(config, local_model(config))
+    if config.control:
+        model = with_random_weights(model, config.control_seed)
+    return of_one_image(model, config.constants)
 
 
 def _load(config: ModelConfig, path: Path) -> keras.Model:

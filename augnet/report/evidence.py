@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from augnet.report.sentences import capitalized
+from augnet.storage import names
 from augnet.storage.reader import Audit
-
-CONTROL = "control.json"
-"""Lies beside the figures where there is a control."""
 
 
 def shown_findings(findings: dict[str, Any], outputs: Sequence[str]) -> list[dict[str, Any]]:
@@ -63,7 +61,8 @@ def triage(audit: Audit) -> dict[str, Any]:
 
 def control(audit: Audit) -> list[str]:
     """What a control with random weights beside the audit says of it; nothing where there is none."""
-    return audit.folder.read_json(CONTROL)["sentences"] if audit.folder.exists(CONTROL) else []
+    exists = audit.folder.exists(names.CONTROL)
+    return audit.folder.read_json(names.CONTROL)["sentences"] if exists else []
 
 
 def _figures(item: dict[str, Any]) -> list[tuple[str, str]]:

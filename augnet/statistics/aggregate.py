@@ -36,8 +36,8 @@ PAIRED_OUTPUTS = 2048
 class Shape:
     """What two aggregates must share to be merged: numbers of outputs and known labels, and the input's size.
 
-    Maps are kept over blocks of `map_pool` pixels a side, with pictures of about `gallery` images and `sampled`
-    images of each group for findings.
+    Maps are kept over blocks of `map_pool` pixels a side, with the pictures of about `gallery` images, and
+    `sampled` images of each group.
     """
 
     outputs: int

@@ -15,6 +15,8 @@ MAPS = "maps.npz"
 GALLERY = "gallery.npz"
 CANDIDATES = "candidates.json"
 FINDINGS = "findings.json"
+CONTROL = "control.json"
+"""What an audit saw, by a control with random weights beside it: there where such a control is."""
 RESULTS = (PLAN, SUMMARY, TRIAGE, OUTPUTS, SLICES, OUTPUT_PAIRS, MAPS, GALLERY, CANDIDATES, FINDINGS)
 MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
@@ -36,7 +38,7 @@ FOLDERS = (*SHARD_SUFFIXES, REPORT_FOLDER)
 _FINISHED = re.compile(
     "|".join(
         [
-            *map(re.escape, (RUN, *RESULTS, MANIFEST)),
+            *map(re.escape, (RUN, *RESULTS, CONTROL, MANIFEST)),
             r"engine-[a-z]+\.json",
             *(
                 rf"{kind}/part-\d{{5,}}-of-\d{{5,}}\.{suffix}"

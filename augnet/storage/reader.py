@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, BinaryIO, get_args
@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from augnet.errors import AuditError
@@ -89,6 +90,21 @@ class Audit:
         chunks = [chunk for part in self.column_parts(name) for chunk in part.chunks]
         return pa.chunked_array(chunks, schema.STATISTICS.field(name).type)
 
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of `statistics`, in one pass over its files by Arrow's dataset API.
+
+        Raises:
+            AuditError: a file cannot be read.
+        """
+        files = [self.folder.path(part) for part in self.folder.names("statistics")]
+        try:
+            found = ds.dataset(files, schema.STATISTICS, "parquet", filesystem=self.folder.fs)
+            return found.to_table(columns=list(names))
+        except (OSError, ValueError) as error:
+            raise AuditError(
+                f"{self.folder}: statistics/ cannot be read ({error}); augnet check tells what is damaged"
+            ) from error
+
     def parts(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The tables of `statistics` or `failures`, one by one: of a large audit, only one fits in memory."""
         return (self._table(name, columns) for name in self.folder.names(kind))
@@ -139,6 +155,25 @@ class Audit:
     def jacobian_outputs(self, image_id: str) -> np.ndarray:
         """The model output of each row of `jacobian(image_id)`, (output,) int32."""
         return self._stored(image_id)[0]
+
+    def stored_rows(self, name: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The Jacobians of m images of one shard, which is read once.
+
+        Args:
+            name: the images' `jacobian_file`.
+            places: (m,) their `jacobian_row`.
+
+        Returns:
+            outputs (m, row) int32, -1 for no row, and Jacobians (m, row, height, width, channel).
+        """
+        if name.endswith(".npz"):
+            arrays = self._arrays(name)
+            return arrays["output"][places], arrays["jacobian"][places]
+        table = self._table(name).combine_chunks()
+        count = max(1, pc.count_distinct(table["image_id"]).as_py())
+        rows = places[:, None] + np.arange(len(table) // count)  # as many of each image
+        outputs = table["output"].to_numpy()
+        return outputs[rows], table["jacobian"].chunk(0).to_numpy_ndarray()[rows]
 
     def worst(self, statistic: str, count: int = 20, end: End | None = None) -> pa.Table:
         """The rows of the `count` images at one end of a statistic, the most extreme first.

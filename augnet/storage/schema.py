@@ -65,6 +65,15 @@ OUTPUT_PAIRS = pa.schema(
     ]
 )
 
+SLICE_CHANGES = pa.schema(
+    [
+        *_columns(TEXT, "column", "value", "statistic"),
+        ("count", COUNT),
+        *_columns(REAL, "before", "after", "change", "low", "high"),
+    ]
+)
+"""Of a comparison: the mean of a statistic in each audit, their difference and its interval."""
+
 
 def jacobian_parquet(height: int, width: int, channels: int, value_type: pa.DataType) -> pa.Schema:
     """One row per (image, output); jacobian is a fixed-shape tensor (height, width, channel).

@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from augnet.findings.unit import Investigator, design_interventions
 
 from augnet.audits.finalize import fold
 from augnet.audits.plan import plan
@@ -19,6 +18,7 @@ from augnet.audits.unit import Auditor
 from augnet.audits.worker import handing_on
 from augnet.config import load_config
 from augnet.findings.decide import decide
+from augnet.findings.unit import Investigator, design_interventions
 from benchmarks.findings.baselines import BASELINES, Audited
 from benchmarks.findings.cases import read_images
 from benchmarks.findings.scoring import Finding

@@ -1,0 +1,1 @@
+"""Audits side by side: what changed from one to the next, how sure that is, and whether it may pass."""
