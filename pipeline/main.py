@@ -99,16 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _audit(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.preflight import refuse_other_audit
-    from augnet.audits.retry import nothing_failed
 
     if options.retry_failed and options.fresh:
         raise ConfigError("--retry-failed, --fresh: one keeps what is done and one deletes it; give one")
     config = _config(options, others, looked_at=(*INPUTS, "output"))
     if not options.fresh:
         refuse_other_audit(config)
-    if options.retry_failed and nothing_failed(config.output):
-        print(f"{without_secrets(config.output)}: no image failed; there is nothing to do again")
-        return 0
     import_beam()
     from pipeline.remote import refuse_unseen_paths
     from pipeline.runners import make_options
@@ -117,8 +113,12 @@ def _audit(options: argparse.Namespace, others: list[str]) -> int:
     refuse_unseen_paths(config, beam_options)
     import_tensorflow()
     from augnet.audits.finalize import refuse_failures
+    from augnet.audits.retry import nothing_failed
     from pipeline.audit import run_audit
 
+    if options.retry_failed and nothing_failed(config.output):
+        print(f"{without_secrets(config.output)}: no image failed; there is nothing to do again")
+        return 0
     run_audit(config, beam_options, options.fresh, options.retry_failed)
     _print_outcome(config.output)
     refuse_failures(config.output, config.failures.max_fraction)

@@ -72,6 +72,7 @@ def made_audit(
         write_table(file, table)
     keys = {"model.path": "model.keras", "images.path": str(path.parent), "output": str(path)}
     keys |= {"store.jacobians": "none" if jacobians is None else "all"} | (config or {})
+    keys |= {"findings.enabled": findings is not None}
     shape = {"input_shape": [4, 5, 1], "output_count": 3, "activation": "softmax", "space": "logits"}
     run = {
         "fingerprint": path.name,
@@ -84,8 +85,8 @@ def made_audit(
     folder.write_sealed(names.RUN, run)
     figures = dict.fromkeys(SCALARS)
     folder.write_json(names.SUMMARY, {"images": len(table), "failures": 0, "statistics": figures})
-    if findings is not None:
-        folder.write_json(names.FINDINGS, findings)
+    nothing: dict[str, Any] = {"confirmed": [], "looks_at": [], "tried": []}
+    folder.write_json(names.FINDINGS, findings or nothing)
     folder.write_sealed(names.MANIFEST, {})
     return open_audit(str(path))
 

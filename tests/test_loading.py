@@ -254,7 +254,7 @@ def test_paths_that_hold_no_model(tmp_path):
     }.items():
         with pytest.raises(ModelError, match=rf"model\.path: .*{words}"):
             load(tmp_path / name)
-    with pytest.raises(ModelError, match="cannot be fetched"):
+    with pytest.raises(ModelError, match="cannot be opened"):
         load("nosuch://bucket/model.keras")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"\xff" * 20)

@@ -28,7 +28,7 @@ from augnet.storage.reader import Audit, open_audit
 
 MAP_STATISTICS = ("gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread", "alignment")
 """What is measured of one image's map."""
-MAPS = ("mean", "mean_abs", "share")
+MAPS = ("mean", "mean_abs")
 """Maps of each output over the dataset."""
 
 SAME_ORDER = 0.9
@@ -171,7 +171,7 @@ def _image_maps(trained: Audit, control: Audit, images: Joined, claiming: bool) 
 
 def _dataset_map(trained: Audit, control: Audit, name: str, claiming: bool) -> Seen | None:
     ours, theirs = (audit.maps[name] for audit in (trained, control))
-    if name == "mean_abs" and ours.ndim == 4:
+    if name == "mean_abs":
         ours, theirs = (np.sqrt(np.square(part, dtype=np.float64).sum(axis=-1)) for part in (ours, theirs))
     flat = [part.reshape(len(part), -1).astype(np.float64) for part in (ours, theirs)]
     known = np.isfinite(flat[0]).all(axis=1) & np.isfinite(flat[1]).all(axis=1)
