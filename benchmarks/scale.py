@@ -147,7 +147,12 @@ def run_stub_units(scratch: str, units: int = STUB_UNITS) -> dict[str, Any]:
     folded: list[int] = []
     options = make_options([], {})
     run = SimpleNamespace(units=units, config=SimpleNamespace(output=scratch))
-    with replaced(transforms, Auditor=opened, finalize=lambda output: folded.append(1) or {}):
+    with replaced(
+        transforms,
+        Auditor=opened,
+        prepare_interventions=lambda _: [],
+        conclude=lambda _: folded.append(1) or {},
+    ):
         pipeline = beam.Pipeline(runner=make_runner(options), options=options)
         audit.build(pipeline, run, range(run.units))
         job_bytes = len(pipeline.to_runner_api().SerializeToString())

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 BUCKET = "audits"
@@ -119,6 +120,7 @@ def s3_server(patch: pytest.MonkeyPatch, seed: int = 0, bucket: str = BUCKET) ->
     """The proxy of a running S3 server with an empty bucket, which the environment leads s3fs to."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
+    s3_backends.reset()  # what servers hold is this process's
     proxy = Proxy(server.get_host_and_port()[1], seed)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     environment = {

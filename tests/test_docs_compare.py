@@ -49,7 +49,10 @@ def test_the_commands_of_the_page_work_in_order(folder, monkeypatch, capsys):
     assert "nothing is claimed" in capsys.readouterr().out  # of a model that was not trained
 
 
-def test_the_steps_of_the_workflow_work(folder, tmp_path):
+def test_the_steps_of_the_workflow_work(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    _, *audit_old = shlex.split(COMMANDS[0])
+    assert main([*audit_old, "--log-level=error"]) == 0
     steps = [step["run"] for step in WORKFLOW["jobs"]["compare"]["steps"] if "run" in step]
     assert steps[0] == "pip install augnet"
     program = tmp_path / "augnet"

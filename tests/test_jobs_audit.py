@@ -101,8 +101,7 @@ def test_float_arrays_are_what_the_model_is_fed_and_labels_may_be_one_hot(tmp_pa
     np.testing.assert_allclose(floats.statistics["frobenius"], levels.statistics["frobenius"], rtol=1e-5)
     told = [found.run["preprocess"]["warnings"] for found in (levels, floats)]
     assert len(told[0]) == 1 and told[1] == []  # nothing is scaled, so nothing was guessed
-    shown = "margin_l2.lowest.thumbnail"
-    np.testing.assert_array_equal(floats.gallery[shown], levels.gallery[shown])
+    np.testing.assert_array_equal(floats.gallery["thumbnail"], levels.gallery["thumbnail"])
 
 
 def test_sections_and_single_keys(tmp_path, images):
@@ -112,12 +111,12 @@ def test_sections_and_single_keys(tmp_path, images):
         {"path": arrays(images)[0], "limit": 5},
         tmp_path / "out",
         jacobian={"outputs": "top:2"},
-        **{"store.jacobians": "predicted", "statistics.gallery": 1},
+        **{"store.jacobians": "predicted", "report.images": 1},
         progress=False,
     )
     config = found.run["config"]
     assert (config["model"]["space"], config["jacobian"]["outputs"]) == ("model", "top:2")
-    assert (config["store"]["jacobians"], config["statistics"]["gallery"]) == ("predicted", 1)
+    assert (config["store"]["jacobians"], config["report"]["images"]) == ("predicted", 1)
     assert found.counts["planned"] == 5
 
 

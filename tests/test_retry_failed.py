@@ -90,6 +90,6 @@ def test_an_audit_must_be_there_and_be_the_same(audits, out, tmp_path, capsys):
     assert "holds no audit" in capsys.readouterr().err and not (tmp_path / "none").exists()
     assert main(command(audits, out, "--retry-failed", "--fresh")) == 2
     assert "give one" in capsys.readouterr().err
-    assert main(command(audits, out, "--retry-failed", "--jacobian.outputs=predicted")) == 1
+    assert main(command(audits, out, "--retry-failed", "--jacobian.outputs=predicted")) == 2
     assert "holds another audit" in capsys.readouterr().err
     assert digests(out) == before

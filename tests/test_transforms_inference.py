@@ -22,7 +22,7 @@ from transforms.inference import JacobianModelHandler, Labelled
 COLUMNS = [
     name
     for name in schema.STATISTICS.names
-    if name not in ("image_id", "uri", "label", "jacobian_file", "jacobian_row")
+    if name not in ("image_id", "uri", "label", "metadata", "jacobian_file", "jacobian_row")
 ]
 GATHERED = []
 

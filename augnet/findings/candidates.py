@@ -70,7 +70,8 @@ def candidates_of(
     """
     # In the order of preference: to sharpen is to raise the contrast too, and amplitudes hold both.
     everywhere: list[Change] = [Colour(False), Colour(True)] if channels > 1 else []
-    everywhere += [Brightness(False), Brightness(True), Blur(), Contrast(), Frequency(), Background()]
+    everywhere += [Brightness(False), Brightness(True)]
+    everywhere += [Blur(), Contrast(), Frequency(), Background()] if min(size) > 1 else [Contrast()]
     anywhere = [Candidate(change) for change in everywhere]
     places = find_places(shares, size)
     return {target: [*places[target], *moving(maps, size), *anywhere] for target, maps in shares.items()}

@@ -106,12 +106,13 @@ def bands(size: tuple[int, int]) -> list[np.ndarray]:
 def relative_bands(waves: np.ndarray) -> np.ndarray:
     """(n, band) root mean square amplitude in each band, over that of all coarser waves but the mean."""
     frequency = frequencies(waves.shape[1:3])
+    longest = frequency[frequency > 0].min()  # of a small picture, in the first band
     noise = SMALL * np.sqrt(frequency.size)
 
     def amplitude(band: np.ndarray) -> np.ndarray:
         return np.sqrt((np.abs(waves[:, band]) ** 2).mean(axis=(1, 2))) + noise
 
-    coarse = amplitude((frequency > 0) & (frequency < BANDS[0]))
+    coarse = amplitude((frequency > 0) & (frequency <= max(longest, BANDS[0])))
     return np.stack([amplitude(band) / coarse for band in bands(waves.shape[1:3])], axis=1)
 
 
