@@ -72,14 +72,15 @@ def _figures(item: dict[str, Any]) -> list[tuple[str, str]]:
         ("effect", f"{_amount(item['effect'], unit)} {_interval(item['interval'], '.2f')}"),
         ("with the intervention", _amount(item["changed"], unit)),
         ("with the matched control", _amount(item["control"], unit)),
-        ("false discovery rate", f"{item['q_value']:.2g}"),
+        ("false discovery rate", f"{item['q_value']:.2g}" if item["q_value"] >= 1e-6 else "below 1e-6"),
         ("images", f"{item['donors']} donors, {item['receivers']} receivers"),
     ]
 
 
 def _amount(value: float, unit: str) -> str:
     """A share of predictions in per cent, anything else in its unit."""
-    return f"{value:.0%} of the predictions" if unit == "predictions" else f"{value:.2f} {unit}".strip()
+    value = round(value, 2) + 0.0  # no -0
+    return f"{value:.0%} of the predictions" if unit == "predictions" else f"{value:.2f} {unit}"
 
 
 def _interval(interval: Sequence[float] | None, digits: str) -> str:

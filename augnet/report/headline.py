@@ -22,7 +22,8 @@ def headline(audit: Audit, findings: Sequence[dict[str, Any]]) -> dict[str, Any]
         "images": _images(audit),
         "stands_out": [item["sentence"] for item in confirmed[:NAMED_FINDINGS]],
         "nothing": "" if confirmed else capitalized(nothing_found(audit)),
-        "more": len(findings) - len(confirmed[:NAMED_FINDINGS]),
+        "more": len(confirmed[NAMED_FINDINGS:]),
+        "confirmed": len(confirmed),
         "facts": [*_predictions(audit), *_flags(audit)],
         "guessed": list(audit.run["preprocess"]["warnings"]),
     }
