@@ -18,7 +18,7 @@ from benchmarks.findings.table import AUDIT, Result, tables
 from benchmarks.results import write_section
 
 ABOUT = (
-    "`python -m benchmarks.findings`: small models trained on data drawn in code, with and without a planted "
+    "small models trained on data drawn in code, with and without a planted "
     "shortcut. A shortcut is used when adding it to images, or taking it away, changes at least 30 % of the "
     "predictions. It is named when a confirmed finding has the right class and the right kind, and touches "
     "the place where there is one; other findings are false, unless they are true of the same pixels (a "
@@ -50,8 +50,10 @@ def main() -> None:
             if not options.make_only and (case["used"] or is_control(case)):
                 results.append(_judge(folder, case, options.again))
     if results:
-        lines = tables(results)
-        write_section("Findings", [ABOUT, "", *lines]) if options.write else print("\n".join(lines))
+        seeds = options.seeds
+        command = f"python -m benchmarks.findings --seeds {seeds.start}:{seeds.stop}:{seeds.step}"
+        lines = [f"`{command}`: {ABOUT}", "", *tables(results)]
+        write_section("Findings", lines) if options.write else print("\n".join(lines))
 
 
 def _seeds(text: str) -> range:
