@@ -149,6 +149,14 @@ def test_jacobians_agree_as_cosines_say(tmp_path, format):
     assert found.correlation["count"] == 30 and 0 < found.correlation["mean"] < 1
 
 
+def test_outputs_without_stored_rows_agree_in_nothing(tmp_path):
+    rows = RNG.normal(size=(30, 1, 4, 5, 1)).astype(np.float32)  # of output 0 only
+    before, after = (made_audit(tmp_path / name, 30, jacobians=rows) for name in ("before", "after"))
+    found = compare_pair(before, after).jacobians
+    assert found.images == 30 and found.cosine["mean"] == pytest.approx(1)
+    assert [entry["images"] for entry in found.by_output] == [30]
+
+
 def test_why_jacobians_were_not_compared_is_said(tmp_path):
     rows = np.ones((30, 3, 4, 5, 1), np.float32)
     stored, bare = made_audit(tmp_path / "stored", 30, jacobians=rows), made_audit(tmp_path / "bare", 30)

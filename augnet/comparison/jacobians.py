@@ -172,10 +172,10 @@ def _both(stored: StoredImages, before: int, after: int) -> tuple[np.ndarray, np
 
 def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(k,) cosines of (k, height, width, channel) rows; NaN where one is zero."""
-    flat = [rows.reshape(len(rows), -1).astype(np.float64) for rows in (first, second)]
-    dots = np.einsum("kp,kp->k", *flat)
-    norms = np.sqrt(np.einsum("kp,kp->k", flat[0], flat[0]) * np.einsum("kp,kp->k", flat[1], flat[1]))
-    return np.divide(dots, norms, out=np.full(len(dots), np.nan), where=norms > 0)
+    one, other = first.astype(np.float64), second.astype(np.float64)
+    products = [np.einsum("khwc,khwc->k", *pair) for pair in ((one, other), (one, one), (other, other))]
+    norms = np.sqrt(products[1] * products[2])
+    return np.divide(products[0], norms, out=np.full(len(norms), np.nan), where=norms > 0)
 
 
 def _magnitude(rows: np.ndarray) -> np.ndarray:
