@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from comparison_helpers import CLASSES, made_audit
 
+from augnet.comparison.control import find_control
 from augnet.comparison.join import join_images, join_outputs, rows_in_all
 from augnet.comparison.pair import compare_pair
 from augnet.comparison.series import compare_series, variance_table
@@ -221,3 +222,13 @@ def test_a_damaged_shard_is_named(tmp_path):
     before.folder.write_bytes(names.shard("statistics", 0, 1), b"no Parquet")
     with pytest.raises(AuditError, match="augnet check"):
         compare_pair(before, after)
+
+
+def test_folders_of_others_beside_an_audit_are_no_control(tmp_path):
+    audit = made_audit(tmp_path / "audit", 10)
+    made_audit(tmp_path / "another", 10)
+    for name, text in (("damaged", "{"), ("foreign", "{}")):
+        (tmp_path / name).mkdir()
+        for file in ("run.json", "manifest.json"):
+            (tmp_path / name / file).write_text(text)
+    assert find_control(audit) is None

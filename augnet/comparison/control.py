@@ -10,6 +10,7 @@ control's? The rise of the map's entropy with random weights (arXiv 2405.02383) 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -22,7 +23,9 @@ from augnet.comparison.join import Joined, join_outputs, refuse_incomparable
 from augnet.comparison.predictions import accuracy_change
 from augnet.comparison.ranks import rank_correlations
 from augnet.comparison.sides import Side, open_sides
+from augnet.errors import AugnetError
 from augnet.storage import names
+from augnet.storage.addresses import retried
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit, open_audit
 
@@ -92,18 +95,19 @@ def is_control(audit: Audit) -> bool:
 
 def is_control_of(control: Audit, trained: Audit) -> bool:
     """Whether an audit is of the trained one's model with random weights, over the same images."""
-    mine, its = trained.run["identity"], control.run["identity"]
-    return control.run.get("control_of") == mine["model"] and its["images"] == mine["images"]
+    mine, its = trained.run["identity"], control.run.get("identity", {})
+    return control.run.get("control_of") == mine["model"] and its.get("images") == mine["images"]
 
 
 def find_control(audit: Audit) -> Audit | None:
     """The control of an audit in a folder beside its own, the first by name; None where there is none."""
     folder = audit.folder
     parent = folder.path(names.RUN).rsplit("/", 2)[0]
-    for path in sorted(folder.fs.glob(f"{parent}/*/{names.RUN}")):
+    for path in sorted(retried(folder.fs.glob, f"{parent}/*/{names.RUN}")):
         other = OutputFolder(folder.fs.unstrip_protocol(path.rsplit("/", 1)[0]))
-        if other.exists(names.MANIFEST) and is_control_of(Audit(other), audit):
-            return open_audit(other.root)
+        with suppress(AugnetError):  # a folder beside it may be anybody's
+            if other.exists(names.MANIFEST) and is_control_of(Audit(other), audit):
+                return open_audit(other.root)
     return None
 
 
