@@ -7,14 +7,8 @@ from typing import Any
 from augnet.storage.reader import Audit
 
 
-def output_name(audit: Audit, output: int) -> str:
-    """'output 3 (cat)' where a label names the output, else 'output 3'."""
-    labels = [label for label, index in audit.run["label_outputs"].items() if index == output]
-    return f"output {output} ({labels[0]})" if labels and labels[0] != str(output) else f"output {output}"
-
-
 def output_names(audit: Audit) -> list[str]:
-    """The `output_name` of every output."""
+    """Of every output: 'output 3 (cat)' where a label names it, else 'output 3'."""
     labels = {index: label for label, index in reversed(audit.run["label_outputs"].items())}
     count = max([audit.run["model"]["output_count"], *(index + 1 for index in labels)])
     named = ((k, labels.get(k, str(k))) for k in range(count))

@@ -111,8 +111,7 @@ class Audit:
 
     def column_parts(self, name: str) -> Iterator[pa.ChunkedArray]:
         """One column of `statistics`, file by file: a column of lists may be larger than memory."""
-        for part in self.folder.names("statistics"):
-            yield self._table(part, [name])[name]
+        return (part[name] for part in self.parts("statistics", [name]))
 
     @cached_property
     def failures(self) -> pa.Table:
