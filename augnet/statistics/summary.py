@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +13,14 @@ import pyarrow.compute as pc
 
 from augnet.errors import AuditError
 from augnet.statistics.aggregate import COUNTS, Aggregate, Shape
-from augnet.statistics.describe import Slicer, describe, varies
+from augnet.statistics.describe import Columns, cut_by, describe, varies
 from augnet.statistics.focus import map_statistics, uniform_border_fraction
 from augnet.statistics.image import FLAGS
 from augnet.storage import schema
 from augnet.storage.catalog import SCALARS, End
 
-Columns = Callable[[str], pa.ChunkedArray]
-"""Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
-
 SLICE_COLUMNS = ("label", "predicted", "correct")
 """The columns whose values cut the images into slices, beside metadata; a null is in no slice."""
-
-MOST_VALUES = 100
-"""Metadata with more values than this is no cut into groups, as names and times of single images are none."""
 
 Listed = tuple[np.ndarray, np.ndarray]
 """Numbers (m,) of the images at one end of a statistic, the most extreme first, and their values (m,)."""
@@ -77,14 +71,7 @@ def summarize(
             f"statistics/ holds {len(correct)} images and aggregates/ {aggregate.images}: "
             "they are of different runs; audit again into an empty folder"
         )
-    slicers = {name: Slicer.of(columns(name)) for name in SLICE_COLUMNS}
-    uncut: dict[str, int] = {}
-    for name, slicer in Slicer.of_metadata(columns("metadata")).items():
-        if len(slicer.values) > MOST_VALUES:
-            uncut[name] = len(slicer.values)
-        else:
-            slicers.setdefault(name, slicer)  # a column that is called "correct" is not what augnet calls so
-
+    slicers, uncut = cut_by(columns, SLICE_COLUMNS)
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[End, Listed]] = {}
     slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
