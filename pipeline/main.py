@@ -62,6 +62,8 @@ A rule is one of
   new shortcut
 with FIGURE mean or p01 .. p99, and AMOUNT % of the value before, pp for percent points, or a number. A rule
 fails where the whole 95 % interval of the change lies beyond the amount, and passes where it lies within.
+Without any rule these are judged: accuracy drops 2pp, margin_l2.p50 drops 25%, frobenius.mean rises 40%,
+negative flips > 5%, new shortcut; but none on what neither audit knows (labels, margins, findings).
 """
 
 COMPARE_STATUS = """\
@@ -162,7 +164,10 @@ def _compare(options: argparse.Namespace, others: list[str]) -> int:
         raise ConfigError("compare: give two audits or more, in order")
     rules = [parse_rule(text) for text in options.fail_if]
     rules += [rule for path in options.rules for rule in read_rules(path)]
-    found = compare(options.audits, rules, options.output)
+    try:
+        found = compare(options.audits, rules, options.output)
+    except (AuditError, OSError) as error:  # status 1 means that a rule failed
+        raise ConfigError(str(error)) from error
     for line in found.lines:
         print(line)
     if found.page:
@@ -340,7 +345,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         action="append",
         default=[],
         metavar="RULE",
-        help="what must not happen; may be given several times (default: the default rules)",
+        help="what must not happen; may be given several times",
     )
     compare.add_argument(
         "--rules",

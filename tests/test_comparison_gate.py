@@ -11,6 +11,7 @@ from augnet.comparison.gate import (
     MIN_IMAGES,
     Rule,
     Verdict,
+    default_rules,
     exit_status,
     judge,
     parse_rule,
@@ -42,6 +43,8 @@ def test_a_rule_is_read(text, rule):
     ("text", "said"),
     [
         ("margin drops 10%", "'margin' is no statistic; known: accuracy, probability"),
+        ("margin_12.p05 drops 10%", "did you mean margin_l2?"),
+        ("margin_l2.p05 drops 10pp", "pp is for shares (accuracy, probability, border_fraction)"),
         ("margin_l2 drops 10%", "'' is no figure; known: mean, p01 .. p99"),
         ("margin_l2.p5 drops 10%", "'p5' is no figure"),
         ("margin_l2.p00 drops 10%", "'p00' is no figure"),
@@ -63,12 +66,21 @@ def test_rules_of_a_file(tmp_path):
     path = tmp_path / "gate.yaml"
     path.write_text("fail_if:\n  - accuracy drops 0.5pp\n  - new shortcut\n")
     assert [rule.subject for rule in read_rules(str(path))] == ["accuracy", "shortcut"]
-    for text in ("fail_if: new shortcut", "- new shortcut", "fail_if: [1]", "rules: []", "fail_if: [", ""):
+    wrong = ("fail_if: new shortcut", "- new shortcut", "fail_if: [1]", "rules: []", "fail_if: [", "")
+    for text in (*wrong, "fail_if: []", "fail_if: [flips]"):
         path.write_text(text)
         with pytest.raises(ConfigError, match=r"gate\.yaml"):
             read_rules(str(path))
     with pytest.raises(ConfigError, match="cannot read"):
         read_rules(str(tmp_path / "none.yaml"))
+
+
+def test_what_neither_audit_knows_is_not_judged_by_default(tmp_path):
+    bare = made_audit(tmp_path / "bare", 30, label_outputs={}, columns={"margin_l2": [None] * 30})
+    whole = made_audit(tmp_path / "whole", 30, findings=findings())
+    assert [rule.text for rule in default_rules(bare, bare)] == ["frobenius.mean rises 40%"]
+    for pair in ((whole, bare), (bare, whole), (whole, whole)):
+        assert [rule.text for rule in default_rules(*pair)] == list(DEFAULT_RULES)
 
 
 def test_the_default_rules_are_rules():

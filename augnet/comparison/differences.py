@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from augnet.comparison.bootstrap import Interval, interval, share_interval
+from augnet.comparison.bootstrap import interval
 from augnet.comparison.sides import Side
 from augnet.statistics.describe import describe
+from augnet.statistics.intervals import Interval, share_interval
 from augnet.storage.catalog import SCALARS
 
 FIGURES = ("mean", "p05", "p50", "p95")

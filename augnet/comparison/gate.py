@@ -9,12 +9,13 @@ from typing import Literal
 
 import yaml
 
-from augnet.comparison.bootstrap import CONFIDENCE, Interval
 from augnet.comparison.differences import Change, quantile_of
 from augnet.comparison.pair import Comparison
 from augnet.comparison.predictions import Flips
-from augnet.errors import ConfigError
+from augnet.errors import ConfigError, did_you_mean
+from augnet.statistics.intervals import CONFIDENCE, Interval
 from augnet.storage.catalog import SCALARS
+from augnet.storage.reader import Audit
 
 Outcome = Literal["passed", "failed", "not enough images"]
 
@@ -26,6 +27,9 @@ DEFAULT_RULES = (
     "new shortcut",
 )
 """What is judged where no rule is given. Wide enough that another training seed of the same recipe passes."""
+
+SHARES = ("accuracy", "probability", "border_fraction")
+"""What changes by percent points."""
 
 MIN_IMAGES = 20
 """Below this, nothing is judged."""
@@ -81,8 +85,11 @@ class Verdict:
     interval: Interval | None = None
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str, source: str = "--fail-if") -> Rule:
     """A rule from its text.
+
+    Args:
+        source: where it stands, for the message.
 
     Raises:
         ConfigError: it is none; the message shows what a rule is.
@@ -97,8 +104,8 @@ def parse_rule(text: str) -> Rule:
         if found := _CHANGE.fullmatch(words):
             return _change_rule(words, found)
     except ValueError as error:
-        raise ConfigError(f"--fail-if: {text!r}: {error}") from None
-    raise ConfigError(f"--fail-if: {text!r} {GRAMMAR}")
+        raise ConfigError(f"{source}: {text!r}: {error}") from None
+    raise ConfigError(f"{source}: {text!r} {GRAMMAR}")
 
 
 def _change_rule(text: str, found: re.Match[str]) -> Rule:
@@ -107,9 +114,12 @@ def _change_rule(text: str, found: re.Match[str]) -> Rule:
         if figure or unit is None:
             raise ValueError("accuracy has no figures, and changes by % or pp")
     elif name not in SCALARS:
-        raise ValueError(f"{name!r} is no statistic; known: accuracy, {', '.join(SCALARS)}")
+        known = ("accuracy", *SCALARS)
+        raise ValueError(f"{name!r} is no statistic; known: {', '.join(known)}{did_you_mean(name, known)}")
     elif quantile_of(figure) is None and figure != "mean":
         raise ValueError("give the statistic's mean or quantile, as in margin_l2.p05")
+    elif unit == "pp" and name not in SHARES:
+        raise ValueError(f"pp is for shares ({', '.join(SHARES)}); give % or a number")
     return Rule(
         text=text,
         subject=name,
@@ -134,11 +144,26 @@ def read_rules(path: str) -> list[Rule]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--rules: {path!r} is not valid YAML: {error}") from None
     rules = tree.get("fail_if") if isinstance(tree, dict) and len(tree) == 1 else None
-    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+    if not rules or not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
         raise ConfigError(
             f"--rules: {path!r} is to hold one key, fail_if, with a list of rules, each a line of text"
         )
-    return [parse_rule(rule) for rule in rules]
+    return [parse_rule(rule, f"--rules: {path}") for rule in rules]
+
+
+def default_rules(before: Audit, after: Audit) -> list[Rule]:
+    """DEFAULT_RULES, but for those on what neither audit knows: labels, margins, findings."""
+    audits = (before, after)
+    rules = [parse_rule(text) for text in DEFAULT_RULES]
+    return [rule for rule in rules if any(_knows(audit, rule.subject) for audit in audits)]
+
+
+def _knows(audit: Audit, subject: str) -> bool:
+    if subject == "shortcut":
+        return bool(audit.run["config"]["findings"]["enabled"])
+    if subject in ("accuracy", "negative flips"):
+        return bool(audit.summary["judged"])
+    return bool(audit.summary["statistics"][subject]["count"])
 
 
 def judge(rules: Iterable[Rule], comparison: Comparison) -> list[Verdict]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from augnet.errors import ConfigError
+from augnet.statistics.decision import task_of
 from augnet.storage.reader import Audit
 
 LISTED = 20
@@ -166,6 +167,13 @@ def refuse_incomparable(before: Audit, after: Audit) -> None:
                 f"{before.folder} has {here}, {after.folder} has {there}: their figures do not compare; "
                 f"audit both with the same {key}"
             )
+    meanings = [_meaning(run) for run in runs]
+    if meanings[0] != meanings[1]:
+        raise ConfigError(
+            f"the outputs of {before.folder} are {meanings[0]}, those of {after.folder} {meanings[1]}: their "
+            "figures do not compare; audit both with the same images.labels and images.classes, which tell a "
+            "classifier that returns logits from a regression"
+        )
     scales = [run["preprocess"]["scale"] for run in runs]
     if scales[0] != scales[1] and runs[0]["config"]["jacobian"]["input_space"] == "model":
         raise ConfigError(
@@ -178,6 +186,12 @@ def refuse_incomparable(before: Audit, after: Audit) -> None:
             f"{', '.join(missing)}: only one of {before.folder} and {after.folder} has these statistics; "
             "audit both with the same version of augnet (--fresh)"
         )
+
+
+def _meaning(run: dict[str, Any]) -> str:
+    model = run["model"]
+    task = task_of(model["activation"], model["output_count"], bool(run["label_outputs"]))
+    return {"multilabel": "yes-or-no answers", "regression": "numbers"}.get(task, "classes")
 
 
 def _plain(value: Any) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from augnet.comparison.control import ControlVerdict
@@ -13,12 +15,16 @@ from augnet.comparison.gate import Verdict
 from augnet.comparison.pair import Comparison
 from augnet.comparison.pictures import Exhibits
 from augnet.comparison.series import Series, most_varied
+from augnet.statistics.intervals import Z
+from augnet.statistics.paired import benjamini_hochberg, p_value
 from augnet.storage.catalog import SCALARS
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
 
 SHOWN_IMAGES = 8
 SHOWN_SLICES = 200
+RATE = 0.05
+"""False discovery rate of the slices that are shown: of a thousand intervals, fifty miss by chance."""
 SHOWN_WORST = ("margin_l2", "frobenius")
 """Statistics whose worst images are shown."""
 PLOT = (260.0, 90.0)
@@ -143,15 +149,19 @@ def _series_plots(series: Series) -> list[dict[str, Any]]:
 
 
 def _slices(comparison: Comparison) -> list[list[str]]:
-    """The means that changed most for the worse in a slice, where the interval leaves no doubt of it."""
+    """The means that surely changed for the worse in a slice, the largest change first."""
     signs = {name: {"lowest": -1, "highest": 1}.get(kind.worst or "", 0) for name, kind in SCALARS.items()}
     signs["correct"] = -1
-    rows = []
-    for row in comparison.slices:
-        harm = sorted(signs[row["statistic"]] * (row[key] or 0.0) for key in ("low", "high"))
-        if harm[0] > 0 and row["before"]:
-            rows.append((harm[0] / abs(row["before"]), row))
-    rows.sort(key=lambda item: -item[0])
+    judged = [row for row in comparison.slices if signs[row["statistic"]] and row["low"] is not None]
+    harms = [signs[row["statistic"]] * row["change"] for row in judged]
+    errors = [(row["high"] - row["low"]) / (2 * Z) for row in judged]
+    q_values = benjamini_hochberg(np.array([p_value(*pair) for pair in zip(harms, errors, strict=True)]))
+    sure = [
+        (harm / (abs(row["before"]) or math.inf), row)
+        for row, harm, q in zip(judged, harms, q_values, strict=True)
+        if q <= RATE
+    ]
+    sure.sort(key=lambda item: -item[0])
     return [
         [
             f"{row['column']}: {row['value']}",
@@ -160,5 +170,5 @@ def _slices(comparison: Comparison) -> list[list[str]]:
             *(f"{row[key]:.4g}" for key in ("before", "after")),
             f"{row['low']:+.4g} to {row['high']:+.4g}",
         ]
-        for _, row in rows[:SHOWN_SLICES]
+        for _, row in sure[:SHOWN_SLICES]
     ]

@@ -110,6 +110,13 @@ def _notes(before: Audit, after: Audit, images: Joined, outputs: JoinedOutputs) 
             f"{len(outputs.only_after)} in AFTER only. Figures over all outputs (norms, ranks, margins) are "
             "of different sets."
         )
+    judged = [bool(audit.summary["judged"]) for audit in (before, after)]
+    if judged[0] != judged[1]:
+        knows = "BEFORE" if judged[0] else "AFTER"
+        notes.append(
+            f"Only {knows} knows which predictions are right; audit both with the same images.labels and "
+            "images.classes."
+        )
     precisions = [audit.run["config"]["jacobian"]["precision"] for audit in (before, after)]
     if precisions[0] != precisions[1]:
         notes.append("jacobian.precision differs: {} before, {} after.".format(*precisions))

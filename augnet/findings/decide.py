@@ -21,7 +21,8 @@ from augnet.findings.outcomes import ENOUGH
 from augnet.findings.predictions import doubted_predictions
 from augnet.findings.trials import Target
 from augnet.findings.words import looks_sentence, sentence
-from augnet.statistics.paired import interval, smallest_effect
+from augnet.statistics.intervals import mean_interval
+from augnet.statistics.paired import smallest_effect
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
@@ -109,7 +110,7 @@ def _as_json(entry: Effect, design: Design, run: Run, text: Any) -> dict[str, An
         {"image_id": design.images[groups.donors[k]].image_id, "share": share}
         for k, share in zip(donors[:SHOWN_IMAGES], shares, strict=False)
     ]
-    low, high = interval(entry.effect, entry.error)
+    low, high = mean_interval(entry.effect, entry.error)
     label = next((name for name, output in run.label_outputs.items() if output == target.output), None)
     return {
         "kind": change.kind,
