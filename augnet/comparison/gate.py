@@ -208,7 +208,7 @@ def _judge_share(rule: Rule, flips: Flips | None) -> Verdict:
     if not found or not found.images:
         return Verdict(rule.text, "not enough images", "no image has such a prediction in both audits")
     said = f"{found.count:,} of {found.images:,} images"
-    return _within(rule, found.share, found.interval, said, percent=True)
+    return _within(rule, found.share, found.interval, said, ".2%")
 
 
 def _judge_change(rule: Rule, found: Change | None) -> Verdict:
@@ -221,20 +221,25 @@ def _judge_change(rule: Rule, found: Change | None) -> Verdict:
     said = f"{found.before:.4g} before, {found.after:.4g} after, {found.images:,} images"
     if value is None or bounds is None or found.images < MIN_IMAGES or beyond < MIN_BEYOND:
         return Verdict(rule.text, "not enough images", said, value)
-    return _within(rule, value, bounds, said, percent=rule.relative or rule.subject == "accuracy")
+    points = rule.subject in SHARES and not rule.relative
+    return _within(rule, value, bounds, said, "+.2%" if rule.relative else "pp" if points else "+.4g")
 
 
-def _within(rule: Rule, observed: float, bounds: Interval, said: str, percent: bool) -> Verdict:
+def _within(rule: Rule, observed: float, bounds: Interval, said: str, style: str) -> Verdict:
     harm = [-bound if rule.verb == "drops" else bound for bound in bounds]
     outcome: Outcome = "not enough images"
     if min(harm) > rule.limit:
         outcome = "failed"
     elif max(harm) <= rule.limit:
         outcome = "passed"
-    sign = "+" if rule.verb else ""  # of a change, but not of a share
-    shown = [format(value, f"{sign}.2%" if percent else f"{sign}.4g") for value in (observed, *bounds)]
+    shown = [_number(value, style) for value in (observed, *bounds)]
     sentence = f"{shown[0]} ({CONFIDENCE:.0%} interval {shown[1]} to {shown[2]}); {said}"
     return Verdict(rule.text, outcome, sentence, observed, bounds)
+
+
+def _number(value: float, style: str) -> str:
+    """A value in a format, or in percent points where that is "pp"."""
+    return f"{100 * value:+.2f} pp" if style == "pp" else format(value, style)
 
 
 def exit_status(verdicts: Sequence[Verdict]) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from augnet.comparison.control import ControlVerdict
+from augnet.comparison.control import ControlVerdict, is_control
 from augnet.comparison.documents import PAGE, figure_rows, headline, sentences
-from augnet.comparison.gate import Verdict
+from augnet.comparison.gate import Verdict, exit_status
 from augnet.comparison.pair import Comparison
 from augnet.comparison.pictures import Exhibits
 from augnet.comparison.series import Series, most_varied
@@ -27,6 +28,8 @@ RATE = 0.05
 """False discovery rate of the slices that are shown: of a thousand intervals, fifty miss by chance."""
 SHOWN_WORST = ("margin_l2", "frobenius")
 """Statistics whose worst images are shown."""
+OUTCOMES = {0: "passed", 1: "failed", 3: "unsure"}
+"""Of the gate, by its exit status: styles of the page."""
 PLOT = (260.0, 90.0)
 """Width and height of a plot, in pixels."""
 
@@ -50,36 +53,60 @@ def render(
     )
     exhibits = Exhibits(audits)
     html = environment.get_template("template.html").render(
-        audits=[_described(audit) for audit in audits],
+        style=(files("augnet.report") / "static" / "report.css").read_text(encoding="utf-8"),
+        audits=len(audits),
+        described=_described(audits),
         headline=headline(verdicts),
-        passed=all(verdict.outcome == "passed" for verdict in verdicts),
+        outcome=OUTCOMES[exit_status(verdicts)] if verdicts else "",
         verdicts=verdicts,
         sentences=sentences(comparison, None),
         control=control,
+        seen=_seen(control) if control else [],
         figures=figure_rows(comparison),
         plots=[_plot(name, found.histogram) for name, found in comparison.statistics.items()],
         flips=comparison.flips,
+        directions=[tuple(row.values()) for row in comparison.flips.directions] if comparison.flips else [],
         images=_images(comparison, series, exhibits, audits),
         slices=_slices(comparison),
         only={"before": comparison.images.listed_before, "after": comparison.images.listed_after},
         counts={"before": comparison.images.only_before, "after": comparison.images.only_after},
         series=series,
         series_plots=_series_plots(series) if series else [],
+        series_ends=[_folder_name(audit) for audit in (audits[0], audits[-1])],
         size=PLOT,
     )
     folder.write_bytes(PAGE, html.encode())
     return folder.path(PAGE)
 
 
-def _described(audit: Audit) -> dict[str, str]:
-    config = audit.run["config"]
-    return {
-        "folder": str(audit.folder),
-        "model": config["model"]["path"] + (" (random weights)" if audit.run.get("control_of") else ""),
-        "images": config["images"]["path"],
-        "audited": f"{audit.counts['audited']:,}",
-        "fingerprint": audit.run["fingerprint"][:12],
-    }
+def _described(audits: Sequence[Audit]) -> list[tuple[str, ...]]:
+    """Of each audit, what it is of: one row of a table."""
+    places = ["before", *map(str, range(2, len(audits))), "after"]
+    return [
+        (
+            place,
+            str(audit.folder),
+            audit.run["config"]["model"]["path"] + (" (random weights)" if is_control(audit) else ""),
+            audit.run["config"]["images"]["path"],
+            f"{audit.counts['audited']:,}",
+            audit.run["fingerprint"][:12],
+        )
+        for place, audit in zip(places, audits, strict=True)
+    ]
+
+
+def _folder_name(audit: Audit) -> str:
+    return str(audit.folder).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _seen(control: ControlVerdict) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for part in control.seen:
+        order = "" if part.order is None else f"{part.order:.2f}"
+        bounds = "({:.2f} to {:.2f})".format(*part.range) if part.range else ""
+        level = "" if part.level is None else f"{part.level:+.0%}"
+        rows.append((part.name, part.shows, f"{order} {bounds}", level))
+    return rows
 
 
 def _images(
@@ -114,12 +141,13 @@ def _plot(name: str, histogram: dict[str, Any]) -> dict[str, Any]:
     """Both distributions as steps, each to its own largest bin."""
     width, height = PLOT
     lines = []
-    for side in ("before", "after"):
+    for side in ("before", "after"):  # which are styles of lines too
         counts = histogram[side]
         largest, step = max(counts) or 1, width / len(counts)
         levels = [height * (1 - count / largest) for count in counts]
         corners = [(k * step, y, (k + 1) * step) for k, y in enumerate(levels)]
-        lines.append(" ".join(f"{left:.1f},{y:.1f} {right:.1f},{y:.1f}" for left, y, right in corners))
+        points = " ".join(f"{left:.1f},{y:.1f} {right:.1f},{y:.1f}" for left, y, right in corners)
+        lines.append((side, points))
     ends = [f"{histogram[end]:.4g}" for end in ("low", "high")]
     return {"name": name, "label": SCALARS[name].label, "lines": lines, "ends": ends}
 
@@ -136,15 +164,18 @@ def _series_plots(series: Series) -> list[dict[str, Any]]:
         low, high = min(values), max(values)
         span = (high - low) or 1.0
         step = PLOT[0] / max(1, len(series.audits) - 1)
-        points = {
-            key: " ".join(
-                f"{k * step:.1f},{PLOT[1] * (1 - (value - low) / span):.1f}"
-                for k, value in enumerate(line)
-                if value is not None
+        drawn = [
+            (
+                "before" if key == "mean" else "before edge",
+                " ".join(
+                    f"{k * step:.1f},{PLOT[1] * (1 - (value - low) / span):.1f}"
+                    for k, value in enumerate(line)
+                    if value is not None
+                ),
             )
             for key, line in lines.items()
-        }
-        plots.append({"name": name, "points": points, "low": f"{low:.4g}", "high": f"{high:.4g}"})
+        ]
+        plots.append({"name": name, "range": f"{low:.4g} to {high:.4g}", "lines": drawn})
     return plots
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageOps
 
 from augnet.config import Config, PreprocessConfig
 from augnet.errors import AugnetError
@@ -22,6 +21,8 @@ from augnet.storage.reader import Audit
 
 TILE_PIXELS = 120
 COLUMNS = ("image_id", "uri", "label", "predicted", "jacobian_file", "jacobian_row")
+MAP_COLORS = ("#0b0724", "#b73779", "#fcfdbf")
+"""Of no, of half and of the largest sensitivity."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,10 @@ class Exhibits:
 
 def heat_map(magnitude: np.ndarray) -> str:
     """A (height, width) map that is not negative, its largest value brightest, as the address of a PNG."""
-    known = np.nan_to_num(magnitude)
-    share = known / (float(known.max()) or 1.0)
-    return _address(Image.fromarray(colormaps["magma"](share, bytes=True)[..., :3]))
+    largest = float(np.nan_to_num(magnitude).max()) or 1.0
+    grey = Image.fromarray(np.rint(np.nan_to_num(magnitude) / largest * 255).astype(np.uint8))
+    dark, middle, bright = MAP_COLORS
+    return _address(ImageOps.colorize(grey, black=dark, mid=middle, white=bright))
 
 
 def _address(image: Image.Image) -> str:
