@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -15,6 +14,7 @@ from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.storage import names, schema
 from augnet.storage.files import FileEntry, OutputFolder, json_digest
+from augnet.storage.shards import read_table
 
 SCHEMAS = {
     names.PLAN: schema.PLAN,
@@ -86,12 +86,12 @@ def _image_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) ->
     """Unit by unit, so that memory holds the plan's names and one unit's tables."""
     files = {entry["name"] for entry in manifest["files"]}
     totals: Counter[str] = Counter()
-    with folder.open(names.PLAN) as stream, pq.ParquetFile(stream) as plan:
+    with folder.open(names.PLAN) as stream, pq.ParquetFile(stream, pre_buffer=False) as plan:
         if plan.num_row_groups != run.units:
             yield f"{names.PLAN}: has {plan.num_row_groups} units, {names.RUN} says {run.units}"
             return
         for unit in range(run.units):
-            planned = plan.read_row_group(unit, columns=["image_id"])["image_id"].to_pylist()
+            planned = plan.read_row_group(unit, ["image_id"], use_threads=False)["image_id"].to_pylist()
             statistics = names.shard("statistics", unit, run.units)
             audited = _column(folder, statistics, "image_id")
             failed = _column(folder, names.shard("failures", unit, run.units), "image_id")
@@ -114,5 +114,5 @@ def _image_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) ->
 
 def _column(folder: OutputFolder, name: str, column: str) -> list[str | None]:
     with folder.open(name) as stream:
-        table: pa.Table = pq.read_table(stream, columns=[column])
-    return table[column].to_pylist()
+        found: list[str | None] = read_table(stream, [column])[column].to_pylist()
+    return found

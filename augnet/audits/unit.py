@@ -152,9 +152,12 @@ class Auditor:
         return np.stack([image.prepared.image for image in images if isinstance(image.prepared, Prepared)])
 
     def _planned(self, unit: WorkUnit) -> list[ImageRef]:
-        with self.folder.open(names.PLAN) as stream, pq.ParquetFile(stream, metadata=self._plan) as plan:
+        with (
+            self.folder.open(names.PLAN) as stream,
+            pq.ParquetFile(stream, metadata=self._plan, pre_buffer=False) as plan,
+        ):
             self._plan = plan.metadata  # of many units, it takes long to read
-            return refs_of(plan.read_row_group(unit.unit_id, columns=[*REF_COLUMNS]))
+            return refs_of(plan.read_row_group(unit.unit_id, [*REF_COLUMNS], use_threads=False))
 
     def _batches(
         self, unit: WorkUnit, refs: list[ImageRef], failures: list[dict[str, Any]]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from augnet.audits.run import Run
 from augnet.errors import AuditError
@@ -26,6 +25,7 @@ from augnet.statistics.paired import smallest_effect
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
+from augnet.storage.shards import read_table
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _tried(folder: OutputFolder, design: Design, unit: int) -> list[Tried]:
     name = names.shard("interventions", unit, len(design.targets))
     try:
         with folder.open(name) as stream:
-            table = pq.read_table(stream, columns=["candidate", "arm", "before", "after"])
+            table = read_table(stream, ["candidate", "arm", "before", "after"])
     except FileNotFoundError:
         raise AuditError(f"{folder}: {name} is missing; run the same command again to make it") from None
     columns = {key: table[key].to_numpy(zero_copy_only=False) for key in table.column_names}

@@ -18,6 +18,7 @@ from augnet.errors import AuditError
 from augnet.storage import names, schema
 from augnet.storage.catalog import SCALARS, End
 from augnet.storage.files import OutputFolder
+from augnet.storage.shards import read_table
 
 
 def open_audit(path: str) -> Audit:
@@ -207,12 +208,12 @@ class Audit:
         return self._stored_in_parquet(name, image_id, first)
 
     def _stored_in_parquet(self, name: str, image_id: str, first: int) -> tuple[np.ndarray, np.ndarray]:
-        with self._reading(name) as stream, pq.ParquetFile(stream) as file:
+        with self._reading(name) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
             tables, start = [], 0
             for group in range(file.num_row_groups):
                 stop = start + file.metadata.row_group(group).num_rows
                 if stop > first:
-                    table = file.read_row_group(group).slice(max(0, first - start))
+                    table = file.read_row_group(group, use_threads=False).slice(max(0, first - start))
                     mine = pc.sum(pc.equal(table["image_id"], image_id)).as_py() or 0
                     tables.append(table.slice(0, mine))
                     if mine < len(table):
@@ -231,7 +232,7 @@ class Audit:
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         with self._reading(name) as stream:
-            return pq.read_table(stream, columns=columns)
+            return read_table(stream, columns)
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
         with self._reading(name) as stream, np.load(stream, allow_pickle=False) as arrays:
