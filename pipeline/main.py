@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, others = _parse(sys.argv[1:] if arguments is None else arguments)
         set_up_logging(options.log_level)
-        if others and options.command not in (_audit, _plan, _verify):
+        if others and options.command not in (_audit, _plan, _verify, _compare):
             raise ConfigError("\n".join(unknown_arguments(others, options.name, ())))
         return stoppable(lambda: options.command(options, others))
     except AugnetError as error:
@@ -160,12 +160,17 @@ def _compare(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.comparison.gate import parse_rule, read_rules
     from augnet.comparison.run import compare
 
-    if len(options.audits) < 2:
+    if unknown := [argument for argument in others if argument.startswith("-")]:
+        raise ConfigError(
+            "\n".join(unknown_arguments(unknown, options.name, ("--fail-if", "--output", "--rules")))
+        )
+    audits = [*options.audits, *others]  # those after an option, argparse has left over
+    if len(audits) < 2:
         raise ConfigError("compare: give two audits or more, in order")
     rules = [parse_rule(text) for text in options.fail_if]
     rules += [rule for path in options.rules for rule in read_rules(path)]
     try:
-        found = compare(options.audits, rules, options.output)
+        found = compare(audits, rules, options.output)
     except (AuditError, OSError) as error:  # status 1 means that a rule failed
         raise ConfigError(str(error)) from error
     for line in found.lines:

@@ -92,6 +92,13 @@ def test_everything_is_written_and_says_the_same(folder, capsys):
     assert tree["statistics"]["gini"]["paired"]["count"] == 48 and tree["jacobians"]["images"] == 48
 
 
+def test_options_may_stand_between_the_audits(folder, capsys):
+    audits = [str(folder / name) for name in ("fitted", "other")]
+    assert main(["compare", audits[0], "--fail-if", "flips > 100%", audits[1]]) == 0
+    assert main(["compare", audits[0], "--failif", "flips > 100%", audits[1]]) == 2
+    assert "--failif: no such argument" in capsys.readouterr().err
+
+
 def test_not_enough_images_is_status_3(folder):
     assert compare(folder, "fitted", "other", "--fail-if", "entropy.p01 drops 1%") == 3
 

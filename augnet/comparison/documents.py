@@ -177,12 +177,14 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         return "No rule was judged."
     for outcome, said in (
         ("failed", "failed"),
-        ("not enough images", "could not be judged: not enough images"),
+        ("not enough images", "could not be judged, as there are not enough images"),
     ):
         rules = [verdict.rule for verdict in verdicts if verdict.outcome == outcome]
         if rules:
-            return f"{len(rules)} of {len(verdicts)} rules {said} ({', '.join(rules)})."
-    return f"All {len(verdicts)} rules passed."
+            return f"{len(rules)} of {len(verdicts)} rules {said}: {', '.join(rules)}."
+    return (
+        f"All {len(verdicts)} rules passed." if len(verdicts) > 1 else f"The rule passed: {verdicts[0].rule}."
+    )
 
 
 def sentences(comparison: Comparison, control: ControlVerdict | None) -> list[str]:

@@ -149,7 +149,10 @@ SETTINGS: dict[str, tuple[str, Setting]] = {
         "change per unit of {} space",
         lambda run: run["config"]["jacobian"]["input_space"],
     ),
-    "jacobian.outputs": ("rows of {} outputs", lambda run: run["config"]["jacobian"]["outputs"]),
+    "jacobian.outputs": (
+        "rows of {} outputs",
+        lambda run: json.dumps(run["config"]["jacobian"]["outputs"]).strip('"'),
+    ),
     "jacobian.reduce": ("outputs reduced by {}", lambda run: run["config"]["jacobian"]["reduce"]),
     "statistics.border": ("a border of {}", lambda run: run["config"]["statistics"]["border"]),
 }

@@ -93,7 +93,9 @@ def _notes(before: Audit, after: Audit, images: Joined, outputs: JoinedOutputs) 
     notes = []
     if not len(images):
         notes.append(
-            "No image is in both audits: distributions are compared, not images, and predictions cannot flip."
+            "No image is in both audits: distributions are compared, not images, and nothing can flip. "
+            "Images are named by their paths below images.path; audit both with the same one where they are "
+            "the same."
         )
     elif images.only_before or images.only_after:
         notes.append(
