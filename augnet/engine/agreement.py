@@ -106,8 +106,8 @@ def _kinks_explain(
 ) -> bool:
     """Whether noise as small as rounding changes the tape's rows by about as much as the errors (n,).
 
-    A kink that lies one rounding away is crossed by one noise and not by another, and a deep model rounds many
-    times: several are tried, each stronger than the one before.
+    A kink that lies one rounding away is crossed by one noise and not by another, and a deep model rounds
+    many times: several are tried, each stronger than the one before.
     """
     restless = np.zeros_like(error)
     for seed in range(NOISES):
