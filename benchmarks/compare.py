@@ -85,10 +85,12 @@ def write_audit(path: Path, images: int, seed: int) -> None:
         n, labels = len(numbers), numbers * LABELS // images
         names_of_labels = [f"class {label:03d}" for label in labels]
         predicted = np.where(rng.random(n) < 0.8, labels, rng.integers(0, LABELS, n))
+        paths = [f"{name}/{k:07d}.jpg" for name, k in zip(names_of_labels, numbers, strict=True)]
         columns: dict[str, Any] = {
             **{field.name: pa.nulls(n, field.type) for field in schema.STATISTICS},
             **{name: rng.lognormal(0, 0.5, n) for name in SCALARS},
-            "image_id": [f"{name}/{k:07d}.jpg" for name, k in zip(names_of_labels, numbers, strict=True)],
+            "image_id": paths,
+            "uri": paths,
             "label": names_of_labels,
             "metadata": [[("camera", f"{k % CAMERAS}"), ("site", f"{k % SITES}")] for k in numbers],
             "predicted": predicted.astype(np.int32),
