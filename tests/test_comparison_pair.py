@@ -252,6 +252,14 @@ def test_a_classifier_and_a_regression_are_refused(tmp_path):
         compare_pair(before, after)
 
 
+def test_an_audit_of_another_version_is_refused(tmp_path):
+    before, after = made_audit(tmp_path / "before", 9), made_audit(tmp_path / "after", 9)
+    del after.run["config"]["findings"]
+    for pair in ((before, after), (after, before)):
+        with pytest.raises(ConfigError, match=r"after is of another version of augnet, .* \(--fresh\)"):
+            compare_pair(*pair)
+
+
 def test_labels_that_only_one_audit_knows_are_noted(tmp_path):
     before, after = made_audit(tmp_path / "before"), made_audit(tmp_path / "after", label_outputs={})
     found = compare_pair(before, after)

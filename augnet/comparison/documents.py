@@ -26,8 +26,6 @@ COMPARISON, JUNIT, MARKDOWN, PAGE = "comparison.json", "junit.xml", "summary.md"
 TOLD = ("margin_l2", "frobenius")
 """Statistics whose change is told in words."""
 SLICES, VARIANCE = "slices.parquet", "gradient_variance.parquet"
-
-
 WRITTEN = {COMPARISON, JUNIT, MARKDOWN, PAGE, SLICES, VARIANCE}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from augnet.config import config_keys
 from augnet.errors import ConfigError
 from augnet.statistics.decision import task_of
 from augnet.storage.reader import Audit
@@ -161,6 +162,8 @@ SETTINGS: dict[str, tuple[str, Setting]] = {
 
 def refuse_incomparable(before: Audit, after: Audit) -> None:
     """Raise ConfigError, naming the setting to change, where figures of two audits are not of one kind."""
+    for audit in (before, after):
+        _refuse_other_version(audit)
     runs = [audit.run for audit in (before, after)]
     for key, (what, setting) in SETTINGS.items():
         found = [setting(run) for run in runs]
@@ -188,6 +191,18 @@ def refuse_incomparable(before: Audit, after: Audit) -> None:
         raise ConfigError(
             f"{', '.join(missing)}: only one of {before.folder} and {after.folder} has these statistics; "
             "audit both with the same version of augnet (--fresh)"
+        )
+
+
+def _refuse_other_version(audit: Audit) -> None:
+    """By its configuration, which has a key for everything that an audit can be asked for."""
+    sections = {name: part for name, part in audit.run["config"].items() if isinstance(part, dict)}
+    sections.pop("beam", None)
+    keys = {f"{name}.{key}" for name, part in sections.items() for key in part}
+    if keys ^ set(config_keys()) - {"output"}:
+        raise ConfigError(
+            f"{audit.folder} is of another version of augnet, whose figures may mean something else; audit "
+            "again with this one (--fresh)"
         )
 
 

@@ -72,7 +72,6 @@ def render(
         counts={"before": comparison.images.only_before, "after": comparison.images.only_after},
         series=series,
         series_plots=_series_plots(series) if series else [],
-        series_ends=[_folder_name(audit) for audit in (audits[0], audits[-1])],
         size=PLOT,
     )
     folder.write_bytes(PAGE, html.encode())
@@ -93,10 +92,6 @@ def _described(audits: Sequence[Audit]) -> list[tuple[str, ...]]:
         )
         for place, audit in zip(places, audits, strict=True)
     ]
-
-
-def _folder_name(audit: Audit) -> str:
-    return str(audit.folder).rstrip("/").rsplit("/", 1)[-1]
 
 
 def _seen(control: ControlVerdict) -> list[tuple[str, ...]]:

@@ -15,6 +15,7 @@ from augnet.comparison.control import (
 )
 from augnet.comparison.documents import headline, open_output, sentences, write_documents
 from augnet.comparison.gate import Rule, Verdict, default_rules, exit_status, judge
+from augnet.comparison.join import refuse_incomparable
 from augnet.comparison.page import render
 from augnet.comparison.pair import Comparison, compare_pair
 from augnet.comparison.series import Series, compare_series
@@ -59,6 +60,7 @@ def compare(paths: Sequence[str], rules: Sequence[Rule] = (), output: str | None
     audits = [open_audit(path) for path in paths]
     folder = None if output is None else open_output(output, audits)
     before, after = audits[0], audits[-1]
+    refuse_incomparable(before, after)
     control = _control_of(before, after)
     if not rules and control is None:
         rules = default_rules(before, after)
