@@ -30,6 +30,7 @@ setup(
         "augnet.engine.rewrites",
         "augnet.engine.rules",
         "augnet.engine.verification",
+        "augnet.export",
         "augnet.findings",
         "augnet.jobs",
         "augnet.models",
@@ -67,6 +68,7 @@ setup(
         "s3": ["s3fs>=2024.6"],
         "tiff": ["tifffile>=2024.8"],  # images of many bands; packed by LZW, they need imagecodecs too
         "legacy": ["tf_keras>=2.18,<2.22"],  # models of Keras 2 that Keras 3 cannot build
+        "viewer": ["scikit-learn>=1.5,<2", "umap-learn>=0.5.7"],  # what augnet export compares heat maps by
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",

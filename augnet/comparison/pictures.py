@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageOps
 
-from augnet.config import Config, PreprocessConfig
-from augnet.errors import AugnetError
-from augnet.sources import ImageRef, Preprocess, Source, open_source
+from augnet.audits.pictures import AuditedPictures
+from augnet.sources import ImageRef
 from augnet.storage.reader import Audit
 
 TILE_PIXELS = 120
@@ -43,6 +42,7 @@ class Exhibits:
 
     def __init__(self, audits: Iterable[Audit]):
         self._audits = tuple(audits)
+        self._pictures = AuditedPictures(self._audits[0])
 
     def of(self, image_ids: Iterable[str]) -> list[Exhibit]:
         """An exhibit of each image, in order."""
@@ -67,28 +67,9 @@ class Exhibits:
         places = pc.index_in(pa.array(image_ids, pa.string()), table["image_id"]).to_pylist()
         return [{} if place is None else table.slice(place, 1).to_pylist()[0] for place in places]
 
-    @cached_property
-    def _reader(self) -> tuple[Source, Preprocess] | None:
-        run = self._audits[0].run
-        try:
-            config = Config.model_validate(run["config"])
-            settled = PreprocessConfig.model_validate(
-                {**run["config"]["preprocess"], "scale": run["preprocess"]["scale"]}
-            )
-            height, width, channels = run["model"]["input_shape"]
-            preprocess = Preprocess(settled, height, width, channels, False, config.images.max_pixels)
-            return open_source(config.images), preprocess
-        except (AugnetError, OSError, ValueError):  # the images are elsewhere by now
-            return None
-
     def _picture(self, row: dict[str, Any]) -> str:
-        if self._reader is None or not row:
-            return ""
-        source, preprocess = self._reader
-        try:
-            encoded = source.read(ImageRef(row["image_id"], row["uri"], row["label"]))
-            pixels = preprocess.picture(preprocess(encoded).image)
-        except (AugnetError, OSError):
+        pixels = self._pictures.of(ImageRef(row["image_id"], row["uri"], row["label"])) if row else None
+        if pixels is None:
             return ""
         return _address(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 

@@ -24,12 +24,16 @@ PAIRS = 5000
 
 def color_tables() -> dict[str, str]:
     """256 colours of each kind, as base64 of red, green and blue bytes."""
-    steps = np.arange(256)
-    tables = {kind: colormaps[name](steps)[:, :3] for kind, name in COLORS.items()}
-    return {
-        kind: base64.b64encode(np.rint(table * 255).astype(np.uint8)).decode()
-        for kind, table in tables.items()
-    }
+    return {kind: base64.b64encode(color_table(kind).tobytes()).decode() for kind in COLORS}
+
+
+def color_table(kind: str) -> np.ndarray:
+    """(256, 3) uint8, red, green and blue, from the lowest value to the highest.
+
+    Args:
+        kind: of COLORS.
+    """
+    return np.rint(colormaps[COLORS[kind]](np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
 def statistics(audit: Audit) -> list[dict[str, Any]]:
