@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from augnet.comparison.control import ControlVerdict
 from augnet.comparison.documents import PAGE, figure_rows, headline, sentences
 from augnet.comparison.gate import Verdict
 from augnet.comparison.pair import Comparison
 from augnet.comparison.pictures import Exhibits
 from augnet.comparison.series import Series, most_varied
+from augnet.report.assets import templates
 from augnet.storage.catalog import SCALARS
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
@@ -34,32 +33,28 @@ def render(
     audits: Sequence[Audit],
 ) -> str:
     """Write index.html; returns its full path. `audits` are those compared, all of them and in order."""
-    environment = Environment(
-        loader=PackageLoader("augnet.comparison", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     exhibits = Exhibits(audits)
-    html = environment.get_template("template.html").render(
-        audits=[_described(audit) for audit in audits],
-        headline=headline(verdicts),
-        passed=all(verdict.outcome == "passed" for verdict in verdicts),
-        verdicts=verdicts,
-        sentences=sentences(comparison, None),
-        control=control,
-        figures=figure_rows(comparison),
-        plots=[_plot(name, found.histogram) for name, found in comparison.statistics.items()],
-        flips=comparison.flips,
-        images=_images(comparison, series, exhibits, audits),
-        slices=_slices(comparison),
-        only={"before": comparison.images.listed_before, "after": comparison.images.listed_after},
-        counts={"before": comparison.images.only_before, "after": comparison.images.only_after},
-        series=series,
-        series_plots=_series_plots(series) if series else [],
-        size=PLOT,
+    html = (
+        templates("augnet.comparison")
+        .get_template("template.html")
+        .render(
+            audits=[_described(audit) for audit in audits],
+            headline=headline(verdicts),
+            passed=all(verdict.outcome == "passed" for verdict in verdicts),
+            verdicts=verdicts,
+            sentences=sentences(comparison, None),
+            control=control,
+            figures=figure_rows(comparison),
+            plots=[_plot(name, found.histogram) for name, found in comparison.statistics.items()],
+            flips=comparison.flips,
+            images=_images(comparison, series, exhibits, audits),
+            slices=_slices(comparison),
+            only={"before": comparison.images.listed_before, "after": comparison.images.listed_after},
+            counts={"before": comparison.images.only_before, "after": comparison.images.only_after},
+            series=series,
+            series_plots=_series_plots(series) if series else [],
+            size=PLOT,
+        )
     )
     folder.write_bytes(PAGE, html.encode())
     return folder.path(PAGE)

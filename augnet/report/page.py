@@ -57,13 +57,13 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
         "kinds": KINDS,
         "maps": map_groups(audit, outputs),
         "mean": mean_image(audit),
-        "findings": [{key: item[key] for key in ("output", "places", "images")} for item in shown],
+        "findings": [{key: item[key] for key in ("output", "places", "local", "images")} for item in shown],
         "confusion": figures.confusion(audit),
         "pairs": figures.pairs(audit),
     }
     yield "data.js", data_script("report", data)
     page = (
-        templates()
+        templates("augnet.report")
         .get_template("template.html")
         .render(
             style=STYLE,
