@@ -27,7 +27,7 @@ from augnet.errors import AugnetError
 from augnet.storage import names
 from augnet.storage.addresses import retried
 from augnet.storage.files import OutputFolder
-from augnet.storage.reader import Audit, open_audit
+from augnet.storage.reader import Audit
 
 MAP_STATISTICS = ("gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread", "alignment")
 """What is measured of one image's map."""
@@ -107,7 +107,7 @@ def find_control(audit: Audit) -> Audit | None:
         other = OutputFolder(folder.fs.unstrip_protocol(path.rsplit("/", 1)[0]))
         with suppress(AugnetError):  # a folder beside it may be anybody's
             if other.exists(names.MANIFEST) and is_control_of(Audit(other), audit):
-                return open_audit(other.root)
+                return Audit.open(other.root)
     return None
 
 

@@ -12,7 +12,7 @@ from augnet.comparison.gate import DEFAULT_RULES, Rule, Verdict, exit_status, ju
 from augnet.comparison.page import render
 from augnet.comparison.pair import Comparison, compare_pair
 from augnet.comparison.series import Series, compare_series
-from augnet.storage.reader import Audit, open_audit
+from augnet.storage.reader import Audit
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def compare(paths: Sequence[str], rules: Sequence[Rule] = (), output: str | None
         ConfigError: the audits' figures are not of one kind, or `output` holds an audit.
     """
     folder = None if output is None else open_output(output)
-    audits = [open_audit(path) for path in paths]
+    audits = [Audit.open(path) for path in paths]
     before, after = audits[0], audits[-1]
     control = _control_of(before, after)
     if not rules and control is None:
