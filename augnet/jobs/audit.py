@@ -57,8 +57,8 @@ def audit(
             cannot be written.
         KeyboardInterrupt: it was interrupted; what is finished is kept.
     """
-    model_section, own_model = _by_path(model, f"{getattr(model, 'name', 'model')} (in memory)")
-    image_section, own_images = _by_path(images, "arrays in memory")
+    model_section, own_model = _by_path(model, f"{getattr(model, 'name', 'model')} {names.IN_MEMORY}")
+    image_section, own_images = _by_path(images, f"arrays {names.IN_MEMORY}")
     if "beam" in keys:
         raise ConfigError("beam: there is no Beam here; leave the section out, or use the augnet command")
     handed_over = {"model": own_model is not None, "images": own_images is not None}

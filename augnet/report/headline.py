@@ -76,7 +76,7 @@ def _flags(audit: Audit) -> list[str]:
     raised = [
         f"{count:,} {flag.replace('_', ' ')}" for flag, count in audit.summary["flags"].items() if count
     ]
-    return [f"Images flagged: {', '.join(raised)}."] if raised else []
+    return [f"Images flagged: {', '.join(raised)}." if raised else "No image is flagged."]
 
 
 def _space(audit: Audit) -> str:

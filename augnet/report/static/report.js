@@ -9,9 +9,9 @@ addEventListener("DOMContentLoaded", () => {
       const { output, places, local, images } = data.findings[article.dataset.finding];
       const held = images.map(({ image_id }) => data.images.image_id.indexOf(image_id)).filter((k) => k >= 0);
       const shown = held.map((k) => {
-        const { share } = images.find(({ image_id }) => image_id === data.images.image_id[k]);
-        const note = augnet.element("span", { class: "soft", text: ` ${Math.round(100 * share)} %` });
-        return table.exhibit(k, held, [augnet.nameOf(data.images.image_id[k]), note], local ? table.overlaid : table.plain);
+        const { share } = images.find(({ image_id }) => image_id === data.images.image_id[k]), name = augnet.nameOf(data.images.image_id[k]);
+        if (!local) return table.exhibit(k, held, [name], table.plain);
+        return table.exhibit(k, held, [name, augnet.element("span", { class: "soft", text: ` ${Math.round(100 * share)} %` })]);
       });
       article.querySelector(".exhibits").append(...(local ? augnet.maps.outlined(output, places) : []), ...shown);
     }

@@ -113,5 +113,5 @@ augnet.table = (() => {
     ];
   }
 
-  return { exhibit, plain, overlaid, fileOf, tools, changed };
+  return { exhibit, plain, fileOf, tools, changed };
 })();
