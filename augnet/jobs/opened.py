@@ -19,6 +19,9 @@ from augnet.storage.reader import Audit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAME_LENGTH = 28
+"""Of an image's name, letters that stand over it."""
+
 
 def open_audit(path: str) -> OpenedAudit:
     """The finished audit in folder `path` (a local path or an fsspec URI).
@@ -73,7 +76,7 @@ class OpenedAudit(Audit):
             ValueError: another number of axes.
         """
         row, names = self.row(image_id), output_names(self)
-        titles, maps = [_about(row, names)], []
+        titles, maps = [_about(row)], []
         for role, output in (("predicted", self._own(row)), ("rival", row["rival"])):
             if output is not None and (found := self._seen(image_id, role, output, signed)) is not None:
                 titles.append(f"{role}: {names[output]}")
@@ -106,11 +109,11 @@ class OpenedAudit(Audit):
         return {image_id: k for k, image_id in enumerate(self.gallery.get("image_id", np.array([])).tolist())}
 
 
-def _about(row: dict[str, Any], names: list[str]) -> str:
-    """What stands over the image: its name, and what is known of it."""
+def _about(row: dict[str, Any]) -> str:
+    """What stands over the image: the end of its name, label and margin."""
+    name = row["image_id"]
     facts = [] if row["label"] is None else [f"label {row['label']}"]
-    if row["predicted"] is not None and len(names) > 1:
-        facts.append(f"predicted {names[row['predicted']]}")
     if row["margin_l2"] is not None:
         facts.append(f"margin {row['margin_l2']:.3g}")
-    return "\n".join([row["image_id"], ", ".join(facts)])
+    shown = name if len(name) <= NAME_LENGTH else f"…{name[-NAME_LENGTH:]}"
+    return f"{shown}\n{', '.join(facts)}".strip()
