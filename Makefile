@@ -15,7 +15,7 @@ demo: .venv/installed  ## train a small model on real digits with a planted shor
 	$(BIN)/augnet demo
 
 test: .venv/installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 browser:  ## install what the report is tried in: Chromium, its driver, and axe-core from npm
 	command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }

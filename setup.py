@@ -71,6 +71,7 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.8",
             "mypy>=1.11",
