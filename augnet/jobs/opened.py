@@ -60,7 +60,7 @@ class OpenedAudit(Audit):
     def show(self, image_id: str, *, signed: bool = False, axes: Sequence[Axes] | None = None) -> np.ndarray:
         """An image, and beside it what its predicted output and the nearest rival depend on.
 
-        The rows are the stored ones, or those of the report, at most 64 pixels a side; a row that is in neither
+        The rows are the stored ones, or those of the report, at most 64 pixels a side; one that is in neither
         is left out.
 
         Args:
