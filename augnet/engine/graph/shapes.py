@@ -18,9 +18,7 @@ def declared_shapes(graph: Graph, input_shape: tuple[int, ...]) -> Shapes | None
     return {value: tuple(size for size in value.shape if size is not None) for value in values}
 
 
-def shapes_of(
-    graph: Graph, input_shape: tuple[int, ...], dtype: str, known: Shapes | None = None
-) -> Shapes:
+def shapes_of(graph: Graph, input_shape: tuple[int, ...], dtype: str, known: Shapes | None = None) -> Shapes:
     """Every value's shape without the batch, for images of this shape; traced, not run.
 
     Args:
