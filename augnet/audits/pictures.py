@@ -29,7 +29,7 @@ class Pictures:
         source, preprocess = self._opened
         try:
             return preprocess.picture(preprocess(source.read(ImageRef(image_id, uri, None))).image)
-        except OSError as error:
+        except (AugnetError, OSError) as error:
             raise ImageError("read", str(error)) from error
 
     @cached_property
