@@ -54,13 +54,13 @@ clean:  ## delete the environment, caches and the demo
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,viewer]'
 	touch $@
 
 .venv/installed-bench: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,viewer,bench]'
 	touch $@
 
 .venv/installed-gcp: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,gcp,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,gcp,test,viewer]'
 	touch $@

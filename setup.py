@@ -30,6 +30,7 @@ setup(
         "augnet.engine.rewrites",
         "augnet.engine.rules",
         "augnet.engine.verification",
+        "augnet.export",
         "augnet.findings",
         "augnet.jobs",
         "augnet.models",
@@ -68,6 +69,7 @@ setup(
         "tiff": ["tifffile>=2024.8"],  # images of many bands; packed by LZW, they need imagecodecs too
         "notebook": ["duckdb>=1.4", "matplotlib>=3.9,<4", "pandas>=2.2"],  # audit.query, .show and .to_pandas
         "legacy": ["tf_keras>=2.18,<2.22"],  # models of Keras 2 that Keras 3 cannot build
+        "viewer": ["scikit-learn>=1.5,<2", "umap-learn>=0.5.7"],  # what augnet export compares heat maps by
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",

@@ -14,7 +14,7 @@ OTHERS = {"augnet": {"apache_beam", "argparse"}, "transforms": {"argparse"}, "pi
 
 ORDER = (
     {"jobs"},
-    {"report", "comparison"},
+    {"report", "comparison", "export"},
     {"findings"},
     {"audits"},
     {"statistics", "engine", "sources", "storage", "models", "plots"},

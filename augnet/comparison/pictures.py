@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from augnet.audits.pictures import Pictures
-from augnet.errors import ImageError
+from augnet.audits.pictures import AuditedPictures
 from augnet.plots.colors import LEVELS, color_table
+from augnet.sources import ImageRef
 from augnet.storage.reader import Audit
 
 TILE_PIXELS = 120
@@ -41,7 +41,7 @@ class Exhibits:
 
     def __init__(self, audits: Iterable[Audit]):
         self._audits = tuple(audits)
-        self._pictures = Pictures(self._audits[0])
+        self._pictures = AuditedPictures(self._audits[0])
 
     def of(self, image_ids: Iterable[str]) -> list[Exhibit]:
         """An exhibit of each image, in order."""
@@ -67,11 +67,8 @@ class Exhibits:
         return [{} if place is None else table.slice(place, 1).to_pylist()[0] for place in places]
 
     def _picture(self, row: dict[str, Any]) -> str:
-        if not row:
-            return ""
-        try:
-            pixels = self._pictures.read(row["image_id"], row["uri"])
-        except ImageError:
+        pixels = self._pictures.of(ImageRef(row["image_id"], row["uri"], row["label"])) if row else None
+        if pixels is None:
             return ""
         return _address(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from augnet.audits.pictures import Pictures
+from augnet.audits.pictures import AuditedPictures
 from augnet.engine.batch import VIEWS
-from augnet.errors import AuditError, ImageError
+from augnet.errors import AuditError
 from augnet.plots.axes import plot_jacobian
 from augnet.report.sentences import output_names
+from augnet.sources import ImageRef
 from augnet.statistics.gallery import LEVELS
 from augnet.storage.reader import Audit
 
@@ -46,16 +47,15 @@ class OpenedAudit(Audit):
             AuditError: it cannot be read again, and the report does not hold it.
         """
         row = self.row(image_id)
-        try:
-            return self._pictures.read(image_id, row["uri"])
-        except ImageError as error:
-            held = self._held.get(image_id)
-            if held is None:
-                raise AuditError(
-                    f"{image_id!r} cannot be read again ({error}), and is not among the {len(self._held)} "
-                    "images that the report holds (report.images)"
-                ) from error
-            return self.gallery["thumbnail"][held]
+        picture = self._pictures.of(ImageRef(image_id, row["uri"], row["label"]))
+        if picture is not None:
+            return picture
+        if image_id not in self._held:
+            raise AuditError(
+                f"{image_id!r} cannot be read again, and is not among the {len(self._held)} images that the "
+                "report holds (report.images)"
+            )
+        return self.gallery["thumbnail"][self._held[image_id]]
 
     def show(self, image_id: str, *, signed: bool = False, axes: Sequence[Axes] | None = None) -> np.ndarray:
         """An image, and beside it what its predicted output and the nearest rival depend on.
@@ -101,8 +101,8 @@ class OpenedAudit(Audit):
         return steps * self.gallery["scale"][held, view]
 
     @cached_property
-    def _pictures(self) -> Pictures:
-        return Pictures(self)
+    def _pictures(self) -> AuditedPictures:
+        return AuditedPictures(self)
 
     @cached_property
     def _held(self) -> dict[str, int]:
