@@ -172,10 +172,10 @@ def _fill(
 def render_again(folder: str) -> dict[str, Any]:
     """Time and peak memory of `augnet report`."""
     from augnet.report.page import render
-    from augnet.storage.reader import open_audit
+    from augnet.storage.reader import Audit
 
     began, used = time.perf_counter(), time.process_time()
-    audit = open_audit(folder)
+    audit = Audit.open(folder)
     render(audit)
     return {
         "seconds": time.perf_counter() - began,

@@ -97,9 +97,9 @@ def _report(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.finalize import reseal
     from augnet.comparison.control import judge_by_control
     from augnet.report.page import render
-    from augnet.storage.reader import open_audit
+    from augnet.storage.reader import Audit
 
-    audit = open_audit(options.output)
+    audit = Audit.open(options.output)
     judge_by_control(audit)
     print(render(audit))
     reseal(audit.folder)
@@ -216,9 +216,9 @@ def _config(
 def _print_outcome(output: str) -> None:
     from augnet.report.sentences import findings
     from augnet.storage import names
-    from augnet.storage.reader import open_audit
+    from augnet.storage.reader import Audit
 
-    audit = open_audit(output)
+    audit = Audit.open(output)
     print(f"{audit.counts['audited']} images audited, {audit.counts['failed']} failed")
     for line in findings(audit):
         print(f"  {line}")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from augnet.comparison.control import ControlVerdict, is_control
 from augnet.comparison.documents import PAGE, figure_rows, headline, sentences
@@ -16,6 +14,7 @@ from augnet.comparison.gate import Verdict, exit_status
 from augnet.comparison.pair import Comparison
 from augnet.comparison.pictures import Exhibits
 from augnet.comparison.series import Series, most_varied
+from augnet.report.assets import STYLE, static_files, templates
 from augnet.statistics.intervals import Z
 from augnet.statistics.paired import benjamini_hochberg, p_value
 from augnet.storage.catalog import SCALARS
@@ -43,17 +42,10 @@ def render(
     audits: Sequence[Audit],
 ) -> str:
     """Write index.html; returns its full path. `audits` are those compared, all of them and in order."""
-    environment = Environment(
-        loader=PackageLoader("augnet.comparison", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     exhibits = Exhibits(audits)
-    html = environment.get_template("template.html").render(
-        style=(files("augnet.report") / "static" / "report.css").read_text(encoding="utf-8"),
+    template = templates("augnet.comparison").get_template("template.html")
+    html = template.render(
+        style=static_files()[STYLE].decode(),
         audits=len(audits),
         described=_described(audits),
         headline=headline(verdicts),

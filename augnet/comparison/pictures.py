@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageOps
+from PIL import Image
 
 from augnet.audits.pictures import AuditedPictures
+from augnet.plots.colors import LEVELS, color_table
 from augnet.sources import ImageRef
 from augnet.storage.reader import Audit
 
 TILE_PIXELS = 120
 COLUMNS = ("image_id", "uri", "label", "predicted", "jacobian_file", "jacobian_row")
-MAP_COLORS = ("#0b0724", "#b73779", "#fcfdbf")
-"""Of no, of half and of the largest sensitivity."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,9 @@ class Exhibits:
 
 def heat_map(magnitude: np.ndarray) -> str:
     """A (height, width) map that is not negative, its largest value brightest, as the address of a PNG."""
-    largest = float(np.nan_to_num(magnitude).max()) or 1.0
-    grey = Image.fromarray(np.rint(np.nan_to_num(magnitude) / largest * 255).astype(np.uint8))
-    dark, middle, bright = MAP_COLORS
-    return _address(ImageOps.colorize(grey, black=dark, mid=middle, white=bright))
+    known = np.nan_to_num(magnitude)
+    levels = np.rint(known / (float(known.max()) or 1.0) * (LEVELS - 1)).astype(np.uint8)
+    return _address(Image.fromarray(color_table("magnitude")[levels]))
 
 
 def _address(image: Image.Image) -> str:

@@ -19,7 +19,7 @@ from augnet.comparison.join import refuse_incomparable
 from augnet.comparison.page import render
 from augnet.comparison.pair import Comparison, compare_pair
 from augnet.comparison.series import Series, compare_series
-from augnet.storage.reader import Audit, open_audit
+from augnet.storage.reader import Audit
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def compare(paths: Sequence[str], rules: Sequence[Rule] = (), output: str | None
         AuditError: a folder holds no finished audit, or a damaged one.
         ConfigError: the audits' figures are not of one kind, or `output` holds something else.
     """
-    audits = [open_audit(path) for path in paths]
+    audits = [Audit.open(path) for path in paths]
     folder = None if output is None else open_output(output, audits)
     before, after = audits[0], audits[-1]
     refuse_incomparable(before, after)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from augnet.report.figures import color_table
+from augnet.plots.colors import color_table
 
 SEEN_PIXELS = 64
 """What is smaller on its longest side is enlarged to about this side, by a whole factor."""

@@ -15,7 +15,7 @@ from augnet.export.projection import require_viewer_extra
 from augnet.redact import without_secrets
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
-from augnet.storage.reader import Audit, open_audit
+from augnet.storage.reader import Audit
 
 ENDINGS = {"parquet": ".parquet", "embedding-atlas": "-atlas.parquet", "fiftyone": "-fiftyone"}
 """Whom an audit is exported to -> what its name ends with, where no other name is given."""
@@ -41,7 +41,7 @@ def prepare_export(path: str, to: str, output: str | None = None) -> Export:
         AuditError: the folder holds no finished audit.
     """
     require_viewer_extra()
-    audit = open_audit(path)
+    audit = Audit.open(path)
     output = output or (path.rstrip("/") if "://" in path else os.path.abspath(path)) + ENDINGS[to]
     folder, name = _free_place(output, to)
     return Export(audit, to, output, folder, name)

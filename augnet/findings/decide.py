@@ -47,14 +47,7 @@ def decide(output: str) -> None:
     minimum = run.config.findings.min_effect
     measured = effects(tried, minimum)
     found = confirmed(measured, minimum)
-    doubts = doubted_predictions(
-        images_by(audit.slices, "predicted"),
-        images_by(audit.slices, "label"),
-        audit.summary["judged"],
-        audit.summary["accuracy"],
-    )
-    for doubt in doubts:
-        log.warning("predictions: %s", doubt)
+    doubts = _doubts(audit, run)
     looks = looked_at(tried, found, STANDS_OUT)
     strongest = {(entry.tried.target, entry.tried.number): entry for entry in sorted(measured, key=_effect)}
     tree = {
@@ -71,6 +64,21 @@ def decide(output: str) -> None:
     }
     folder.write_json(names.FINDINGS, tree)
     folder.write_json(names.TRIAGE, triage(audit, run))
+
+
+def _doubts(audit: Audit, run: Run) -> list[str]:
+    """Reasons to doubt the predictions; of a regression, whose largest output is no prediction, none."""
+    if run.task == "regression":
+        return []
+    doubts = doubted_predictions(
+        images_by(audit.slices, "predicted"),
+        images_by(audit.slices, "label"),
+        audit.summary["judged"],
+        audit.summary["accuracy"],
+    )
+    for doubt in doubts:
+        log.warning("predictions: %s", doubt)
+    return doubts
 
 
 def _effect(entry: Effect) -> float:

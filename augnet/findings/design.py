@@ -20,12 +20,10 @@ from augnet.findings.interventions import Box, Change
 from augnet.findings.properties import CHANGES
 from augnet.findings.trials import Groups, Target
 from augnet.sources import ImageRef
-from augnet.statistics.sample import GroupSample, Sampled
+from augnet.statistics.sample import MIN_IMAGES, GroupSample, Sampled
 
 log = logging.getLogger(__name__)
 
-MIN_IMAGES = 20
-"""Of a target, and of others: with fewer, only overwhelming effects would be seen."""
 PASSES = 1200
 """Forward passes for each target, about, where little is found."""
 BOXES = ("places", "hot")

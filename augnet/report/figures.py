@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from matplotlib import colormaps
 
+from augnet.plots.colors import COLORS, color_table
 from augnet.report.assets import numbers
 from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
-
-COLORS = {"magnitude": "magma", "signed": "RdBu_r"}
-"""What a map shows -> matplotlib's name for its colours; both can be told apart by colour-blind people."""
 
 SLICE_FIGURES = ("mean", "q05", "q25", "q50", "q75", "q95")
 PAIRS = 5000
@@ -25,15 +22,6 @@ PAIRS = 5000
 def color_tables() -> dict[str, str]:
     """256 colours of each kind, as base64 of red, green and blue bytes."""
     return {kind: base64.b64encode(color_table(kind).tobytes()).decode() for kind in COLORS}
-
-
-def color_table(kind: str) -> np.ndarray:
-    """(256, 3) uint8, red, green and blue, from the lowest value to the highest.
-
-    Args:
-        kind: of COLORS.
-    """
-    return np.rint(colormaps[COLORS[kind]](np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
 def statistics(audit: Audit) -> list[dict[str, Any]]:

@@ -26,16 +26,18 @@ def held_rows(audit: Audit) -> pa.Table:
     for part in audit.parts("statistics", COLUMNS) if len(wanted) else ():
         found.append(part.filter(pc.is_in(part["image_id"], wanted)))
     rows = pa.concat_tables(found)
-    return rows.sort_by([(first_sorted_by(rows), "ascending"), ("image_id", "ascending")])
+    first = first_order(rows)
+    order = "ascending" if first["order"] == "lowest" else "descending"
+    return rows.sort_by([(first["sort"], order), ("image_id", "ascending")])
 
 
-def first_sorted_by(rows: pa.Table) -> str:
-    """What the page is sorted by at first, so that the first images lie in the first sheets.
+def first_order(rows: pa.Table) -> dict[str, str]:
+    """What the page is sorted by at first, so that the first images lie in the first sheets, and which end.
 
     The distance to the nearest boundary, or the norm where there are none.
     """
-    known = rows["margin_l2"].null_count < len(rows)
-    return "margin_l2" if known else "frobenius"
+    name = "margin_l2" if rows["margin_l2"].null_count < len(rows) else "frobenius"
+    return {"sort": name, "order": SCALARS[name].worst or "lowest"}
 
 
 def image_columns(rows: pa.Table) -> dict[str, list[Any]]:

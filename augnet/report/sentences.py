@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from augnet.statistics.sample import MIN_IMAGES
 from augnet.storage.reader import Audit
 
 
@@ -43,7 +44,12 @@ def nothing_found(audit: Audit) -> str:
     """That nothing is leaned on, and how small an effect would have been seen."""
     tried = audit.findings["tried"]
     if not tried:
-        return "nothing was tried of what the model may lean on"
+        if not audit.run["config"]["findings"]["enabled"]:
+            return "nothing was tried of what the model may lean on (findings.enabled)"
+        return (
+            f"nothing was tried of what the model may lean on: that takes {MIN_IMAGES} images of a "
+            f"prediction, and {MIN_IMAGES} of others"
+        )
     smallest = max(entry["smallest_effect"] for entry in tried)
     count = sum(entry["candidates"] for entry in tried)
     return (
