@@ -178,7 +178,14 @@ CASES = {
         {"model.signature": "two"},
     ),
     "SavedModel with operations that run Python or touch files": (reading_a_file, {"model.safe_mode": False}),
-    "SavedModel whose inputs are integers": (lambda f: exported(f, spec=INTEGERS, call=means), {}),
+    "SavedModel with an image of integers that it casts": (
+        lambda f: exported(f, spec=INTEGERS, call=means),
+        {},
+    ),
+    "SavedModel that needs its inputs as integers": (
+        lambda f: exported(f, spec=INTEGERS, call=lambda x: means(x // 2)),
+        {},
+    ),
     "SavedModel whose steps have no gradient": (
         lambda f: exported(f, call=lambda x: {"y": tf.round(means(x)["y"])}),
         {},

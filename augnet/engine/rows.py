@@ -195,7 +195,7 @@ def identity(outputs: Tensor) -> Tensor:
 
 def _batch_first(rows: Tensor) -> Tensor:
     """(row, batch, ...) -> (batch, row, inputs)."""
-    flat = ops.reshape(rows, (rows.shape[0], rows.shape[1], -1))
+    flat = ops.reshape(rows, (*ops.shape(rows)[:2], -1))  # a signature may hide its batch size
     return ops.transpose(flat, (1, 0, 2))
 
 

@@ -20,6 +20,7 @@ from augnet.errors import ModelError
 from augnet.models import keras2
 from augnet.models.explain import LOADING_ERRORS, explain, first_line
 from augnet.models.files import GRAPH_FILE
+from augnet.models.integer_inputs import let_floats_in
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def load_saved_model(folder: Path, signature: str | None, safe_mode: bool) -> ke
 class SavedModelLayer(keras.layers.Layer):
     """A SavedModel as a layer: its signature's inputs by name in, its outputs by name out.
 
-    Its variables are the SavedModel's own; Keras neither trains nor counts them.
+    Its variables are the SavedModel's own; Keras neither trains nor counts them. Inputs that were declared as
+    integers may be given as floats, where the model casts them itself.
 
     Args:
         saved_model_path: the folder.
@@ -73,7 +75,8 @@ class SavedModelLayer(keras.layers.Layer):
         graph: digest of what the model computes, weights aside; None: of the graph's file.
 
     Attributes:
-        inputs: name -> tf.TensorSpec.
+        inputs: name -> tf.TensorSpec, as declared.
+        taken: the same, of floats where the model casts its integers.
         saved: the object that tf.saved_model.load gave.
         variables_inside: the tf.Variables that the signature reads.
     """
@@ -85,14 +88,21 @@ class SavedModelLayer(keras.layers.Layer):
         folder = Path(saved_model_path)
         self.saved_model_path = saved_model_path
         self.graph = graph or hashlib.sha256((folder / GRAPH_FILE).read_bytes()).hexdigest()
-        self.saved = _load_without_slots(folder)
+        self.saved, declared = _load(folder)
         self.signature = _choose_signature(folder, self.saved.signatures, signature)
         self._function = self.saved.signatures[self.signature]
-        self.inputs = dict(self._function.structured_input_signature[1])
+        self.taken = dict(self._function.structured_input_signature[1])
+        integers = declared.get(self.signature, {})
+        self.inputs = {
+            name: tf.TensorSpec(spec.shape, integers.get(name, spec.dtype), spec.name)
+            for name, spec in self.taken.items()
+        }
         self.variables_inside = list(self._function.variables)
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return self._function(**inputs)
+        return self._function(
+            **{name: tf.cast(inputs[name], spec.dtype) for name, spec in self.taken.items()}
+        )
 
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("saved_model_path", "signature", "graph")}
@@ -113,16 +123,20 @@ def read_message(folder: Path) -> Any:
     return message
 
 
-def _load_without_slots(folder: Path) -> Any:
-    """tf.saved_model.load of the folder without what its optimizer remembers of the training.
+def _load(folder: Path) -> tuple[Any, dict[str, dict[str, tf.DType]]]:
+    """tf.saved_model.load of the folder, with floats let in and without what its optimizer remembers.
 
     An optimizer of Keras 2 tells TensorFlow of its slot variables, and TensorFlow then asks the object that
     it restores for `add_slot`, which only the optimizer's own class has. So those entries are left out.
+
+    Returns:
+        The object, and what let_floats_in changed.
     """
     message = read_message(folder)
+    declared = let_floats_in(message)
     nodes = [node for part in message.meta_graphs for node in part.object_graph_def.nodes]
-    if not any(node.slot_variables for node in nodes):
-        return tf.saved_model.load(str(folder))
+    if not declared and not any(node.slot_variables for node in nodes):
+        return tf.saved_model.load(str(folder)), declared
     for node in nodes:
         node.ClearField("slot_variables")
     with tempfile.TemporaryDirectory(prefix="augnet-model-") as name:
@@ -131,7 +145,7 @@ def _load_without_slots(folder: Path) -> Any:
             if (folder / part).is_dir():
                 (Path(name) / part).symlink_to((folder / part).resolve(), target_is_directory=True)
         with _silent_about_slots():
-            return tf.saved_model.load(name)
+            return tf.saved_model.load(name), declared
 
 
 @contextmanager
@@ -189,7 +203,7 @@ def as_model(layer: SavedModelLayer, path: str) -> keras.Model:
         model = _around(layer)
     except LOADING_ERRORS as error:
         raise ModelError(explain(path, error)) from error
-    _check_differentiable(model, path)
+    _check_differentiable(layer, path)
     return model
 
 
@@ -264,25 +278,26 @@ def _noise(spec: Any, rng: np.random.Generator, size: float) -> Any:
     return tf.cast(tf.constant(numbers), spec.dtype)
 
 
-def _check_differentiable(model: keras.Model, path: str) -> None:
+def _check_differentiable(layer: SavedModelLayer, path: str) -> None:
     """Trace, and not run, the gradient: TensorFlow finds out only then."""
-    specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in model.inputs]
 
-    def gradient(tensors: list[Any]) -> Any:
+    def gradient(inputs: dict[str, Any]) -> Any:
         with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            outputs = keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, tensors)))
-        return tape.gradient([y for y in outputs if y.dtype.is_floating], tensors)
+            tape.watch(inputs)
+            outputs = layer.call(inputs)
+        return tape.gradient([y for y in outputs.values() if y.dtype.is_floating], list(inputs.values()))
 
     found: Any = None
     reason = "no output depends on an input by steps that have one"
-    if any(spec.dtype.is_floating for spec in specs):
+    if any(spec.dtype.is_floating for spec in layer.taken.values()):
         try:
-            found = tf.function(gradient, autograph=False).get_concrete_function(specs).structured_outputs
+            traced = tf.function(gradient, autograph=False).get_concrete_function(layer.taken)
+            found = traced.structured_outputs
         except (LookupError, RuntimeError, TypeError, ValueError, tf.errors.OpError) as error:
             reason = first_line(error)
     else:
-        reason = f"its inputs are {', '.join(spec.dtype.name for spec in specs)}, and only floats have one"
+        types = ", ".join(spec.dtype.name for spec in layer.taken.values())
+        reason = f"its inputs are {types}, and it does more with them than casting them to floats"
     if found is None or all(part is None for part in found):
         raise ModelError(
             f"model.path: the SavedModel {path!r} has no gradient ({reason}); "
