@@ -8,6 +8,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -83,6 +84,55 @@ def test_names_with_a_slash_are_those_of_keras_2_alone(keras2_models, outputs):
     assert {"conv1_conv", "top_pool_pooling2d_1"} <= {layer.name for layer in model.layers}
     load_weights(keras2_models / "tf.h5", model)
     np.testing.assert_allclose(model(outputs["images"]), outputs["tf"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("LayerScale", {"init_values": 0.5, "projection_dim": 3}),
+        ("StochasticDepth", {"drop_path_rate": 0.2}),
+        ("Custom>CustomScaleLayer", {"scale": 0.5}),
+    ],
+)
+def test_layers_of_keras_applications_are_known(tmp_path, name, config):
+    """As ConvNeXt and InceptionResNetV2 hold them, in the words of Keras 2."""
+    calls = 2 if "Custom" in name else 1
+    described = {
+        "class_name": "Functional",
+        "config": {
+            "name": "network",
+            "layers": [
+                {
+                    "class_name": "InputLayer",
+                    "config": {"batch_input_shape": [None, 4, 4, 3], "dtype": "float32", "name": "image"},
+                    "name": "image",
+                    "inbound_nodes": [],
+                },
+                {
+                    "class_name": name,
+                    "config": {"name": "own", "trainable": True, "dtype": "float32", **config},
+                    "name": "own",
+                    "inbound_nodes": [[["image", 0, 0, {}]] * calls],
+                },
+            ],
+            "input_layers": [["image", 0, 0]],
+            "output_layers": [["own", 0, 0]],
+        },
+    }
+    with h5py.File(tmp_path / "network.h5", "w") as file:
+        file.attrs["keras_version"] = "2.15.0"
+        file.attrs["model_config"] = json.dumps(described)
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [b"image", b"own"]
+        scale = name == "LayerScale"
+        for layer in ("image", "own"):
+            own = group.create_group(layer)
+            own.attrs["weight_names"] = np.array([b"own/gamma:0"] if scale and layer == "own" else [], "S11")
+        if scale:
+            group["own/own/gamma:0"] = np.array([1, 2, 3], "float32")
+    image = np.random.default_rng(0).uniform(size=(2, 4, 4, 3)).astype("float32")
+    factor = {"LayerScale": np.array([1, 2, 3]), "StochasticDepth": 1, "Custom>CustomScaleLayer": 1.5}[name]
+    np.testing.assert_allclose(load(tmp_path / "network.h5")(image), factor * image, rtol=1e-6)
 
 
 def test_a_model_that_keras_3_cannot_build_runs_by_its_signature(keras2_models, outputs, caplog):

@@ -45,7 +45,8 @@ def explain(path: str, error: BaseException) -> str:
             f"model.path: {path!r} holds weights only; save the whole model with model.save('model.keras'), "
             "or name the function that builds it, as model.builder: module:function"
         )
-    return f"model.path: cannot load {path!r}: {first_line(error)}"
+    advice = "; if the file is whole, save the model as a .keras file" if path.endswith(".h5") else ""
+    return f"model.path: cannot load {path!r}: {first_line(error)}{advice}"
 
 
 def carries_code(path: str, what: str) -> str:

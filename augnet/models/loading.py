@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras.src.applications import convnext, inception_resnet_v2  # not exported
 
 import augnet.models.augnet  # noqa: F401  (registers AugNet, so that a saved one loads)
 from augnet.config import ModelConfig
@@ -28,6 +29,13 @@ from augnet.storage.addresses import open_address, retried
 __all__ = ["fingerprint", "load_model"]
 
 log = logging.getLogger(__name__)
+
+NETWORK_LAYERS = {
+    "LayerScale": convnext.LayerScale,
+    "StochasticDepth": convnext.StochasticDepth,
+    "Custom>CustomScaleLayer": inception_resnet_v2.CustomScaleLayer,
+}
+"""Layers of keras.applications by the names that Keras 2 gave them, which Keras 3 does not know."""
 
 
 def load_model(config: ModelConfig) -> keras.Model:
@@ -48,7 +56,8 @@ def load_model(config: ModelConfig) -> keras.Model:
         with tempfile.TemporaryDirectory(prefix="augnet-model-") as folder:
             return load_model(config.model_copy(update={"path": _fetched(config.path, Path(folder))}))
     import_modules(config.modules)
-    model = _load(config, local_model(config))
+    with keras.saving.custom_object_scope(NETWORK_LAYERS):
+        model = _load(config, local_model(config))
     if config.control:
         model = with_random_weights(model, config.control_seed)
     return of_one_image(model, config.constants)
