@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,8 +57,9 @@ def stoppable(work: Callable[[], int]) -> int:
     terminal = os.dup(2)  # the work may have turned standard error away for a while
     threading.excepthook, os.environ[DRIVER_VARIABLE] = note_lost_worker, str(os.getpid())
     try:
-        threading.Thread(target=run, name="work", daemon=True).start()
-        return _wait(done)
+        worker = threading.Thread(target=run, name="work", daemon=True)
+        worker.start()
+        return _wait(worker, done)
     except KeyboardInterrupt:
         _leave(terminal, 130, f"interrupted; {GO_ON}")
     except _Terminated:
@@ -73,13 +73,13 @@ def stoppable(work: Callable[[], int]) -> int:
         os.close(terminal)
 
 
-def _wait(done: Future[int]) -> int:
-    while True:
-        try:
-            return done.result(POLL_SECONDS)  # a signal is noticed between two looks
-        except NotYet:
-            if done.done():
-                raise
+def _wait(worker: threading.Thread, done: Future[int]) -> int:
+    """What the work gave, once its thread has ended: what that holds must go before the interpreter does."""
+    while worker.is_alive():
+        worker.join(POLL_SECONDS)  # a signal is noticed between two looks
+        if done.done() and isinstance(done.exception(), _WorkerLost):
+            break
+    return done.result()
 
 
 def _give_up(done: Future[int], error: BaseException) -> None:

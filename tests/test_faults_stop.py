@@ -134,3 +134,30 @@ with OutputFolder({str(tmp_path)!r}).writing("jacobians/part-00000-of-00001.parq
     with folder.writing("summary.json") as mine:
         folder.sweep()
         assert list(tmp_path.rglob(".writing-*")) == [mine]
+
+
+@pytest.mark.parametrize("end", ["return 3", "raise ValueError"])
+def test_what_the_work_holds_is_gone_when_it_has_ended(end):
+    """Files that are freed while the interpreter ends would abort it."""
+    script = f"""
+import threading, time
+from pipeline.stopping import stoppable
+
+class Held:
+    def __del__(self):
+        time.sleep(0.5)
+        print("freed", end=" ")
+
+held = threading.local()
+
+def work():
+    held.value = Held()
+    {end}
+
+try:
+    print(stoppable(work))
+except ValueError:
+    print("failed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ("freed 3" if "3" in end else "freed failed")
