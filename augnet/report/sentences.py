@@ -58,6 +58,11 @@ def nothing_found(audit: Audit) -> str:
     )
 
 
+def space(audit: Audit) -> str:
+    """What figures per unit of input are per unit of."""
+    return "0..255 pixel" if audit.run["config"]["jacobian"]["input_space"] == "pixel" else "model input"
+
+
 def capitalized(text: str) -> str:
     """A sentence with a capital and a full stop."""
     text = text.strip()
