@@ -8,7 +8,7 @@ from statistics_helpers import rings_of as rings_by_loop
 
 from augnet.engine import Engine, EngineOptions, inspect_model
 from augnet.engine.batch import RINGS, rings_of
-from augnet.engine.measures import frequency
+from augnet.engine.measures import blocks, frequency
 from augnet.statistics.frequency import band_shares, high_frequency_share
 
 SHAPES = [(8, 8, 3), (11, 7, 2), (6, 13, 1), (1, 9, 1), (10, 1, 4), (1, 1, 3)]
@@ -23,7 +23,7 @@ def shares(rows):
 @pytest.fixture(params=[1, 300, 10**6])
 def block(request, monkeypatch):
     """Blocks of one row, of a few with a rest, and of everything."""
-    monkeypatch.setattr(frequency, "BLOCK_ELEMENTS", request.param)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", request.param)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,9 +9,8 @@ from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.batch import RINGS, rings_of
+from augnet.engine.measures.blocks import fitting, joined
 
-BLOCK_ELEMENTS = 2**20
-"""Of the rows, transformed at a time."""
 SMALLEST = 1e-35
 """Norm below which a row counts as zero: float32 does not hold its inverse."""
 
@@ -33,18 +32,14 @@ def ring_shares(rows: Any, squared: Any) -> Any:
     inverse = ops.cast(ops.where(norm > SMALLEST, 1.0 / ops.maximum(norm, SMALLEST), 0.0), rows.dtype)
     flat = ops.reshape(rows, (count, height, width, channels))
     weights = backend.constant(ring_weights(height, width), rows.dtype)
-    length = min(count, max(1, BLOCK_ELEMENTS // (height * width * channels)))
 
-    def block(start: Any, size: int) -> Any:
+    def some_rows(start: Any, size: int) -> tuple[Any]:
         part = ops.slice(flat, (start, 0, 0, 0), (size, height, width, channels))
         part = part * ops.slice(inverse, (start, 0, 0, 0), (size, 1, 1, 1))
         power = backend.power_spectrum(ops.transpose(part, (0, 3, 1, 2)))
-        return ops.matmul(ops.reshape(ops.sum(power, axis=1), (size, -1)), weights)
+        return (ops.matmul(ops.reshape(ops.sum(power, axis=1), (size, -1)), weights),)
 
-    steps = count // length
-    shares = ops.reshape(backend.mapped(lambda step: block(step * length, length), steps), (-1, RINGS))
-    if count % length:
-        shares = ops.concatenate([shares, block(steps * length, count % length)], axis=0)
+    (shares,) = joined(some_rows, count, fitting(count, height * width * channels))
     return ops.reshape(shares, (batch, row_count, RINGS))
 
 
