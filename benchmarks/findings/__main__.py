@@ -40,6 +40,8 @@ def main() -> None:
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)  # such small models gain nothing from more
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    # Nor from optimised graphs: to optimise them takes longer than it saves.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     logging.disable(logging.WARNING)
     results = []
     for seed in options.seeds:
