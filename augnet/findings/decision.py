@@ -41,7 +41,9 @@ SPECTRAL = ("blur", "frequency")
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
-"""Of what the best candidate does: of those that reach it, the smallest place or first kind carries it."""
+"""Of the best candidate's effect: among those that reach it, the smallest place carries it."""
+AS_MANY = 0.95
+"""Of the images that the strongest change of the whole image changes: the first that reaches it is named."""
 MORE = 0.1
 """By so much several places, or a change of the whole image, must do better to be the explanation."""
 
@@ -156,9 +158,11 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
         moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
         whole = _first_of([entry for entry in own if not entry.tried.candidate.change.local])
         local = _better(place, moving)
-        if local and whole and whole.tried.candidate.change.kind not in ("colour", "brightness"):
-            # A line has waves too, and lies in the background.
-            whole = whole if whole.effect > local.enough.over_control + MORE else None
+        if whole and whole.tried.candidate.change.kind not in ("colour", "brightness"):
+            # A line has waves too, and lies in the background; so it has where it is not sure itself.
+            parts = [entry for entry in effects if entry.tried.judged == judged and entry.tried.promising]
+            most = max((e.enough.over_control for e in parts if e.tried.candidate.change.local), default=0.0)
+            whole = whole if whole.effect > most + MORE else None
         found += [entry for entry in (local, whole) if entry]
     return sorted(found, key=lambda entry: -entry.effect)
 
@@ -190,7 +194,7 @@ def _best(entries: Sequence[Effect]) -> Effect | None:
 def _first_of(entries: Sequence[Effect]) -> Effect | None:
     """Of changes of the whole image that change as many, the first: each does what those after it do too."""
     most = max((entry.changed for entry in entries), default=0.0)
-    return next((entry for entry in entries if entry.changed >= AS_GOOD * most), None)
+    return next((entry for entry in entries if entry.changed >= AS_MANY * most), None)
 
 
 def _each_alone(entry: Effect, single: Sequence[Effect]) -> bool:
