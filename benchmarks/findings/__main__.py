@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from benchmarks.findings.audit import audit, baseline_findings, read_findings
@@ -51,6 +53,8 @@ def main() -> None:
             print(f"{seed}: {_in_words(case)}", flush=True)
             if not options.make_only and (case["used"] or is_control(case)):
                 results.append(_judge(folder, case, options.again))
+            keras.utils.clear_session()
+            gc.collect()  # graphs hold themselves
     if results:
         seeds = options.seeds
         command = f"python -m benchmarks.findings --seeds {seeds.start}:{seeds.stop}:{seeds.step}"
