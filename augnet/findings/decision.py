@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from augnet.findings.candidates import Candidate
-from augnet.findings.interventions import Box
+from augnet.findings.interventions import Box, Change
 from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
@@ -36,8 +36,10 @@ RATE = 0.05
 AT_ALL, ALONE = 0.25, 2.5
 """Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
 degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
-SPECTRAL = ("blur", "frequency")
-"""Kinds that textures differ in by nature, so that only an overwhelming effect is a finding."""
+ASKED_ONCE = 1.5
+"""Of the smallest effect: what a property of the whole image must do, of which only the first is asked."""
+NATURAL = ("blur", "background", "frequency")
+"""Kinds that textures and objects differ in by nature, so that only an overwhelming effect is a finding."""
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
@@ -144,12 +146,21 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
     return values[int(second)] if values else 0.0
 
 
+def that_counts(change: Change, min_effect: float) -> float:
+    """The smallest effect of such a change that is a finding."""
+    if change.local:
+        return min_effect
+    return (ALONE if change.kind in NATURAL else ASKED_ONCE) * min_effect
+
+
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
     """What is found, the strongest first: of each target one of its places, and one of the whole image."""
     sure = [
         entry
         for entry in effects
-        if entry.effect >= min_effect and entry.q_value <= RATE and _both(entry, min_effect)
+        if entry.effect >= that_counts(entry.tried.candidate.change, min_effect)
+        and entry.q_value <= RATE
+        and _both(entry, min_effect)
     ]
     found: list[Effect] = []
     for judged in sorted({entry.tried.judged for entry in sure}):
@@ -168,13 +179,12 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
 
 
 def _both(entry: Effect, min_effect: float) -> bool:
-    """Whether neither of the two effects is missing, or one is overwhelming; of a spectrum, that it is.
+    """Whether neither of the two effects is missing, or one is overwhelming.
 
-    Not of what lies elsewhere in every image: there is a part of an object in each that it needs.
+    What lies elsewhere in every image has to be enough: every image has some part that it needs.
     """
-    kind = entry.tried.candidate.change.kind
-    alone = max(entry.shares[:1] if kind == "moving" else entry.shares)
-    return alone >= ALONE * min_effect or (kind not in SPECTRAL and min(entry.shares) >= AT_ALL * min_effect)
+    alone = entry.shares[0] if entry.tried.candidate.change.kind == "moving" else max(entry.shares)
+    return alone >= ALONE * min_effect or min(entry.shares) >= AT_ALL * min_effect
 
 
 def _best(entries: Sequence[Effect]) -> Effect | None:
