@@ -8,10 +8,10 @@ For each candidate of a target two shares are measured, see `trials`:
   the share that stops when as much is taken elsewhere.
 
 What any part of the right object does is no shortcut: so of each share is taken off what changes of this
-kind do for the other targets, at their best; for places, where there are many, at their second best, as
-another target may have a shortcut of its own. What a part of the image does is the mean of both: its average
-effect on images that lack it and on images that have it. Of a property of the whole image only the first is
-asked: whatever is natural to a class is needed.
+kind do for the other targets, at their best; where there are many, at their second best, as another target
+may have a shortcut of its own. What a part of the image does is the mean of both: its average effect on
+images that lack it and on images that have it. Of a property of the whole image only the first is asked:
+whatever is natural to a class is needed.
 
 A finding is an effect of at least `min_effect`, and one of its shares is more than half of that, at a false
 discovery rate of RATE over all that was tried. Of a regression, shares are replaced by standard deviations of
@@ -45,7 +45,9 @@ MANY = 4
 AS_GOOD = 0.9
 """Of the best candidate's effect: among those that reach it, the smallest place carries it."""
 AS_MANY = 0.95
-"""Of the images that the strongest change of the whole image changes: the first that reaches it is named."""
+"""Of what the strongest change of the whole image does: the first that reaches it is named."""
+PLAIN = ("colour", "brightness")
+"""Kinds that a part of the image has little of."""
 MORE = 0.1
 """By so much several places, or a change of the whole image, must do better to be the explanation."""
 
@@ -134,7 +136,7 @@ def _p_value(entry: Effect, at_least: float) -> float:
 
 
 def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
-    """What this kind does for the other targets at their best; for parts of images, with MANY, the second."""
+    """What this kind does for the other targets at their best; with MANY of them, at their second best."""
     best: dict[int, float] = {}
     for other in raw:
         same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
@@ -142,8 +144,7 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
             value = other.parts[part].over_control if other.tried.promising else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
-    second = entry.tried.candidate.change.local and len(values) >= MANY
-    return values[int(second)] if values else 0.0
+    return values[int(len(values) >= MANY)] if values else 0.0
 
 
 def that_counts(change: Change, min_effect: float) -> float:
@@ -154,7 +155,7 @@ def that_counts(change: Change, min_effect: float) -> float:
 
 
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
-    """What is found, the strongest first: of each target one of its places, and one of the whole image."""
+    """What is found, the strongest first: of each target that which explains most of what its changes do."""
     sure = [
         entry
         for entry in effects
@@ -162,20 +163,33 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
         and entry.q_value <= RATE
         and _both(entry, min_effect)
     ]
-    found: list[Effect] = []
+    found = []
     for judged in sorted({entry.tried.judged for entry in sure}):
         own = [entry for entry in sure if entry.tried.judged == judged]
         place = _best([entry for entry in own if entry.tried.candidate.change.kind == "place"])
         moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
         whole = _first_of([entry for entry in own if not entry.tried.candidate.change.local])
-        local = _better(place, moving)
-        if whole and whole.tried.candidate.change.kind not in ("colour", "brightness"):
-            # A line has waves too, and lies in the background; so it has where it is not sure itself.
-            parts = [entry for entry in effects if entry.tried.judged == judged and entry.tried.promising]
-            most = max((e.enough.over_control for e in parts if e.tried.candidate.change.local), default=0.0)
-            whole = whole if whole.effect > most + MORE else None
-        found += [entry for entry in (local, whole) if entry]
-    return sorted(found, key=lambda entry: -entry.effect)
+        if whole and _is_of_parts(whole, own, effects):
+            whole = None
+        found.append(whole or _better(place, moving))
+    return sorted((entry for entry in found if entry), key=lambda entry: -entry.effect)
+
+
+def _is_of_parts(whole: Effect, sure: Sequence[Effect], effects: Sequence[Effect]) -> bool:
+    """Whether a part of the image alone does about as much as this change of all of it.
+
+    A line has waves, and lies in the background: to change these is to move it, sure of its own or not. A tag
+    hardly changes the mean, but a part of a bright image is bright: then what does more explains it.
+    """
+    plain = whole.tried.candidate.change.kind in PLAIN
+    parts = [
+        entry.enough.over_control
+        for entry in (sure if plain else effects)
+        if entry.tried.judged == whole.tried.judged and entry.tried.promising
+        if entry.tried.candidate.change.local
+    ]
+    most = max(parts, default=-math.inf)
+    return whole.effect <= most + (0 if plain else MORE)
 
 
 def _both(entry: Effect, min_effect: float) -> bool:
@@ -202,9 +216,14 @@ def _best(entries: Sequence[Effect]) -> Effect | None:
 
 
 def _first_of(entries: Sequence[Effect]) -> Effect | None:
-    """Of changes of the whole image that change as many, the first: each does what those after it do too."""
-    most = max((entry.changed for entry in entries), default=0.0)
-    return next((entry for entry in entries if entry.changed >= AS_MANY * most), None)
+    """Of changes of the whole image that do as much, with or without their controls, the first.
+
+    Each does what those after it do too.
+    """
+    changed = max((entry.changed for entry in entries), default=0.0)
+    effect = max((entry.effect for entry in entries), default=0.0)
+    as_good = (e for e in entries if e.changed >= AS_MANY * changed or e.effect >= AS_MANY * effect)
+    return next(as_good, None)
 
 
 def _each_alone(entry: Effect, single: Sequence[Effect]) -> bool:
