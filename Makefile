@@ -15,7 +15,7 @@ demo: .venv/installed  ## train a small model on real digits with a planted shor
 	$(BIN)/augnet demo
 
 test: .venv/installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 browser:  ## install what the report is tried in: Chromium, its driver, and axe-core from npm
 	command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
@@ -54,13 +54,13 @@ clean:  ## delete the environment, caches and the demo
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,viewer]'
 	touch $@
 
 .venv/installed-bench: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,viewer,bench]'
 	touch $@
 
 .venv/installed-gcp: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,gcp,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,gcp,test,viewer]'
 	touch $@

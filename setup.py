@@ -30,9 +30,11 @@ setup(
         "augnet.engine.rewrites",
         "augnet.engine.rules",
         "augnet.engine.verification",
+        "augnet.export",
         "augnet.findings",
         "augnet.jobs",
         "augnet.models",
+        "augnet.plots",
         "augnet.report",
         "augnet.sources",
         "augnet.statistics",
@@ -56,7 +58,7 @@ setup(
         "google-crc32c>=1.5,<2",  # checksums of TFRecord files
         "rich>=13,<16",
         "jinja2>=3.1,<4",
-        "matplotlib>=3.9,<4",
+        "scipy>=1.15,<2",
     ],
     extras_require={
         "bench": ["jax>=0.4.35", "scikit-learn>=1.5,<2"],
@@ -66,10 +68,13 @@ setup(
         "gcs": ["gcsfs>=2024.6"],
         "s3": ["s3fs>=2024.6"],
         "tiff": ["tifffile>=2024.8"],  # images of many bands; packed by LZW, they need imagecodecs too
+        "notebook": ["duckdb>=1.4", "matplotlib>=3.9,<4", "pandas>=2.2"],  # audit.query, .show and .to_pandas
         "legacy": ["tf_keras>=2.18,<2.22"],  # models of Keras 2 that Keras 3 cannot build
+        "viewer": ["scikit-learn>=1.5,<2", "umap-learn>=0.5.7"],  # what augnet export compares heat maps by
         "test": [
             "pytest>=8",
             "pytest-randomly>=3.15",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.8",
             "mypy>=1.11",
@@ -83,6 +88,7 @@ setup(
             "s3fs>=2024.6",
             # Other people's writers and readers of dataset formats, and readers of what an audit writes.
             "duckdb>=1.4",
+            "matplotlib>=3.9,<4",
             "pandas>=2.2",
             "polars>=1.40",
             "tifffile>=2024.8",

@@ -3,7 +3,8 @@
     from augnet import AugNet, audit, open_audit
 
 Importing this package is light. TensorFlow is imported when `AugNet` is first used or an audit begins,
-pyarrow with `open_audit`, and Apache Beam never: the pipeline lives in `transforms` and `pipeline`.
+pyarrow with `open_audit`, matplotlib with the first figure, and Apache Beam never: the pipeline lives in
+`transforms` and `pipeline`.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from augnet.jobs.audit import audit
+    from augnet.jobs.opened import open_audit
     from augnet.models.augnet import AugNet
-    from augnet.storage.reader import open_audit
+    from augnet.plots.axes import plot_jacobian, plot_map
 
 __version__ = "0.1.0"
-__all__ = ["AugNet", "__version__", "audit", "open_audit"]
+__all__ = ["AugNet", "__version__", "audit", "open_audit", "plot_jacobian", "plot_map"]
 
 _HOME = {
     "AugNet": "augnet.models.augnet",
     "audit": "augnet.jobs.audit",
-    "open_audit": "augnet.storage.reader",
+    "open_audit": "augnet.jobs.opened",
+    "plot_jacobian": "augnet.plots.axes",
+    "plot_map": "augnet.plots.axes",
 }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from importlib import import_module
 from itertools import islice
+from typing import Any
 
 LOOKED_AT = 1000
 """Names in a folder that are looked at for one that may have been meant."""
@@ -37,6 +39,21 @@ class ImageError(AugnetError):
     def __init__(self, stage: str, reason: str):
         super().__init__(reason)
         self.stage = stage
+
+
+def optional(module: str, purpose: str) -> Any:
+    """A module of the `notebook` extra, imported.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise ConfigError(
+            f"{package} is needed for {purpose}, and is not installed; pip install 'augnet[notebook]'"
+        ) from None
 
 
 def closest(given: str, known: Iterable[str]) -> list[str]:

@@ -18,6 +18,8 @@ from benchmarks.results import write_section
 
 IMAGES = 1_000_000
 LABELS = 1000
+CAMERAS, SITES = 7, 50
+"""Values of the metadata."""
 UNIT = 512
 """Images in a file, as an audit writes them."""
 
@@ -34,8 +36,8 @@ def write_results(found: dict[str, Any]) -> None:
     """The section, from what `measure` found."""
     lines = [
         f"`python -m benchmarks compare`: two synthetic audits of {IMAGES:,} images each, of {LABELS:,} "
-        "labels, without Jacobians; every figure and slice with its interval of 10,000 resamples; in a "
-        "process of its own.",
+        f"labels and with metadata of {CAMERAS} and {SITES} values, without Jacobians; every figure and "
+        "slice with its interval of 10,000 resamples; in a process of its own.",
         "",
         "| what | figure |",
         "|---|---|",
@@ -83,11 +85,14 @@ def write_audit(path: Path, images: int, seed: int) -> None:
         n, labels = len(numbers), numbers * LABELS // images
         names_of_labels = [f"class {label:03d}" for label in labels]
         predicted = np.where(rng.random(n) < 0.8, labels, rng.integers(0, LABELS, n))
+        paths = [f"{name}/{k:07d}.jpg" for name, k in zip(names_of_labels, numbers, strict=True)]
         columns: dict[str, Any] = {
             **{field.name: pa.nulls(n, field.type) for field in schema.STATISTICS},
             **{name: rng.lognormal(0, 0.5, n) for name in SCALARS},
-            "image_id": [f"{name}/{k:07d}.jpg" for name, k in zip(names_of_labels, numbers, strict=True)],
+            "image_id": paths,
+            "uri": paths,
             "label": names_of_labels,
+            "metadata": [[("camera", f"{k % CAMERAS}"), ("site", f"{k % SITES}")] for k in numbers],
             "predicted": predicted.astype(np.int32),
             "correct": predicted == labels,
         }
@@ -104,7 +109,9 @@ def write_audit(path: Path, images: int, seed: int) -> None:
         "label_outputs": {f"class {label:03d}": label for label in range(LABELS)},
     }
     folder.write_sealed(names.RUN, run)
-    folder.write_json(names.SUMMARY, {"images": images, "failures": 0, "statistics": {}})
+    statistics = {name: {"count": images} for name in SCALARS}
+    summary = {"images": images, "failures": 0, "judged": images, "statistics": statistics}
+    folder.write_json(names.SUMMARY, summary)
     folder.write_json(names.FINDINGS, {"confirmed": [], "looks_at": [], "tried": []})
     folder.write_sealed(names.MANIFEST, {})
 

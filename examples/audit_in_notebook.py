@@ -2,8 +2,8 @@
 
     python examples/audit_in_notebook.py
 
-It writes the audits digits-audit/ and sample-audit/ and the picture nearest.png; docs/how-to/notebook.md
-explains it.
+It writes the audits digits-audit/ and sample-audit/ and the pictures nearest.png and rival.png;
+docs/how-to/notebook.md explains it.
 """
 
 # %% Train: a small CNN on scikit-learn's handwritten digits.
@@ -51,6 +51,11 @@ for column, row in zip(axes.T, nearest.to_pylist(), strict=True):
     column[0].set_title(f"{row['label']} taken for {row['predicted']}", fontsize=8)
     column[1].imshow(gradient, cmap="RdBu_r", vmin=-abs(gradient).max(), vmax=abs(gradient).max())
 figure.savefig("nearest.png")
+
+# %% Ask: what a condition picks; and what the prediction of the nearest image, and its rival, depend on.
+sure_and_wrong = audit.query("not correct and probability > 0.9")
+axes = audit.show(nearest["image_id"][0].as_py())
+axes[0].figure.savefig("rival.png")
 
 # %% Keys: a sample of the images, few rows, and no Jacobians kept.
 sample = augnet.audit(

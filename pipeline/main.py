@@ -14,71 +14,23 @@ from augnet.config import Config, load_config
 from augnet.errors import AuditError, AugnetError, ConfigError, did_you_mean
 from augnet.redact import without_secrets
 from pipeline.flags import add_config_flags, read_config, unknown_arguments
+from pipeline.help import (
+    AUDIT_HELP,
+    COMPARE_HELP,
+    COMPARE_STATUS,
+    EXIT_STATUS,
+    EXPORT_HELP,
+    EXPORT_STATUS,
+    VERIFY_HELP,
+)
 from pipeline.logs import import_beam, import_tensorflow, set_up_logging
 from pipeline.stopping import stoppable
 
 SHOWN_PROBLEMS = 50
+EXPORTED_TO = ("embedding-atlas", "fiftyone", "parquet")
 LEVELS = ("debug", "info", "warning", "error")
 INPUTS = ("model", "images", "preprocess")
 """Sections that are looked through before any work."""
-
-AUDIT_HELP = """\
-Computes the Jacobian of the model's outputs with respect to every pixel, for every image, and writes
-Jacobian shards, per-image statistics, dataset maps and a report.
-
-examples:
-  augnet audit --model model.keras --images photos/ --output audit/
-  augnet audit configs/quickstart.yaml --jacobian.outputs=top:5 --store.jacobians=none
-  augnet audit config.yaml --direct_running_mode=multi_processing --direct_num_workers=2
-
-Flags override the config file. The same command again goes on where it was interrupted. Flags that augnet
-does not know are Beam's (--runner=FlinkRunner --flink_master=host:8081).
-"""
-
-VERIFY_HELP = """\
-Compares the engine's Jacobians of sampled images with those of judges that share nothing with it but the
-Keras model. Three questions are asked: are its rows those of the model in float64 (one of its rows and its
-rules has to be judged), do they give the slope of the outputs (one of central differences and the adjoint
-identity), and is an image alone what it is among others. A judge leaves out images and directions with a
-kink; where that leaves none, more images are drawn, and then it says "not checked".
-
-Exit status 0 means that every question was answered by a judge, and that none found a fault.
-"""
-
-COMPARE_HELP = """\
-Compares finished audits: of two models, precisions or preprocessings over the same images, or of one model
-over two datasets. Three and more are taken as checkpoints in order: every statistic as a series, and the
-first compared with the last.
-
-examples:
-  augnet compare before/ after/ --output comparison/
-  augnet compare before/ after/ --fail-if "margin_l2.p05 drops 10%" --fail-if "new shortcut"
-  augnet compare run/*/audit --output comparison/
-
-A rule is one of
-  STATISTIC.FIGURE drops|rises AMOUNT   margin_l2.p05 drops 10%, frobenius.mean rises 0.5
-  accuracy drops|rises AMOUNT           accuracy drops 0.5pp
-  flips > SHARE, negative flips > SHARE flips > 2%
-  new shortcut
-with FIGURE mean or p01 .. p99, and AMOUNT % of the value before, pp for percent points, or a number. A rule
-fails where the whole 95 % interval of the change lies beyond the amount, and passes where it lies within.
-"""
-
-COMPARE_STATUS = """\
-exit status:
-  0  every rule passed
-  1  a rule failed
-  2  the audits cannot be compared, or bad arguments
-  3  no rule failed, but for one there are not enough images to tell
-"""
-
-EXIT_STATUS = """\
-exit status:
-  0  done
-  1  the audit ended with a problem, which is named
-  2  bad arguments or config, found before any work
-  130, 143  stopped by Ctrl-C or SIGTERM; the same command goes on from the finished units
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, others = _parse(sys.argv[1:] if arguments is None else arguments)
         set_up_logging(options.log_level)
-        if others and options.command not in (_audit, _plan, _verify):
+        if others and options.command not in (_audit, _plan, _verify, _compare):
             raise ConfigError("\n".join(unknown_arguments(others, options.name, ())))
         return stoppable(lambda: options.command(options, others))
     except AugnetError as error:
@@ -145,9 +97,9 @@ def _report(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.audits.finalize import reseal
     from augnet.comparison.control import judge_by_control
     from augnet.report.page import render
-    from augnet.storage.reader import open_audit
+    from augnet.storage.reader import Audit
 
-    audit = open_audit(options.output)
+    audit = Audit.open(options.output)
     judge_by_control(audit)
     print(render(audit))
     reseal(audit.folder)
@@ -158,16 +110,37 @@ def _compare(options: argparse.Namespace, others: list[str]) -> int:
     from augnet.comparison.gate import parse_rule, read_rules
     from augnet.comparison.run import compare
 
-    if len(options.audits) < 2:
+    if unknown := [argument for argument in others if argument.startswith("-")]:
+        raise ConfigError(
+            "\n".join(unknown_arguments(unknown, options.name, ("--fail-if", "--output", "--rules")))
+        )
+    audits = [*options.audits, *others]  # those after an option, argparse has left over
+    if len(audits) < 2:
         raise ConfigError("compare: give two audits or more, in order")
     rules = [parse_rule(text) for text in options.fail_if]
     rules += [rule for path in options.rules for rule in read_rules(path)]
-    found = compare(options.audits, rules, options.output)
+    try:
+        found = compare(audits, rules, options.output)
+    except (AuditError, OSError) as error:  # status 1 means that a rule failed
+        raise ConfigError(str(error)) from error
     for line in found.lines:
         print(line)
     if found.page:
         print(f"page: {found.page}")
     return found.status
+
+
+def _export(options: argparse.Namespace, others: list[str]) -> int:
+    from augnet.export.run import prepare_export
+    from pipeline.progress import show_steps
+
+    export = prepare_export(options.audit, options.to, options.output)
+    import_tensorflow()  # umap-learn imports it, with many words
+    with show_steps() as progress:
+        lines = export.write(options.images == "all", progress)
+    for line in lines:
+        print(line)
+    return 0
 
 
 def _plan(options: argparse.Namespace, others: list[str]) -> int:
@@ -243,9 +216,9 @@ def _config(
 def _print_outcome(output: str) -> None:
     from augnet.report.sentences import findings
     from augnet.storage import names
-    from augnet.storage.reader import open_audit
+    from augnet.storage.reader import Audit
 
-    audit = open_audit(output)
+    audit = Audit.open(output)
     print(f"{audit.counts['audited']} images audited, {audit.counts['failed']} failed")
     for line in findings(audit):
         print(f"  {line}")
@@ -340,7 +313,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         action="append",
         default=[],
         metavar="RULE",
-        help="what must not happen; may be given several times (default: the default rules)",
+        help="what must not happen; may be given several times",
     )
     compare.add_argument(
         "--rules",
@@ -348,6 +321,29 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         default=[],
         metavar="FILE",
         help="YAML file with rules under fail_if",
+    )
+
+    export = _command(
+        commands,
+        "export",
+        _export,
+        "write a finished audit for a viewer of image datasets",
+        EXPORT_HELP,
+        EXPORT_STATUS,
+    )
+    export.add_argument("audit", help="folder of the audit")
+    export.add_argument(
+        "--to", required=True, choices=EXPORTED_TO, help="which program; parquet: any that reads it"
+    )
+    export.add_argument(
+        "--output", metavar="PATH", help="file, or for fiftyone folder, to write (default: beside the audit)"
+    )
+    export.add_argument(
+        "--images",
+        choices=("held", "all"),
+        default="held",
+        help="which get a picture and a heat map: those that the report holds, or all, read where they are, "
+        "and from stored Jacobians (default: %(default)s)",
     )
 
     report = _command(commands, "report", _report, "render the report of a finished audit again")

@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from augnet.audits.run import Run
 from augnet.storage.files import OutputFolder
-from transforms.audit import AuditUnit
+
+if TYPE_CHECKING:
+    from augnet.audits.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +75,19 @@ class _Counter:
     """Counts the images that are done, by the records in the folder and by this process."""
 
     def __init__(self, run: Run):
+        from transforms.audit import AuditUnit  # with it come Beam and TensorFlow
+
         self.total = run.images
         self._folder = OutputFolder(run.config.output)
         self._unit_images = -(-run.images // run.units)
-        self._before = AuditUnit.images_here
+        self._counted, self._before = AuditUnit, AuditUnit.images_here
         self._skipped = self._recorded()
 
     def _recorded(self) -> int:
         return min(self.total, len(self._folder.names("records")) * self._unit_images)
 
     def done(self) -> int:
-        here = self._skipped + AuditUnit.images_here - self._before
+        here = self._skipped + self._counted.images_here - self._before
         return min(self.total, max(self._recorded(), here))
 
 

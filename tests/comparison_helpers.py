@@ -31,6 +31,7 @@ def made_audit(
     label_outputs: dict[str, int] | None = None,
     model: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
 ):
     """A finished audit of images `bee/0007.png`, with random figures but for the columns given.
 
@@ -38,7 +39,7 @@ def made_audit(
         columns: of schema.STATISTICS, one value for each image.
         order: of the images; a part of them leaves others out.
         jacobians: (images, output, height, width, channel), stored by all outputs.
-        model, config: what differs in run.json.
+        model, config, run: what differs in run.json.
     """
     folder, rng = OutputFolder(str(path)), np.random.default_rng(seed)
     label_outputs = CLASSES if label_outputs is None else label_outputs
@@ -74,7 +75,7 @@ def made_audit(
     keys |= {"store.jacobians": "none" if jacobians is None else "all"} | (config or {})
     keys |= {"findings.enabled": findings is not None}
     shape = {"input_shape": [4, 5, 1], "output_count": 3, "activation": "softmax", "space": "logits"}
-    run = {
+    whole = {
         "fingerprint": path.name,
         "identity": {"model": f"model of {path.name}", "images": "the same", "config": {"model": {}}},
         "config": config_json(load_config(flags=keys)),
@@ -82,9 +83,14 @@ def made_audit(
         "preprocess": {"scale": "unit"},
         "label_outputs": label_outputs,
     }
-    folder.write_sealed(names.RUN, run)
-    figures = dict.fromkeys(SCALARS)
-    folder.write_json(names.SUMMARY, {"images": len(table), "failures": 0, "statistics": figures})
+    folder.write_sealed(names.RUN, whole | (run or {}))
+    summary = {
+        "images": len(table),
+        "failures": 0,
+        "judged": len(table) - table["correct"].null_count,
+        "statistics": {name: {"count": len(table) - table[name].null_count} for name in SCALARS},
+    }
+    folder.write_json(names.SUMMARY, summary)
     nothing: dict[str, Any] = {"confirmed": [], "looks_at": [], "tried": []}
     folder.write_json(names.FINDINGS, findings or nothing)
     folder.write_sealed(names.MANIFEST, {})

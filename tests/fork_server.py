@@ -38,7 +38,6 @@ if __name__ == "__main__":
 
     import_beam()
     import_tensorflow()
-    import matplotlib.figure  # noqa: F401  (the report imports it when it needs it)
 
     import pipeline.audit
     from pipeline.main import main

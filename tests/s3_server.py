@@ -15,8 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
+import s3fs
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+
+from augnet.storage import addresses
 
 BUCKET = "audits"
 FAULTS = ("503", "slow down", "no answer", "cut answer", "slow")
@@ -128,10 +131,14 @@ def s3_server(patch: pytest.MonkeyPatch, seed: int = 0, bucket: str = BUCKET) ->
         "AWS_ACCESS_KEY_ID": "key-of-the-test",
         "AWS_SECRET_ACCESS_KEY": "hunter2-of-the-test",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
     }
     for name, value in environment.items():
         patch.setenv(name, value)
     patch.delenv("AWS_PROFILE", raising=False)
+    # The libraries pause for seconds between tries of their own; what is tested is ours.
+    patch.setattr(s3fs.S3FileSystem, "retries", 1)
+    patch.setattr(addresses, "PAUSES_SECONDS", (0.02,) * 6)
     fsspec.filesystem("s3").clear_instance_cache()
     try:
         fsspec.filesystem("s3").mkdir(bucket)

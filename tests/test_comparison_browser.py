@@ -43,7 +43,7 @@ def test_it_loads_nothing_complains_of_nothing_and_runs_no_name(opened):
 
 
 def test_it_shows_verdicts_pictures_plots_and_the_series(opened):
-    outcomes = opened.texts("#gate td:nth-child(2)")
+    outcomes = opened.texts("#gate .tag")
     assert "failed" in outcomes and len(outcomes) == 5
     assert any(MARKUP in text for text in opened.texts("#summary li"))
     loaded = "return [...document.images].every((image) => image.complete && image.naturalWidth > 0)"

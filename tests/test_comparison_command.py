@@ -16,6 +16,7 @@ from test_report_page import Page
 
 import augnet
 from augnet.comparison.control import MAP_STATISTICS, control_verdict
+from augnet.comparison.gate import DEFAULT_RULES
 from augnet.config import load_config
 from augnet.errors import ModelError
 from augnet.models.control import with_random_weights
@@ -91,6 +92,13 @@ def test_everything_is_written_and_says_the_same(folder, capsys):
     assert tree["statistics"]["gini"]["paired"]["count"] == 48 and tree["jacobians"]["images"] == 48
 
 
+def test_options_may_stand_between_the_audits(folder, capsys):
+    audits = [str(folder / name) for name in ("fitted", "other")]
+    assert main(["compare", audits[0], "--fail-if", "flips > 100%", audits[1]]) == 0
+    assert main(["compare", audits[0], "--failif", "flips > 100%", audits[1]]) == 2
+    assert "--failif: no such argument" in capsys.readouterr().err
+
+
 def test_not_enough_images_is_status_3(folder):
     assert compare(folder, "fitted", "other", "--fail-if", "entropy.p01 drops 1%") == 3
 
@@ -100,7 +108,50 @@ def test_bad_arguments_are_status_2(folder, capsys):
     assert compare(folder, "fitted", "other", "--fail-if", "nonsense") == 2
     assert compare(folder, "fitted", "other", "--output", str(folder / "other")) == 2
     said = capsys.readouterr().err
-    assert "two audits or more" in said and "is no rule" in said and "holds an audit" in said
+    assert "two audits or more" in said and "is no rule" in said and "is a part of the audit" in said
+
+
+def test_what_cannot_be_compared_is_status_2(folder, tmp_path, capsys):
+    shutil.copytree(folder / "fitted", tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "manifest.json").unlink()
+    shutil.copytree(folder / "fitted", tmp_path / "damaged")
+    (tmp_path / "damaged" / "run.json").write_text("{")
+    for path, said in {
+        "nowhere": "holds no audit",
+        "unfinished": "has not finished; run the same command again",
+        "damaged": "is damaged",
+    }.items():
+        assert main(["compare", str(folder / "fitted"), str(tmp_path / path)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_where_nothing_may_be_written_is_said_first(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "app.js").write_text("")
+    for output, said in {
+        tmp_path / "file": "is no folder",
+        tmp_path / "file" / "below": "is no folder",
+        tmp_path / "site": "holds other files ('app.js', ...)",
+        folder / "other" / "comparison": "is a part of the audit",
+    }.items():
+        assert compare(folder, "fitted", "other", "--output", str(output)) == 2
+        assert said in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["app.js"]
+
+
+def test_a_control_of_another_model_is_refused(folder, capsys):
+    for pair in (("other", "control"), ("control", "other")):
+        assert compare(folder, *pair) == 2
+        said = capsys.readouterr().err
+        assert f"audit {folder / 'other.keras'} over the same images with --control random-weights" in said
+
+
+def test_the_help_tells_the_rules_and_statuses(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(rule in said for rule in DEFAULT_RULES) and "3 no rule failed" in said
 
 
 def test_the_same_files_give_the_same_bytes(folder):
@@ -118,8 +169,10 @@ def test_the_page_holds_all_it_shows_and_names_are_text(folder):
     page = Page(html)
     assert "script" not in page.tags and "link" not in page.tags and f"{HOSTILE}.png" in page.text
     assert page.loaded and all(source.startswith("data:image/png;base64,") for source in page.loaded)
-    assert not re.search(r"(src|href)=\"(?!data:)", html) and "url(" not in html
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html) and "url(" not in html
     assert "Gradient varied most" in html and (out / "gradient_variance.parquet").exists()
+    assert compare(folder, "fitted", "other", "--output", str(out), "--fail-if", "flips > 100%") == 0
+    assert not (out / "gradient_variance.parquet").exists()  # it was the series'
     assert HOSTILE not in (out / "summary.md").read_text()
 
 

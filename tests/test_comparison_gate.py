@@ -11,6 +11,7 @@ from augnet.comparison.gate import (
     MIN_IMAGES,
     Rule,
     Verdict,
+    default_rules,
     exit_status,
     judge,
     parse_rule,
@@ -27,6 +28,9 @@ from augnet.errors import ConfigError
         ("margin_l2.p05 drops 10%", Rule("", "margin_l2", "p05", "drops", 0.1, True)),
         ("frobenius.mean rises 20 %", Rule("", "frobenius", "mean", "rises", 0.2, True)),
         ("frobenius.mean  rises 0.5", Rule("", "frobenius", "mean", "rises", 0.5)),
+        ("survival_0.05.p50 drops 5pp", Rule("", "survival_0.05", "p50", "drops", 0.05)),
+        ("survival_1e-05.mean drops 5%", Rule("", "survival_1e-05", "mean", "drops", 0.05, True)),
+        ("survival_2.mean drops 0.1", Rule("", "survival_2", "mean", "drops", 0.1)),
         ("accuracy drops 0.5pp", Rule("", "accuracy", "", "drops", 0.005)),
         ("accuracy drops 1%", Rule("", "accuracy", "", "drops", 0.01, True)),
         ("flips > 2%", Rule("", "flips", limit=0.02)),
@@ -42,6 +46,13 @@ def test_a_rule_is_read(text, rule):
     ("text", "said"),
     [
         ("margin drops 10%", "'margin' is no statistic; known: accuracy, probability"),
+        ("margin_12.p05 drops 10%", "did you mean margin_l2?"),
+        (
+            "margin_l2.p05 drops 10pp",
+            "pp is for shares (accuracy, probability, border_fraction",
+        ),
+        ("survival.mean drops 10%", "'survival' is no statistic"),
+        ("survival_0.05 drops 10%", "'' is no figure; known: mean, p01 .. p99"),
         ("margin_l2 drops 10%", "'' is no figure; known: mean, p01 .. p99"),
         ("margin_l2.p5 drops 10%", "'p5' is no figure"),
         ("margin_l2.p00 drops 10%", "'p00' is no figure"),
@@ -63,12 +74,21 @@ def test_rules_of_a_file(tmp_path):
     path = tmp_path / "gate.yaml"
     path.write_text("fail_if:\n  - accuracy drops 0.5pp\n  - new shortcut\n")
     assert [rule.subject for rule in read_rules(str(path))] == ["accuracy", "shortcut"]
-    for text in ("fail_if: new shortcut", "- new shortcut", "fail_if: [1]", "rules: []", "fail_if: [", ""):
+    wrong = ("fail_if: new shortcut", "- new shortcut", "fail_if: [1]", "rules: []", "fail_if: [", "")
+    for text in (*wrong, "fail_if: []", "fail_if: [flips]"):
         path.write_text(text)
         with pytest.raises(ConfigError, match=r"gate\.yaml"):
             read_rules(str(path))
     with pytest.raises(ConfigError, match="cannot read"):
         read_rules(str(tmp_path / "none.yaml"))
+
+
+def test_what_neither_audit_knows_is_not_judged_by_default(tmp_path):
+    bare = made_audit(tmp_path / "bare", 30, label_outputs={}, columns={"margin_l2": [None] * 30})
+    whole = made_audit(tmp_path / "whole", 30, findings=findings())
+    assert [rule.text for rule in default_rules(bare, bare)] == ["frobenius.mean rises 40%"]
+    for pair in ((whole, bare), (bare, whole), (whole, whole)):
+        assert [rule.text for rule in default_rules(*pair)] == list(DEFAULT_RULES)
 
 
 def test_the_default_rules_are_rules():

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from comparison_helpers import CLASSES, made_audit
 
+from augnet.comparison import control
 from augnet.comparison.control import find_control
 from augnet.comparison.join import join_images, join_outputs, rows_in_all
 from augnet.comparison.pair import compare_pair
@@ -69,6 +70,62 @@ def test_slices_have_their_own_means(tmp_path):
         half = 1.96 * (theirs - ours).std() / np.sqrt(20)
         assert row["high"] - row["low"] == pytest.approx(2 * half, rel=0.1)
         assert rows[label, "correct"]["before"] == 1
+
+
+def metadata(count, **columns):
+    """The column `metadata` of `count` images: of each name, its values in turn."""
+    return {
+        "metadata": [
+            [(name, values[k % len(values)]) for name, values in columns.items()] for k in range(count)
+        ]
+    }
+
+
+def test_metadata_cuts_slices_as_before_has_it(tmp_path):
+    names_of_all = [str(k) for k in range(101)]
+    before = made_audit(tmp_path / "before", columns=metadata(60, camera=["left", "right"]))
+    after = made_audit(
+        tmp_path / "after",
+        seed=1,
+        columns=metadata(60, camera=["x"], site=["a", "b", "c"]),
+        order=RNG.permutation(60),
+    )
+    rows = {
+        (row["column"], row["value"], row["statistic"]): row for row in compare_pair(before, after).slices
+    }
+    assert {key[:2] for key in rows if key[0] != "label"} == {
+        ("camera", "left"),
+        ("camera", "right"),
+        ("site", "a"),
+        ("site", "b"),
+        ("site", "c"),
+    }
+    theirs = made_audit(tmp_path / "sorted", seed=1)
+    for (column, value), step in {
+        ("camera", "right"): slice(1, None, 2),
+        ("site", "c"): slice(2, None, 3),
+    }.items():
+        row = rows[column, value, "entropy"]
+        means = [audit.column("entropy").to_numpy()[step].mean() for audit in (before, theirs)]
+        assert (row["before"], row["after"]) == pytest.approx(means)
+    many = made_audit(tmp_path / "many", 101, columns=metadata(101, name=names_of_all))
+    assert {row["column"] for row in compare_pair(many, many).slices} == {"label"}
+
+
+def test_slices_of_other_images_are_those_of_both(tmp_path):
+    before = made_audit(tmp_path / "before", columns=metadata(60, camera=["left", "right"], site=["a"]))
+    others = {"image_id": [f"other {k}" for k in range(60)]}
+    after = made_audit(
+        tmp_path / "after", seed=1, columns=others | metadata(60, camera=["both", "right"], time=["x"])
+    )
+    found = compare_pair(before, after).slices
+    assert {(row["column"], row["value"]) for row in found} == {
+        ("camera", "right"),
+        *(("label", x) for x in CLASSES),
+    }
+    row = next(row for row in found if (row["value"], row["statistic"]) == ("right", "gini"))
+    means = [audit.column("gini").to_numpy()[1::2].mean() for audit in (before, after)]
+    assert row["change"] == pytest.approx(means[1] - means[0])
 
 
 def test_audits_of_other_images_are_compared_by_their_distributions(tmp_path):
@@ -185,6 +242,31 @@ def test_audits_that_do_not_match_end_with_the_setting_to_change(tmp_path, model
         compare_pair(before, after)
 
 
+def test_a_classifier_and_a_regression_are_refused(tmp_path):
+    logits = {"activation": None}
+    before = made_audit(tmp_path / "before", 9, model=logits)
+    after = made_audit(tmp_path / "after", 9, model=logits, label_outputs={})
+    with pytest.raises(
+        ConfigError, match=r"are classes, .* numbers: .* same images\.labels and images\.classes"
+    ):
+        compare_pair(before, after)
+
+
+def test_an_audit_of_another_version_is_refused(tmp_path):
+    before, after = made_audit(tmp_path / "before", 9), made_audit(tmp_path / "after", 9)
+    del after.run["config"]["findings"]
+    for pair in ((before, after), (after, before)):
+        with pytest.raises(ConfigError, match=r"after is of another version of augnet, .* \(--fresh\)"):
+            compare_pair(*pair)
+
+
+def test_labels_that_only_one_audit_knows_are_noted(tmp_path):
+    before, after = made_audit(tmp_path / "before"), made_audit(tmp_path / "after", label_outputs={})
+    found = compare_pair(before, after)
+    assert found.accuracy is None and "Only BEFORE knows which predictions are right" in found.notes[0]
+    assert "Only AFTER" in compare_pair(after, before).notes[0]
+
+
 def test_scales_and_columns_that_differ_are_refused(tmp_path):
     before, after = made_audit(tmp_path / "before", 9), made_audit(tmp_path / "after", 9)
     after.run["preprocess"]["scale"] = "imagenet"
@@ -215,6 +297,13 @@ def test_a_series_has_the_figures_of_each_audit_and_the_variance_of_each_gradien
     assert table.column_names == ["image_id", "label", "variance", "normalised"] and len(table) == 30
 
 
+def test_checkpoints_without_a_common_image_are_refused(tmp_path):
+    ids = [{"image_id": [f"{part} {k}" for k in range(9)]} for part in "abc"]
+    audits = [made_audit(tmp_path / str(k), 9, columns=columns) for k, columns in enumerate(ids)]
+    with pytest.raises(ConfigError, match=r"no image is in all of .* the same images\.path"):
+        compare_series(audits)
+
+
 def test_a_damaged_shard_is_named(tmp_path):
     from augnet.errors import AuditError
 
@@ -231,4 +320,36 @@ def test_folders_of_others_beside_an_audit_are_no_control(tmp_path):
         (tmp_path / name).mkdir()
         for file in ("run.json", "manifest.json"):
             (tmp_path / name / file).write_text(text)
+    assert find_control(audit) is None
+
+
+def test_a_control_is_looked_for_in_the_likeliest_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(control, "LOOKED_AT", 2)
+    audit = made_audit(tmp_path / "model", 10)
+    of_it = {"control_of": "model of model"}
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    assert find_control(audit) is None
+    made_audit(tmp_path / "z", 10, run=of_it)
+    assert find_control(audit) is None  # too many are before it
+    made_audit(tmp_path / "model-control", 10, run=of_it)
+    assert find_control(audit).run["fingerprint"] == "model-control"
+
+
+def test_a_control_of_other_settings_is_none(tmp_path):
+    audit = made_audit(tmp_path / "audit", 10)
+    of_it = {"control_of": "model of audit"}
+    made_audit(tmp_path / "a", 10, run=of_it, config={"jacobian.input_space": "pixel"})
+    assert find_control(audit) is None
+    made_audit(tmp_path / "b", 10, run=of_it)
+    assert find_control(audit).run["fingerprint"] == "b"
+
+
+def test_who_may_not_look_beside_an_audit_finds_no_control(tmp_path, monkeypatch):
+    audit = made_audit(tmp_path / "audit", 10)
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(audit.folder.fs, "ls", refuse)
     assert find_control(audit) is None

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from augnet.engine.backends import backend
 from augnet.engine.measures import on_device as measures
 
 BATCH, ROWS, HEIGHT, WIDTH, CHANNELS = 4, 3, 11, 7, 2
@@ -30,6 +31,17 @@ def test_products_are_those_of_float64(rows, block):
     np.testing.assert_allclose(gram, wide @ wide.transpose(0, 2, 1), rtol=1e-12)
     own = wide[np.arange(BATCH), predicted]
     np.testing.assert_allclose(l1, np.abs(wide - own[:, None]).sum(axis=2), rtol=1e-5)
+
+
+def test_products_of_a_thousand_rows_take_less_memory_than_the_rows():
+    """Nothing is run: the sizes of all tensors outside of the loop over blocks are known beforehand."""
+    batch, count, size = 8, 1000, 32 * 32 * 3
+    program = backend.compiled(
+        lambda rows, predicted: measures.products(rows, predicted),
+        [((batch, count, size), "float32"), ((batch,), "int32")],
+    )
+    sizes = [out.shape.num_elements() for op in program.graph.get_operations() for out in op.outputs]
+    assert max(size for size in sizes if size) == batch * count * size
 
 
 def test_half_of_the_products_of_many_rows_stand_for_all():

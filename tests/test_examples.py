@@ -1,5 +1,6 @@
 """The tutorials run."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+import augnet
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -59,6 +62,10 @@ def test_audit_in_notebook(tmp_path, monkeypatch, capsys):
     )
     printed = capsys.readouterr()
     assert printed.out.count("margin_l2") == 6 and (tmp_path / "nearest.png").is_file()
+    assert len(found["axes"]) == 3 and (tmp_path / "rival.png").is_file()
+    wrong = found["audit"].statistics.to_pylist()
+    expected = [row["image_id"] for row in wrong if not row["correct"] and row["probability"] > 0.9]
+    assert found["sure_and_wrong"]["image_id"].to_pylist() == expected
     assert "augnet: 1797 images audited, 0 failed; report: " in printed.err
 
 
@@ -66,7 +73,20 @@ def test_the_page_on_notebooks_shows_what_the_example_runs():
     page = (EXAMPLES.parent / "docs" / "how-to" / "notebook.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     script = (EXAMPLES / "audit_in_notebook.py").read_text()
-    assert len(blocks) == 4 and all(block in script for block in blocks)
+    assert len(blocks) == 5 and all(block in script for block in blocks)
+
+
+def test_most_brittle_images(tmp_path, images, cnn_path, capsys):
+    audit = augnet.audit(cnn_path, images, tmp_path / "audit", progress=False)
+    example("most_brittle_images").main([str(tmp_path / "audit"), "--output", str(tmp_path / "brittle.png")])
+    printed = capsys.readouterr().out.splitlines()
+    named = [ast.literal_eval(line)["image_id"] for line in printed if line.startswith("{")]
+    rows = {row["image_id"]: row for row in audit.statistics.to_pylist()}
+    assert named == sorted(rows, key=lambda name: rows[name]["margin_l2"])[:10]
+    right = sum(rows[name]["correct"] for name in named)
+    assert printed[-2] == f"{right} of these 10 are predicted right"
+    with Image.open(tmp_path / "brittle.png") as picture:
+        assert picture.size == (800, 2200)
 
 
 def test_embed_in_pipeline(tmp_path, images, cnn_path):

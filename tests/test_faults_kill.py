@@ -13,7 +13,7 @@ from conftest import write_images
 import augnet
 from augnet.audits.integrity import check
 
-KILLS = int(os.environ.get("AUGNET_KILLS", "30"))
+KILLS = int(os.environ.get("AUGNET_KILLS", "20"))
 IMAGES = int(os.environ.get("AUGNET_KILL_IMAGES", "200"))
 
 

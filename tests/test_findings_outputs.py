@@ -54,6 +54,9 @@ def test_a_regression_of_one_output(tmp_path):
     assert "auroc" not in json.dumps(found.summary)
     assert (found.triage["best"], found.triage["rows"], found.triage["review"]) == (None, [], [])
     assert 'id="gallery-' not in page(found) and 'id="triage"' not in page(found)
+    assert "No image is flagged." in page(found) and "that takes 20 images" in page(found)
+    data = found.folder.read_bytes("report/data.js").decode()
+    assert '"first":{"sort":"frobenius","order":"highest"}' in data  # the alarming end
 
 
 def test_every_output_of_a_regression_is_described_by_its_own_row(tmp_path):

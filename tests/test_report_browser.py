@@ -39,10 +39,11 @@ def findings(image_ids):
         "images": [{"image_id": image_id, "share": 0.5} for image_id in image_ids],
         "sentence": f"{MARKUP} leans on the upper left corner",
     }
+    whole = confirmed | {"places": []}
     return {
         "judged": {"outputs": 3, "images": 48},
-        "confirmed": [confirmed],
-        "looks_at": [confirmed | {"output": 1, "kind": "colour", "places": [], "images": []}],
+        "confirmed": [confirmed, whole | {"kind": "colour", "sentence": "it leans on colour"}],
+        "looks_at": [whole | {"output": 1, "kind": "moving", "images": []}],
         "tried": [{"kind": "place", "candidates": 18, "smallest_effect": 0.21}],
         "doubts": [f"doubt {MARKUP}"],
     }
@@ -112,7 +113,7 @@ def test_the_first_screen_says_what_was_found(page):
     assert "Guessed:" in first and "preprocess.scale was guessed" in first
     evidence = page.find(".evidence").text
     assert "62% of the predictions (0.48 to 0.74)" in evidence and "confirmed by intervention" in evidence
-    page.wait("document.querySelectorAll('.evidence canvas').length === 5")
+    page.wait("document.querySelectorAll('.evidence canvas').length === 8")
     assert "place: 18 candidates; an effect below 0.21" in page.find("#findings").text
     errors = page.find("#triage").text
     assert "judged predictions are wrong" in errors and "maximum_probability lowest" in errors
@@ -197,6 +198,16 @@ def test_the_slider_lays_the_row_over_the_picture(page):
     assert page.pixels(css) != seen[2]
 
 
+def test_a_finding_on_colour_shows_the_images_as_they_are(page):
+    place, colour = (f"#findings > article:nth-of-type({k}) button canvas" for k in (1, 2))
+    page.run("document.getElementById('findings').scrollIntoView()")
+    page.wait("[...document.querySelectorAll('.evidence button canvas')].every((made) => made.width > 100)")
+    before = page.pixels(place), page.pixels(colour)
+    page.set("#opacity", 1)
+    page.settle()
+    assert page.pixels(place) != before[0] != before[1] == page.pixels(colour)
+
+
 def test_an_image_is_enlarged_and_tells_its_values(page, audit):
     page.click("#image-list .exhibit")
     first, second = expected(audit, "margin_l2")[:2]
@@ -246,12 +257,15 @@ def test_maps_are_found_by_name(page):
     page.wait("document.querySelectorAll('#map-list figure').length === 3")
     page.set("#map-search", "output 2")
     assert len(page.all("#map-list figure")) == 1
+    assert page.texts("#map-list .axis span") == ["coarse", "fine"]
+    assert len(page.all("#map-list .spectrum rect")) == 23
     page.set("#map-kind", "signed")
     page.settle()
     assert page.texts("#map-bar span")[0].startswith("-")
     page.set("#map-search", "")
     page.set("#map-group", "1")
     assert len(page.all("#map-list figure")) == 3 and "label" in page.find("#map-list figcaption").text
+    assert not page.all("#map-list .spectrum")  # of labels there is none
 
 
 def test_hostile_strings_are_text_everywhere(page, audit):

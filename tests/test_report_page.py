@@ -6,6 +6,7 @@ import shlex
 import zlib
 from html.parser import HTMLParser
 
+import keras
 import numpy as np
 import pytest
 from conftest import write_images
@@ -119,6 +120,16 @@ def test_the_command_makes_the_same_audit(hostile_audit, tmp_path):
     words = shlex.split(command(hostile_audit).replace("\\\n", ""))
     assert words[:2] == ["augnet", "audit"] and f"--images.path={tmp_path / 'images'}" in words
     assert words[-1] == "--output=AUDIT" and len(words) == 5
+
+
+def test_what_was_handed_over_is_made_again_by_the_call(tmp_path, images, cnn_path):
+    keys = {"jacobian": {"outputs": "top:2"}, "report": {"images": 3}, "progress": False}
+    made = augnet.audit(keras.models.load_model(cnn_path), images, tmp_path / "a", **keys)
+    said = command(made)
+    assert said.startswith("augnet.audit(\n    model,  # ") and "(in memory)\n" in said
+    model = keras.models.load_model(cnn_path)
+    again = eval(said.replace("'AUDIT'", repr(str(tmp_path / "b"))), {"augnet": augnet, "model": model})
+    assert again.run["fingerprint"] == made.run["fingerprint"] and command(again) == said
 
 
 def test_the_report_is_rendered_again_from_the_files_alone(hostile_audit, tmp_path):

@@ -18,7 +18,7 @@ from test_sources_forms import FORMS
 import augnet
 from augnet.config import ImagesConfig
 from augnet.sources import open_source
-from augnet.storage import addresses, names
+from augnet.storage import names
 from pipeline.main import main
 
 FLAGS = ("--store.shard_bytes=50000", "--log-level=warning", "--failures.max_fraction=1")  # 8 images a unit
@@ -31,8 +31,6 @@ def server(tmp_path_factory):
     small_cnn().save(folder / "model.keras")
     write_images(folder / "images", 40)
     with pytest.MonkeyPatch.context() as patch, s3_server(patch) as server:
-        patch.setattr(addresses, "PAUSES_SECONDS", (0.02,) * 6)
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore pauses for seconds
         fsspec.filesystem("s3").put(str(folder), BUCKET, recursive=True)
         server.root, server.folder = f"s3://{BUCKET}/{folder.name}", folder
         yield server

@@ -15,7 +15,8 @@ from test_statistics_aggregate import SHAPE, Images
 from augnet.config import ImagesConfig
 from augnet.errors import ConfigError
 from augnet.sources import open_source
-from augnet.statistics.summary import MOST_VALUES, summarize
+from augnet.statistics.describe import MOST_VALUES
+from augnet.statistics.summary import summarize
 from augnet.storage import schema
 
 COLUMNS = {"label": ["a", "b", "a"], "camera": [3, 1, None], "site": ["north", "", "south"]}

@@ -1,8 +1,10 @@
+import sys
+
 import numpy as np
 import pytest
 
 import augnet
-from augnet.errors import AuditError
+from augnet.errors import AuditError, ConfigError
 from pipeline.main import main
 
 
@@ -12,6 +14,7 @@ def audit(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("reader")
     write_images(folder / "images", 30)
+    (folder / "images" / "ant" / "broken.png").write_bytes(b"no picture")
     small_cnn().save(folder / "m.keras")
     arguments = [
         "audit",
@@ -22,7 +25,8 @@ def audit(tmp_path_factory):
         "--output",
         folder / "out",
     ]
-    assert main([str(argument) for argument in [*arguments, "--log-level=error"]]) == 0
+    arguments += ["--failures.max_fraction=0.1", "--log-level=error"]
+    assert main([str(argument) for argument in arguments]) == 0
     return augnet.open_audit(folder / "out")
 
 
@@ -30,7 +34,7 @@ def test_worst_means_small_margins_and_large_norms(audit):
     margins, norms = audit.statistics["margin_l2"].to_numpy(), audit.statistics["frobenius"].to_numpy()
     np.testing.assert_array_equal(audit.worst("margin_l2", 5)["margin_l2"], np.sort(margins)[:5])
     np.testing.assert_array_equal(audit.worst("frobenius", 5)["frobenius"], np.sort(norms)[::-1][:5])
-    with pytest.raises(KeyError, match="frobenius"):
+    with pytest.raises(KeyError, match="did you mean frobenius"):
         audit.worst("frobnius")
 
 
@@ -69,9 +73,73 @@ def test_maps_are_the_means_of_the_stored_jacobians(audit):
         np.testing.assert_allclose(audit.maps[name], values, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_unknown_images_are_named(audit):
-    with pytest.raises(KeyError, match="no such image"):
-        audit.jacobian("ant/9999.png")
+def test_one_output_is_asked_for_by_number_or_by_label(audit):
+    image_id = audit.statistics["image_id"][4].as_py()
+    whole = audit.jacobian(image_id)
+    for output, label in enumerate(("ant", "bee", "cow")):
+        np.testing.assert_array_equal(audit.jacobian(image_id, output), whole[output])
+        np.testing.assert_array_equal(audit.jacobian(image_id, output=label), whole[output])
+    with pytest.raises(KeyError, match="'bees' names no output; did you mean bee"):
+        audit.jacobian(image_id, "bees")
+    with pytest.raises(KeyError, match="output 3: the model has 3, 0 to 2"):
+        audit.jacobian(image_id, 3)
+
+
+@pytest.mark.parametrize(
+    "given, answer",
+    [
+        ("ant/9999.png", "no such image among the 30 audited"),
+        ("0003.png", "did you mean ant/0003.png"),
+        ("bee/0004.jpg", "did you mean bee/0004.png"),
+        ("ant/broken.png", "it could not be audited .decode:"),
+    ],
+)
+def test_unknown_images_are_answered_with_what_was_meant(audit, given, answer):
+    with pytest.raises(KeyError, match=answer):
+        audit.jacobian(given)
+
+
+def test_a_query_gives_the_rows_of_which_the_condition_holds(audit):
+    limit = float(np.median(audit.statistics["margin_l2"]))
+    found = audit.query(f"margin_l2 < {limit} and not correct")
+    rows = audit.statistics.to_pylist()
+    assert found.to_pylist() == [row for row in rows if row["margin_l2"] < limit and not row["correct"]]
+    assert 0 < len(found) < len(audit.query("not correct")) < 30
+    assert audit.query("label = 'bee'")["label"].to_pylist() == ["bee"] * 10
+    assert found.schema == audit.statistics.schema
+    assert len(audit.query("list_contains(flags, 'nan')")) == 0
+
+
+@pytest.mark.parametrize(
+    "condition, answer",
+    [
+        ("margin < 1", '"margin" not found.*"margin_l2"'),
+        ('label = "bee"', "text stands in single quotes"),
+        ("margin_l2 <", "syntax error"),
+        ("true; drop table statistics", "Parser Error"),
+        ("exists(select * from read_text('/etc/hostname'))", "file system operations are disabled"),
+        ("exists(select * from '/etc/hostname')", "does not exist"),
+        ("exists(select * from audit)", "does not exist"),
+    ],
+)
+def test_what_is_no_condition_is_answered_and_reaches_nothing(audit, condition, answer):
+    with pytest.raises(ValueError, match=f"(?s){answer}"):
+        audit.query(condition)
+
+
+def test_statistics_as_a_data_frame(audit):
+    frame = audit.to_pandas()
+    assert list(frame.columns) == audit.statistics.column_names
+    np.testing.assert_array_equal(frame["margin_l2"], audit.statistics["margin_l2"])
+
+
+@pytest.mark.parametrize("name, ask", [("duckdb", "query"), ("pandas", "to_pandas")])
+def test_what_is_not_installed_is_asked_for(audit, monkeypatch, name, ask):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        ConfigError, match=rf"{name} is needed for Audit\.{ask}.*pip install 'augnet\[notebook\]'"
+    ):
+        getattr(audit, ask)(*["correct"][: ask == "query"])
 
 
 def test_an_unfinished_audit_says_so(tmp_path):
@@ -83,4 +151,4 @@ def test_an_unfinished_audit_says_so(tmp_path):
 
 
 def test_repr_counts(audit):
-    assert "30 audited, 0 failed" in repr(audit)
+    assert "30 audited, 1 failed" in repr(audit)

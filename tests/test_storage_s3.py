@@ -7,7 +7,7 @@ import pytest
 from s3_server import BUCKET, FAULTS, s3_server
 
 from augnet.errors import AuditError, ConfigError
-from augnet.storage import addresses, names
+from augnet.storage import names
 from augnet.storage.addresses import READ_BYTES, StoreError, open_address, open_file, retried, retries
 from augnet.storage.files import OutputFolder
 
@@ -17,7 +17,6 @@ RECORD = names.shard("records", 0, 2)
 @pytest.fixture(scope="module")
 def server():
     with pytest.MonkeyPatch.context() as patch, s3_server(patch) as server:
-        patch.setattr(addresses, "PAUSES_SECONDS", (0.02,) * 6)
         yield server
 
 

@@ -1,3 +1,6 @@
+import io
+import threading
+
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
@@ -5,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from augnet.storage import shards
-from augnet.storage.shards import open_jacobian_writer
+from augnet.storage.shards import open_jacobian_writer, read_table, write_table
 
 SHAPE = (4, 5, 3)
 
@@ -101,3 +104,28 @@ def test_a_unit_without_images_gives_a_readable_file(tmp_path, format):
         assert pq.read_table(tmp_path / "a").num_rows == 0
     else:
         assert np.load(tmp_path / "a", allow_pickle=False)["jacobian"].size == 0
+
+
+def test_a_table_is_read_by_no_other_thread(tmp_path):
+    """One that lets go of a Python file while Python ends would abort the process."""
+
+    class Watched(io.FileIO):
+        def readinto(self, buffer):
+            readers.add(threading.get_ident())
+            return super().readinto(buffer)
+
+        def read(self, size=-1):
+            readers.add(threading.get_ident())
+            return super().read(size)
+
+    readers = set()
+    table = pa.table({name: np.arange(5000.0) for name in "abcdef"})
+    write_table(tmp_path / "table.parquet", table)
+    with Watched(tmp_path / "table.parquet") as stream:
+        assert read_table(stream).equals(table)
+        assert read_table(stream, ["b"]).equals(table.select(["b"]))
+    assert readers == {threading.get_ident()}
+    readers.clear()
+    with Watched(tmp_path / "table.parquet") as stream:
+        pq.read_table(stream)
+    assert readers - {threading.get_ident()}  # what it is about

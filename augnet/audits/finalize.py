@@ -16,7 +16,7 @@ from augnet.statistics.gallery import exhibit_arrays
 from augnet.statistics.summary import summarize
 from augnet.storage import names
 from augnet.storage.files import FileEntry, OutputFolder, UnitRecord
-from augnet.storage.reader import Audit, open_audit
+from augnet.storage.reader import Audit
 from augnet.storage.shards import write_table
 
 
@@ -30,8 +30,13 @@ def fold(output: str) -> Aggregate:
     run = Run.read(folder)
     _records(folder, run)
     aggregate = _merged(folder, run)
-    border = run.config.statistics.border
-    summary = summarize(Audit(folder).column, aggregate, label_names=run.mapped_labels, border=border)
+    summary = summarize(
+        Audit(folder).column,
+        aggregate,
+        label_names=run.mapped_labels,
+        border=run.config.statistics.border,
+        noise=run.config.statistics.noise,
+    )
     folder.write_json(names.SUMMARY, summary.figures)
     tables = {
         names.SLICES: summary.slices,
@@ -131,7 +136,7 @@ def _manifest(folder: OutputFolder, run: Run, records: tuple[UnitRecord, ...]) -
 
 def refuse_failures(output: str, max_fraction: float) -> None:
     """Raise AuditError, with the commonest reasons, when more than this share of the images failed."""
-    audit = open_audit(output)
+    audit = Audit.open(output)
     planned, failed = audit.counts["planned"], audit.counts["failed"]
     if failed > max_fraction * planned:
         raise AuditError(

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -15,17 +14,17 @@ from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.storage import names, schema
 from augnet.storage.files import FileEntry, OutputFolder, json_digest
+from augnet.storage.shards import read_table
 
 SCHEMAS = {
     names.PLAN: schema.PLAN,
     names.OUTPUTS: schema.OUTPUTS,
     names.SLICES: schema.SLICES,
     names.OUTPUT_PAIRS: schema.OUTPUT_PAIRS,
-    "statistics": schema.STATISTICS,
     "interventions": schema.INTERVENTIONS,
     "failures": schema.FAILURES,
 }
-"""Columns by file, or by the folder of the file."""
+"""Columns by file, or by the folder of the file; but for statistics, whose columns depend on the config."""
 
 
 def check(output: str) -> list[str]:
@@ -49,7 +48,7 @@ def check(output: str) -> list[str]:
     problems = list(_identity_problems(manifest, run))
     problems += _file_problems(folder, manifest)
     # Tables and counts are read only from files that are as they were written.
-    return problems or [*_schema_problems(folder, manifest), *_image_problems(folder, manifest, run)]
+    return problems or [*_schema_problems(folder, manifest, run), *_image_problems(folder, manifest, run)]
 
 
 def _identity_problems(manifest: dict[str, Any], run: Run) -> Iterator[str]:
@@ -72,9 +71,10 @@ def _file_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[s
             yield f"{name}: is no file of this audit"
 
 
-def _schema_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[str]:
+def _schema_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) -> Iterator[str]:
+    schemas = SCHEMAS | {"statistics": schema.statistics(run.config.statistics.noise)}
     for name in (entry["name"] for entry in manifest["files"]):
-        expected = SCHEMAS.get(name.partition("/")[0])
+        expected = schemas.get(name.partition("/")[0])
         if expected is not None and name.endswith(".parquet"):
             with folder.open(name) as stream:
                 found = pq.read_schema(stream)
@@ -86,12 +86,12 @@ def _image_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) ->
     """Unit by unit, so that memory holds the plan's names and one unit's tables."""
     files = {entry["name"] for entry in manifest["files"]}
     totals: Counter[str] = Counter()
-    with folder.open(names.PLAN) as stream, pq.ParquetFile(stream) as plan:
+    with folder.open(names.PLAN) as stream, pq.ParquetFile(stream, pre_buffer=False) as plan:
         if plan.num_row_groups != run.units:
             yield f"{names.PLAN}: has {plan.num_row_groups} units, {names.RUN} says {run.units}"
             return
         for unit in range(run.units):
-            planned = plan.read_row_group(unit, columns=["image_id"])["image_id"].to_pylist()
+            planned = plan.read_row_group(unit, ["image_id"], use_threads=False)["image_id"].to_pylist()
             statistics = names.shard("statistics", unit, run.units)
             audited = _column(folder, statistics, "image_id")
             failed = _column(folder, names.shard("failures", unit, run.units), "image_id")
@@ -114,5 +114,5 @@ def _image_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) ->
 
 def _column(folder: OutputFolder, name: str, column: str) -> list[str | None]:
     with folder.open(name) as stream:
-        table: pa.Table = pq.read_table(stream, columns=[column])
-    return table[column].to_pylist()
+        found: list[str | None] = read_table(stream, [column])[column].to_pylist()
+    return found

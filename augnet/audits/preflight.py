@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,13 +102,6 @@ def _check_application(preprocess: PreprocessConfig) -> None:
 
 def _check_output(output: str) -> None:
     folder = OutputFolder(output)
-    if not folder.is_local:
-        return
-    place = folder.path("").rstrip("/") or "/"
-    while not os.path.lexists(place):
-        place = os.path.dirname(place)
-    if not os.path.isdir(place):
-        raise ConfigError(f"output: {place!r} is no folder; give a new or empty folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"output: {place!r} may not be written to; give a folder that you may write to")
-    refuse_other_files(folder)
+    if folder.is_local:
+        folder.refuse_unwritable()
+        refuse_other_files(folder)

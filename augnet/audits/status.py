@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from augnet.audits.records import commonest, unit_records
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.storage import names, schema
 from augnet.storage.files import OutputFolder
+from augnet.storage.shards import read_table
 
 RECENT = 20
 """Units that the rate is told by."""
@@ -90,6 +90,6 @@ def _rate(finished_at: list[tuple[float, int]]) -> float | None:
 def _failures(folder: OutputFolder, run: Run, unit: int) -> pa.Table:
     try:
         with folder.open(names.shard("failures", unit, run.units)) as stream:
-            return pq.read_table(stream)
+            return read_table(stream)
     except FileNotFoundError:  # the audit is being made anew
         return schema.FAILURES.empty_table()

@@ -1,10 +1,12 @@
-"""Confidence intervals of what is measured over images: by resampling, and by closed forms for shares."""
+"""Confidence intervals of what is measured over images, by resampling them."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+
+from augnet.statistics.intervals import CONFIDENCE, Interval
 
 RESAMPLES = 10_000
 GROUPS = 1024
@@ -13,11 +15,6 @@ GRID = 128
 """Values at which a resample's distribution is looked up around a quantile."""
 GRID_DEVIATIONS = 6.0
 """How far that grid reaches, in standard deviations of the quantile's rank."""
-CONFIDENCE = 0.95
-Z = 1.959964
-"""Quantile of the normal distribution that leaves (1 - CONFIDENCE) / 2 above it."""
-
-Interval = tuple[float, float]
 
 
 class Bootstrap:
@@ -101,41 +98,3 @@ def intervals(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, (tail, 1 - tail), axis=0)
     return low, high
-
-
-def share_interval(count: int, images: int) -> Interval:
-    """Of the share of images that `count` of them are (Wilson 1927): wide where images are few, also at 0."""
-    if not images:
-        return 0.0, 1.0
-    share, spread = count / images, Z**2 / images
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def paired_share_interval(gained: int, lost: int, images: int) -> Interval:
-    """Of the difference of two shares of the same images (Agresti and Min 2005, Statistics in Medicine 24).
-
-    Args:
-        gained, lost: images that only the second share, and only the first, counts.
-    """
-    if not images:
-        return -1.0, 1.0
-    gained_more, lost_more, n = gained + 0.5, lost + 0.5, images + 2
-    difference = (gained_more - lost_more) / n
-    half = Z * math.sqrt((gained_more + lost_more) / n - difference**2) / math.sqrt(n)
-    return max(-1.0, difference - half), min(1.0, difference + half)
-
-
-def two_share_interval(first: tuple[int, int], second: tuple[int, int]) -> Interval:
-    """Of the difference second - first of shares of different images (Agresti and Caffo 2000).
-
-    Args:
-        first, second: how many images count, and of how many.
-    """
-    shares = [(count + 1) / (images + 2) for count, images in (first, second)]
-    squared = sum(
-        share * (1 - share) / (images + 2) for share, (_, images) in zip(shares, (first, second), strict=True)
-    )
-    difference, half = shares[1] - shares[0], Z * math.sqrt(squared)
-    return max(-1.0, difference - half), min(1.0, difference + half)

@@ -16,23 +16,27 @@ from typing import Literal
 
 import numpy as np
 
-from augnet.comparison.bootstrap import Interval, Z, interval, share_interval
+from augnet.comparison.bootstrap import interval
 from augnet.comparison.differences import compared_values
 from augnet.comparison.jacobians import compare_jacobians
 from augnet.comparison.join import Joined, join_outputs, refuse_incomparable
 from augnet.comparison.predictions import accuracy_change
 from augnet.comparison.ranks import rank_correlations
 from augnet.comparison.sides import Side, open_sides
-from augnet.errors import AugnetError
+from augnet.errors import AugnetError, ConfigError
+from augnet.statistics.intervals import Interval, Z, mean_interval, share_interval
 from augnet.storage import names
 from augnet.storage.addresses import retried
 from augnet.storage.files import OutputFolder
-from augnet.storage.reader import Audit, open_audit
+from augnet.storage.reader import Audit
 
 MAP_STATISTICS = ("gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread", "alignment")
 """What is measured of one image's map."""
 MAPS = ("mean", "mean_abs")
 """Maps of each output over the dataset."""
+
+LOOKED_AT = 200
+"""Folders beside an audit's, at most, in which its control is looked for."""
 
 SAME_ORDER = 0.9
 """Rank correlation from which on the control shows the same."""
@@ -99,15 +103,35 @@ def is_control_of(control: Audit, trained: Audit) -> bool:
     return control.run.get("control_of") == mine["model"] and its.get("images") == mine["images"]
 
 
+def refuse_stranger(control: Audit, audit: Audit) -> None:
+    """Raise ConfigError, which says what to audit instead, for a control that is none of this audit's."""
+    path = audit.run["config"]["model"]["path"]
+    same_model = control.run["control_of"] == audit.run["identity"]["model"]
+    wrong = "over other images" if same_model else "of another model"
+    raise ConfigError(
+        f"{control.folder} is of random weights, and {wrong} than {audit.folder}; audit {path} over the same "
+        "images with --control random-weights"
+    )
+
+
 def find_control(audit: Audit) -> Audit | None:
-    """The control of an audit in a folder beside its own, the first by name; None where there is none."""
-    folder = audit.folder
-    parent = folder.path(names.RUN).rsplit("/", 2)[0]
-    for path in sorted(retried(folder.fs.glob, f"{parent}/*/{names.RUN}")):
-        other = OutputFolder(folder.fs.unstrip_protocol(path.rsplit("/", 1)[0]))
-        with suppress(AugnetError):  # a folder beside it may be anybody's
-            if other.exists(names.MANIFEST) and is_control_of(Audit(other), audit):
-                return open_audit(other.root)
+    """The control of an audit in a folder beside its own; None where there is none.
+
+    Of many folders only LOOKED_AT are looked into: first those whose names begin as the audit's own.
+    """
+    parent, _, name = audit.folder.path("").rstrip("/").rpartition("/")
+    try:
+        entries = retried(audit.folder.fs.ls, parent, detail=True) if parent else []
+    except OSError:  # who may write an audit need not be allowed to look beside it
+        return None
+    beside = [entry["name"].rstrip("/") for entry in entries if entry["type"] != "file"]
+    beside.sort(key=lambda path: (not path.rsplit("/", 1)[-1].startswith(name), path))
+    for path in beside[:LOOKED_AT]:
+        other = Audit(OutputFolder(audit.folder.fs.unstrip_protocol(path)))
+        with suppress(AugnetError):  # a folder beside it may be anybody's, and a control of other settings
+            if other.folder.exists(names.MANIFEST) and is_control_of(other, audit):
+                refuse_incomparable(audit, other)
+                return other
     return None
 
 
@@ -168,9 +192,10 @@ def _image_maps(trained: Audit, control: Audit, images: Joined, claiming: bool) 
     found = compare_jacobians((trained, control), (images.before, images.after), outputs).correlation
     if not found or found["standard_error"] is None:
         return []
-    order, half = found["mean"], Z * found["standard_error"]
-    shows = _shows(order + half < SAME_ORDER, order < MOSTLY_CONTROL, claiming)
-    return [Seen("each image's map", "map", shows, order, (order - half, order + half))]
+    order = found["mean"]
+    bounds = mean_interval(order, found["standard_error"])
+    shows = _shows(bounds[1] < SAME_ORDER, order < MOSTLY_CONTROL, claiming)
+    return [Seen("each image's map", "map", shows, order, bounds)]
 
 
 def _dataset_map(trained: Audit, control: Audit, name: str, claiming: bool) -> Seen | None:

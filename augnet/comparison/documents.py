@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
 import pyarrow as pa
 
-from augnet.comparison.bootstrap import CONFIDENCE, RESAMPLES
+from augnet.comparison.bootstrap import RESAMPLES
 from augnet.comparison.control import ControlVerdict
 from augnet.comparison.differences import Change
 from augnet.comparison.gate import Verdict
 from augnet.comparison.pair import Comparison
 from augnet.comparison.series import Series, most_varied, variance_table
 from augnet.errors import ConfigError
-from augnet.storage import names, schema
+from augnet.statistics.intervals import CONFIDENCE
+from augnet.storage import schema
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
 from augnet.storage.shards import write_table
@@ -25,13 +26,24 @@ COMPARISON, JUNIT, MARKDOWN, PAGE = "comparison.json", "junit.xml", "summary.md"
 TOLD = ("margin_l2", "frobenius")
 """Statistics whose change is told in words."""
 SLICES, VARIANCE = "slices.parquet", "gradient_variance.parquet"
+WRITTEN = {COMPARISON, JUNIT, MARKDOWN, PAGE, SLICES, VARIANCE}
 
 
-def open_output(path: str) -> OutputFolder:
-    """The folder to write a comparison to; raises ConfigError where it holds an audit."""
+def open_output(path: str, audits: Iterable[Audit]) -> OutputFolder:
+    """The folder to write a comparison to, new, empty or with an earlier one.
+
+    Raises:
+        ConfigError: it may not be written to, lies in one of the audits, or holds other files.
+    """
     folder = OutputFolder(path)
-    if folder.exists(names.RUN):
-        raise ConfigError(f"--output: {folder} holds an audit; give another folder")
+    folder.refuse_unwritable()
+    place = folder.path("")
+    if inside := [audit for audit in audits if place.startswith(audit.folder.path(""))]:
+        raise ConfigError(f"output: {folder} is a part of the audit {inside[0].folder}; give another folder")
+    if strange := next((name for name in folder.entries() if name not in WRITTEN), None):
+        raise ConfigError(
+            f"output: {folder} holds other files ({strange!r}, ...); give a new or empty folder"
+        )
     return folder
 
 
@@ -44,6 +56,7 @@ def write_documents(
 ) -> None:
     """Write everything but the page; the same audits and rules give the same bytes."""
     tree = as_tree(comparison, verdicts, control)
+    folder.remove(VARIANCE)  # of an earlier comparison
     if series:
         tree["series"] = _series_tree(series, comparison.before)
         if series.variance:
@@ -162,12 +175,14 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         return "No rule was judged."
     for outcome, said in (
         ("failed", "failed"),
-        ("not enough images", "could not be judged: not enough images"),
+        ("not enough images", "could not be judged, as there are not enough images"),
     ):
         rules = [verdict.rule for verdict in verdicts if verdict.outcome == outcome]
         if rules:
-            return f"{len(rules)} of {len(verdicts)} rules {said} ({', '.join(rules)})."
-    return f"All {len(verdicts)} rules passed."
+            return f"{len(rules)} of {len(verdicts)} rules {said}: {', '.join(rules)}."
+    return (
+        f"All {len(verdicts)} rules passed." if len(verdicts) > 1 else f"The rule passed: {verdicts[0].rule}."
+    )
 
 
 def sentences(comparison: Comparison, control: ControlVerdict | None) -> list[str]:

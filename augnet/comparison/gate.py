@@ -9,12 +9,13 @@ from typing import Literal
 
 import yaml
 
-from augnet.comparison.bootstrap import CONFIDENCE, Interval
 from augnet.comparison.differences import Change, quantile_of
 from augnet.comparison.pair import Comparison
 from augnet.comparison.predictions import Flips
-from augnet.errors import ConfigError
-from augnet.storage.catalog import SCALARS
+from augnet.errors import ConfigError, did_you_mean
+from augnet.statistics.intervals import CONFIDENCE, Interval
+from augnet.storage.catalog import SCALARS, statistic_of
+from augnet.storage.reader import Audit
 
 Outcome = Literal["passed", "failed", "not enough images"]
 
@@ -27,6 +28,9 @@ DEFAULT_RULES = (
 )
 """What is judged where no rule is given. Wide enough that another training seed of the same recipe passes."""
 
+SHARES = ("accuracy", "probability", "border_fraction", "high_frequency_share")
+"""What changes by percent points, beside survival."""
+
 MIN_IMAGES = 20
 """Below this, nothing is judged."""
 MIN_BEYOND = 5
@@ -38,7 +42,7 @@ GRAMMAR = (
     "'accuracy drops 0.5pp', 'flips > 2%', 'negative flips > 1%' or 'new shortcut'"
 )
 _CHANGE = re.compile(
-    r"(?P<name>\w+)(\.(?P<figure>\w+))?\s+(?P<verb>drops|rises)\s+(?P<much>[\d.]+)\s*(?P<unit>%|pp)?"
+    r"(?P<name>\w+?(_\d([\d.e+-]*\d)?)?)(\.(?P<figure>\w+))?\s+(?P<verb>drops|rises)\s+(?P<much>[\d.]+)\s*(?P<unit>%|pp)?"
 )
 _FLIPS = re.compile(r"(?P<negative>negative\s+)?flips\s*>\s*(?P<much>[\d.]+)\s*%")
 
@@ -81,8 +85,11 @@ class Verdict:
     interval: Interval | None = None
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str, source: str = "--fail-if") -> Rule:
     """A rule from its text.
+
+    Args:
+        source: where it stands, for the message.
 
     Raises:
         ConfigError: it is none; the message shows what a rule is.
@@ -97,8 +104,8 @@ def parse_rule(text: str) -> Rule:
         if found := _CHANGE.fullmatch(words):
             return _change_rule(words, found)
     except ValueError as error:
-        raise ConfigError(f"--fail-if: {text!r}: {error}") from None
-    raise ConfigError(f"--fail-if: {text!r} {GRAMMAR}")
+        raise ConfigError(f"{source}: {text!r}: {error}") from None
+    raise ConfigError(f"{source}: {text!r} {GRAMMAR}")
 
 
 def _change_rule(text: str, found: re.Match[str]) -> Rule:
@@ -106,10 +113,13 @@ def _change_rule(text: str, found: re.Match[str]) -> Rule:
     if name == "accuracy":
         if figure or unit is None:
             raise ValueError("accuracy has no figures, and changes by % or pp")
-    elif name not in SCALARS:
-        raise ValueError(f"{name!r} is no statistic; known: accuracy, {', '.join(SCALARS)}")
+    elif not _is_described(name):
+        known = ("accuracy", *SCALARS, "survival_SIGMA")
+        raise ValueError(f"{name!r} is no statistic; known: {', '.join(known)}{did_you_mean(name, known)}")
     elif quantile_of(figure) is None and figure != "mean":
         raise ValueError("give the statistic's mean or quantile, as in margin_l2.p05")
+    elif unit == "pp" and not _is_share(name):
+        raise ValueError(f"pp is for shares ({', '.join(SHARES)}, survival_SIGMA); give % or a number")
     return Rule(
         text=text,
         subject=name,
@@ -118,6 +128,17 @@ def _change_rule(text: str, found: re.Match[str]) -> Rule:
         limit=float(found["much"]) / (100 if unit else 1),
         relative=unit == "%",
     )
+
+
+def _is_share(name: str) -> bool:
+    return name in SHARES or statistic_of(name).per_noise
+
+
+def _is_described(name: str) -> bool:
+    try:
+        return statistic_of(name).is_scalar
+    except KeyError:
+        return False
 
 
 def read_rules(path: str) -> list[Rule]:
@@ -134,11 +155,26 @@ def read_rules(path: str) -> list[Rule]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--rules: {path!r} is not valid YAML: {error}") from None
     rules = tree.get("fail_if") if isinstance(tree, dict) and len(tree) == 1 else None
-    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+    if not rules or not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
         raise ConfigError(
             f"--rules: {path!r} is to hold one key, fail_if, with a list of rules, each a line of text"
         )
-    return [parse_rule(rule) for rule in rules]
+    return [parse_rule(rule, f"--rules: {path}") for rule in rules]
+
+
+def default_rules(before: Audit, after: Audit) -> list[Rule]:
+    """DEFAULT_RULES, but for those on what neither audit knows: labels, margins, findings."""
+    audits = (before, after)
+    rules = [parse_rule(text) for text in DEFAULT_RULES]
+    return [rule for rule in rules if any(_knows(audit, rule.subject) for audit in audits)]
+
+
+def _knows(audit: Audit, subject: str) -> bool:
+    if subject == "shortcut":
+        return bool(audit.run["config"]["findings"]["enabled"])
+    if subject in ("accuracy", "negative flips"):
+        return bool(audit.summary["judged"])
+    return bool(audit.summary["statistics"][subject]["count"])
 
 
 def judge(rules: Iterable[Rule], comparison: Comparison) -> list[Verdict]:
@@ -183,7 +219,7 @@ def _judge_share(rule: Rule, flips: Flips | None) -> Verdict:
     if not found or not found.images:
         return Verdict(rule.text, "not enough images", "no image has such a prediction in both audits")
     said = f"{found.count:,} of {found.images:,} images"
-    return _within(rule, found.share, found.interval, said, percent=True)
+    return _within(rule, found.share, found.interval, said, ".2%")
 
 
 def _judge_change(rule: Rule, found: Change | None) -> Verdict:
@@ -196,20 +232,25 @@ def _judge_change(rule: Rule, found: Change | None) -> Verdict:
     said = f"{found.before:.4g} before, {found.after:.4g} after, {found.images:,} images"
     if value is None or bounds is None or found.images < MIN_IMAGES or beyond < MIN_BEYOND:
         return Verdict(rule.text, "not enough images", said, value)
-    return _within(rule, value, bounds, said, percent=rule.relative or rule.subject == "accuracy")
+    points = _is_share(rule.subject) and not rule.relative
+    return _within(rule, value, bounds, said, "+.2%" if rule.relative else "pp" if points else "+.4g")
 
 
-def _within(rule: Rule, observed: float, bounds: Interval, said: str, percent: bool) -> Verdict:
+def _within(rule: Rule, observed: float, bounds: Interval, said: str, style: str) -> Verdict:
     harm = [-bound if rule.verb == "drops" else bound for bound in bounds]
     outcome: Outcome = "not enough images"
     if min(harm) > rule.limit:
         outcome = "failed"
     elif max(harm) <= rule.limit:
         outcome = "passed"
-    sign = "+" if rule.verb else ""  # of a change, but not of a share
-    shown = [format(value, f"{sign}.2%" if percent else f"{sign}.4g") for value in (observed, *bounds)]
+    shown = [_number(value, style) for value in (observed, *bounds)]
     sentence = f"{shown[0]} ({CONFIDENCE:.0%} interval {shown[1]} to {shown[2]}); {said}"
     return Verdict(rule.text, outcome, sentence, observed, bounds)
+
+
+def _number(value: float, style: str) -> str:
+    """A value in a format, or in percent points where that is "pp"."""
+    return f"{100 * value:+.2f} pp" if style == "pp" else format(value, style)
 
 
 def exit_status(verdicts: Sequence[Verdict]) -> int:

@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from augnet.config import config_keys
 from augnet.errors import ConfigError
+from augnet.statistics.decision import task_of
+from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
 LISTED = 20
@@ -148,7 +151,10 @@ SETTINGS: dict[str, tuple[str, Setting]] = {
         "change per unit of {} space",
         lambda run: run["config"]["jacobian"]["input_space"],
     ),
-    "jacobian.outputs": ("rows of {} outputs", lambda run: run["config"]["jacobian"]["outputs"]),
+    "jacobian.outputs": (
+        "rows of {} outputs",
+        lambda run: json.dumps(run["config"]["jacobian"]["outputs"]).strip('"'),
+    ),
     "jacobian.reduce": ("outputs reduced by {}", lambda run: run["config"]["jacobian"]["reduce"]),
     "statistics.border": ("a border of {}", lambda run: run["config"]["statistics"]["border"]),
 }
@@ -157,6 +163,8 @@ SETTINGS: dict[str, tuple[str, Setting]] = {
 
 def refuse_incomparable(before: Audit, after: Audit) -> None:
     """Raise ConfigError, naming the setting to change, where figures of two audits are not of one kind."""
+    for audit in (before, after):
+        _refuse_other_version(audit)
     runs = [audit.run for audit in (before, after)]
     for key, (what, setting) in SETTINGS.items():
         found = [setting(run) for run in runs]
@@ -166,6 +174,13 @@ def refuse_incomparable(before: Audit, after: Audit) -> None:
                 f"{before.folder} has {here}, {after.folder} has {there}: their figures do not compare; "
                 f"audit both with the same {key}"
             )
+    meanings = [_meaning(run) for run in runs]
+    if meanings[0] != meanings[1]:
+        raise ConfigError(
+            f"the outputs of {before.folder} are {meanings[0]}, those of {after.folder} {meanings[1]}: their "
+            "figures do not compare; audit both with the same images.labels and images.classes, which tell a "
+            "classifier that returns logits from a regression"
+        )
     scales = [run["preprocess"]["scale"] for run in runs]
     if scales[0] != scales[1] and runs[0]["config"]["jacobian"]["input_space"] == "model":
         raise ConfigError(
@@ -173,11 +188,29 @@ def refuse_incomparable(before: Audit, after: Audit) -> None:
             "and both measure in units of that scale; audit both with jacobian.input_space: pixel"
         )
     columns = [set(audit.summary["statistics"]) for audit in (before, after)]
-    if missing := sorted(columns[0] ^ columns[1]):
+    if missing := sorted((columns[0] ^ columns[1]) & set(SCALARS)):
         raise ConfigError(
             f"{', '.join(missing)}: only one of {before.folder} and {after.folder} has these statistics; "
             "audit both with the same version of augnet (--fresh)"
         )
+
+
+def _refuse_other_version(audit: Audit) -> None:
+    """By its configuration, which has a key for everything that an audit can be asked for."""
+    sections = {name: part for name, part in audit.run["config"].items() if isinstance(part, dict)}
+    sections.pop("beam", None)
+    keys = {f"{name}.{key}" for name, part in sections.items() for key in part}
+    if keys ^ set(config_keys()) - {"output"}:
+        raise ConfigError(
+            f"{audit.folder} is of another version of augnet, whose figures may mean something else; audit "
+            "again with this one (--fresh)"
+        )
+
+
+def _meaning(run: dict[str, Any]) -> str:
+    model = run["model"]
+    task = task_of(model["activation"], model["output_count"], bool(run["label_outputs"]))
+    return {"multilabel": "yes-or-no answers", "regression": "numbers"}.get(task, "classes")
 
 
 def _plain(value: Any) -> str:

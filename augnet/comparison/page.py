@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import numpy as np
 
-from augnet.comparison.control import ControlVerdict
+from augnet.comparison.control import ControlVerdict, is_control
 from augnet.comparison.documents import PAGE, figure_rows, headline, sentences
-from augnet.comparison.gate import Verdict
+from augnet.comparison.gate import Verdict, exit_status
 from augnet.comparison.pair import Comparison
 from augnet.comparison.pictures import Exhibits
 from augnet.comparison.series import Series, most_varied
-from augnet.storage.catalog import SCALARS
+from augnet.report.assets import STYLE, static_files, templates
+from augnet.statistics.intervals import Z
+from augnet.statistics.paired import benjamini_hochberg, p_value
+from augnet.storage.catalog import statistic_of
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
 
 SHOWN_IMAGES = 8
 SHOWN_SLICES = 200
+RATE = 0.05
+"""False discovery rate of the slices that are shown: of a thousand intervals, fifty miss by chance."""
 SHOWN_WORST = ("margin_l2", "frobenius")
 """Statistics whose worst images are shown."""
+OUTCOMES = {0: "passed", 1: "failed", 3: "unsure"}
+"""Of the gate, by its exit status: styles of the page."""
 PLOT = (260.0, 90.0)
 """Width and height of a plot, in pixels."""
 
@@ -34,25 +42,22 @@ def render(
     audits: Sequence[Audit],
 ) -> str:
     """Write index.html; returns its full path. `audits` are those compared, all of them and in order."""
-    environment = Environment(
-        loader=PackageLoader("augnet.comparison", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     exhibits = Exhibits(audits)
-    html = environment.get_template("template.html").render(
-        audits=[_described(audit) for audit in audits],
+    template = templates("augnet.comparison").get_template("template.html")
+    html = template.render(
+        style=static_files()[STYLE].decode(),
+        audits=len(audits),
+        described=_described(audits),
         headline=headline(verdicts),
-        passed=all(verdict.outcome == "passed" for verdict in verdicts),
+        outcome=OUTCOMES[exit_status(verdicts)] if verdicts else "",
         verdicts=verdicts,
         sentences=sentences(comparison, None),
         control=control,
+        seen=_seen(control) if control else [],
         figures=figure_rows(comparison),
         plots=[_plot(name, found.histogram) for name, found in comparison.statistics.items()],
         flips=comparison.flips,
+        directions=[tuple(row.values()) for row in comparison.flips.directions] if comparison.flips else [],
         images=_images(comparison, series, exhibits, audits),
         slices=_slices(comparison),
         only={"before": comparison.images.listed_before, "after": comparison.images.listed_after},
@@ -65,15 +70,30 @@ def render(
     return folder.path(PAGE)
 
 
-def _described(audit: Audit) -> dict[str, str]:
-    config = audit.run["config"]
-    return {
-        "folder": str(audit.folder),
-        "model": config["model"]["path"] + (" (random weights)" if audit.run.get("control_of") else ""),
-        "images": config["images"]["path"],
-        "audited": f"{audit.counts['audited']:,}",
-        "fingerprint": audit.run["fingerprint"][:12],
-    }
+def _described(audits: Sequence[Audit]) -> list[tuple[str, ...]]:
+    """Of each audit, what it is of: one row of a table."""
+    places = ["before", *map(str, range(2, len(audits))), "after"]
+    return [
+        (
+            place,
+            str(audit.folder),
+            audit.run["config"]["model"]["path"] + (" (random weights)" if is_control(audit) else ""),
+            audit.run["config"]["images"]["path"],
+            f"{audit.counts['audited']:,}",
+            audit.run["fingerprint"][:12],
+        )
+        for place, audit in zip(places, audits, strict=True)
+    ]
+
+
+def _seen(control: ControlVerdict) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for part in control.seen:
+        order = "" if part.order is None else f"{part.order:.2f}"
+        bounds = "({:.2f} to {:.2f})".format(*part.range) if part.range else ""
+        level = "" if part.level is None else f"{part.level:+.0%}"
+        rows.append((part.name, part.shows, f"{order} {bounds}", level))
+    return rows
 
 
 def _images(
@@ -89,7 +109,7 @@ def _images(
         if found and found.worst:
             worst = found.worst[:SHOWN_IMAGES]
             said = [f"{item['before']:.4g} to {item['after']:.4g}" for item in worst]
-            title = f"{name} {'fell' if SCALARS[name].worst == 'lowest' else 'rose'} most"
+            title = f"{name} {'fell' if statistic_of(name).worst == 'lowest' else 'rose'} most"
             groups.append((title, [item["image_id"] for item in worst], said))
     if series and series.variance:
         varied = most_varied(audits[0], series.variance)[:SHOWN_IMAGES]
@@ -108,14 +128,15 @@ def _plot(name: str, histogram: dict[str, Any]) -> dict[str, Any]:
     """Both distributions as steps, each to its own largest bin."""
     width, height = PLOT
     lines = []
-    for side in ("before", "after"):
+    for side in ("before", "after"):  # which are styles of lines too
         counts = histogram[side]
         largest, step = max(counts) or 1, width / len(counts)
         levels = [height * (1 - count / largest) for count in counts]
         corners = [(k * step, y, (k + 1) * step) for k, y in enumerate(levels)]
-        lines.append(" ".join(f"{left:.1f},{y:.1f} {right:.1f},{y:.1f}" for left, y, right in corners))
+        points = " ".join(f"{left:.1f},{y:.1f} {right:.1f},{y:.1f}" for left, y, right in corners)
+        lines.append((side, points))
     ends = [f"{histogram[end]:.4g}" for end in ("low", "high")]
-    return {"name": name, "label": SCALARS[name].label, "lines": lines, "ends": ends}
+    return {"name": name, "label": statistic_of(name).label, "lines": lines, "ends": ends}
 
 
 def _series_plots(series: Series) -> list[dict[str, Any]]:
@@ -130,28 +151,36 @@ def _series_plots(series: Series) -> list[dict[str, Any]]:
         low, high = min(values), max(values)
         span = (high - low) or 1.0
         step = PLOT[0] / max(1, len(series.audits) - 1)
-        points = {
-            key: " ".join(
-                f"{k * step:.1f},{PLOT[1] * (1 - (value - low) / span):.1f}"
-                for k, value in enumerate(line)
-                if value is not None
+        drawn = [
+            (
+                "before" if key == "mean" else "before edge",
+                " ".join(
+                    f"{k * step:.1f},{PLOT[1] * (1 - (value - low) / span):.1f}"
+                    for k, value in enumerate(line)
+                    if value is not None
+                ),
             )
             for key, line in lines.items()
-        }
-        plots.append({"name": name, "points": points, "low": f"{low:.4g}", "high": f"{high:.4g}"})
+        ]
+        plots.append({"name": name, "range": f"{low:.4g} to {high:.4g}", "lines": drawn})
     return plots
 
 
 def _slices(comparison: Comparison) -> list[list[str]]:
-    """The means that changed most for the worse in a slice, where the interval leaves no doubt of it."""
-    signs = {name: {"lowest": -1, "highest": 1}.get(kind.worst or "", 0) for name, kind in SCALARS.items()}
+    """The means that surely changed for the worse in a slice, the largest change first."""
+    worst = {name: statistic_of(name).worst for name in comparison.statistics}
+    signs = {name: {"lowest": -1, "highest": 1}.get(end or "", 0) for name, end in worst.items()}
     signs["correct"] = -1
-    rows = []
-    for row in comparison.slices:
-        harm = sorted(signs[row["statistic"]] * (row[key] or 0.0) for key in ("low", "high"))
-        if harm[0] > 0 and row["before"]:
-            rows.append((harm[0] / abs(row["before"]), row))
-    rows.sort(key=lambda item: -item[0])
+    judged = [row for row in comparison.slices if signs[row["statistic"]] and row["low"] is not None]
+    harms = [signs[row["statistic"]] * row["change"] for row in judged]
+    errors = [(row["high"] - row["low"]) / (2 * Z) for row in judged]
+    q_values = benjamini_hochberg(np.array([p_value(*pair) for pair in zip(harms, errors, strict=True)]))
+    sure = [
+        (harm / (abs(row["before"]) or math.inf), row)
+        for row, harm, q in zip(judged, harms, q_values, strict=True)
+        if q <= RATE
+    ]
+    sure.sort(key=lambda item: -item[0])
     return [
         [
             f"{row['column']}: {row['value']}",
@@ -160,5 +189,5 @@ def _slices(comparison: Comparison) -> list[list[str]]:
             *(f"{row[key]:.4g}" for key in ("before", "after")),
             f"{row['low']:+.4g} to {row['high']:+.4g}",
         ]
-        for _, row in rows[:SHOWN_SLICES]
+        for _, row in sure[:SHOWN_SLICES]
     ]

@@ -21,9 +21,8 @@ from augnet.comparison.join import (
     refuse_incomparable,
 )
 from augnet.comparison.predictions import Flips, accuracy_change, find_flips
-from augnet.comparison.sides import open_sides
+from augnet.comparison.sides import open_sides, shared_scalars
 from augnet.comparison.slices import slice_changes
-from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
 
@@ -65,9 +64,10 @@ def compare_pair(before: Audit, after: Audit, figures: Mapping[str, set[str]] | 
     """
     refuse_incomparable(before, after)
     images, sides = open_sides(before, after)
+    shared = shared_scalars([before, after])
     outputs, paired = join_outputs(before, after), len(images) > 0
-    wanted = {name: sorted({*FIGURES, *(figures or {}).get(name, ())}) for name in SCALARS}
-    compared = {name: compare_statistic(sides, name, paired, wanted[name]) for name in SCALARS}
+    wanted = {name: sorted({*FIGURES, *(figures or {}).get(name, ())}) for name in shared}
+    compared = {name: compare_statistic(sides, name, paired, wanted[name]) for name in shared}
     statistics = {name: found for name, found in compared.items() if found}
     return Comparison(
         before=before,
@@ -93,7 +93,9 @@ def _notes(before: Audit, after: Audit, images: Joined, outputs: JoinedOutputs) 
     notes = []
     if not len(images):
         notes.append(
-            "No image is in both audits: distributions are compared, not images, and predictions cannot flip."
+            "No image is in both audits: distributions are compared, not images, and nothing can flip. "
+            "Images are named by their paths below images.path; audit both with the same one where they are "
+            "the same."
         )
     elif images.only_before or images.only_after:
         notes.append(
@@ -109,6 +111,13 @@ def _notes(before: Audit, after: Audit, images: Joined, outputs: JoinedOutputs) 
             f"{len(outputs.pairs)} outputs are in both models, {len(outputs.only_before)} in BEFORE only, "
             f"{len(outputs.only_after)} in AFTER only. Figures over all outputs (norms, ranks, margins) are "
             "of different sets."
+        )
+    judged = [bool(audit.summary["judged"]) for audit in (before, after)]
+    if judged[0] != judged[1]:
+        knows = "BEFORE" if judged[0] else "AFTER"
+        notes.append(
+            f"Only {knows} knows which predictions are right; audit both with the same images.labels and "
+            "images.classes."
         )
     precisions = [audit.run["config"]["jacobian"]["precision"] for audit in (before, after)]
     if precisions[0] != precisions[1]:

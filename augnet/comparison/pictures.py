@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageOps
+from PIL import Image
 
-from augnet.config import Config, PreprocessConfig
-from augnet.errors import AugnetError
-from augnet.sources import ImageRef, Preprocess, Source, open_source
+from augnet.audits.pictures import AuditedPictures
+from augnet.plots.colors import LEVELS, color_table
+from augnet.sources import ImageRef
 from augnet.storage.reader import Audit
 
 TILE_PIXELS = 120
 COLUMNS = ("image_id", "uri", "label", "predicted", "jacobian_file", "jacobian_row")
-MAP_COLORS = ("#0b0724", "#b73779", "#fcfdbf")
-"""Of no, of half and of the largest sensitivity."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class Exhibits:
 
     def __init__(self, audits: Iterable[Audit]):
         self._audits = tuple(audits)
+        self._pictures = AuditedPictures(self._audits[0])
 
     def of(self, image_ids: Iterable[str]) -> list[Exhibit]:
         """An exhibit of each image, in order."""
@@ -67,28 +66,9 @@ class Exhibits:
         places = pc.index_in(pa.array(image_ids, pa.string()), table["image_id"]).to_pylist()
         return [{} if place is None else table.slice(place, 1).to_pylist()[0] for place in places]
 
-    @cached_property
-    def _reader(self) -> tuple[Source, Preprocess] | None:
-        run = self._audits[0].run
-        try:
-            config = Config.model_validate(run["config"])
-            settled = PreprocessConfig.model_validate(
-                {**run["config"]["preprocess"], "scale": run["preprocess"]["scale"]}
-            )
-            height, width, channels = run["model"]["input_shape"]
-            preprocess = Preprocess(settled, height, width, channels, False, config.images.max_pixels)
-            return open_source(config.images), preprocess
-        except (AugnetError, OSError, ValueError):  # the images are elsewhere by now
-            return None
-
     def _picture(self, row: dict[str, Any]) -> str:
-        if self._reader is None or not row:
-            return ""
-        source, preprocess = self._reader
-        try:
-            encoded = source.read(ImageRef(row["image_id"], row["uri"], row["label"]))
-            pixels = preprocess.picture(preprocess(encoded).image)
-        except (AugnetError, OSError):
+        pixels = self._pictures.of(ImageRef(row["image_id"], row["uri"], row["label"])) if row else None
+        if pixels is None:
             return ""
         return _address(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
@@ -105,10 +85,9 @@ class Exhibits:
 
 def heat_map(magnitude: np.ndarray) -> str:
     """A (height, width) map that is not negative, its largest value brightest, as the address of a PNG."""
-    largest = float(np.nan_to_num(magnitude).max()) or 1.0
-    grey = Image.fromarray(np.rint(np.nan_to_num(magnitude) / largest * 255).astype(np.uint8))
-    dark, middle, bright = MAP_COLORS
-    return _address(ImageOps.colorize(grey, black=dark, mid=middle, white=bright))
+    known = np.nan_to_num(magnitude)
+    levels = np.rint(known / (float(known.max()) or 1.0) * (LEVELS - 1)).astype(np.uint8)
+    return _address(Image.fromarray(color_table("magnitude")[levels]))
 
 
 def _address(image: Image.Image) -> str:

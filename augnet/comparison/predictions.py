@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from augnet.comparison.bootstrap import (
+from augnet.comparison.differences import Change
+from augnet.comparison.join import JoinedOutputs
+from augnet.comparison.sides import Side
+from augnet.statistics.intervals import (
     Interval,
     paired_share_interval,
     share_interval,
     two_share_interval,
 )
-from augnet.comparison.differences import Change
-from augnet.comparison.join import JoinedOutputs
-from augnet.comparison.sides import Side
 
 LISTED = 20
 """Directions, and images that went from right to wrong, that are named; all are counted."""

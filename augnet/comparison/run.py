@@ -6,13 +6,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from augnet.comparison.control import ControlVerdict, control_verdict, is_control, is_control_of
+from augnet.comparison.control import (
+    ControlVerdict,
+    control_verdict,
+    is_control,
+    is_control_of,
+    refuse_stranger,
+)
 from augnet.comparison.documents import headline, open_output, sentences, write_documents
-from augnet.comparison.gate import DEFAULT_RULES, Rule, Verdict, exit_status, judge, parse_rule
+from augnet.comparison.gate import Rule, Verdict, default_rules, exit_status, judge
+from augnet.comparison.join import refuse_incomparable
 from augnet.comparison.page import render
 from augnet.comparison.pair import Comparison, compare_pair
 from augnet.comparison.series import Series, compare_series
-from augnet.storage.reader import Audit, open_audit
+from augnet.storage.reader import Audit
 
 
 @dataclass(frozen=True)
@@ -42,19 +49,21 @@ def compare(paths: Sequence[str], rules: Sequence[Rule] = (), output: str | None
 
     Args:
         paths: folders of the audits, in order.
-        rules: of the gate; none: DEFAULT_RULES, unless one is a control of the other, or both are controls.
+        rules: of the gate; none: those of `default_rules`, unless one is a control of the other, or both are
+            controls.
         output: folder to write to; None writes nothing.
 
     Raises:
-        AuditError: a folder holds no finished audit.
-        ConfigError: the audits' figures are not of one kind, or `output` holds an audit.
+        AuditError: a folder holds no finished audit, or a damaged one.
+        ConfigError: the audits' figures are not of one kind, or `output` holds something else.
     """
-    folder = None if output is None else open_output(output)
-    audits = [open_audit(path) for path in paths]
+    audits = [Audit.open(path) for path in paths]
+    folder = None if output is None else open_output(output, audits)
     before, after = audits[0], audits[-1]
+    refuse_incomparable(before, after)
     control = _control_of(before, after)
     if not rules and control is None:
-        rules = [parse_rule(text) for text in DEFAULT_RULES]
+        rules = default_rules(before, after)
     figures: dict[str, set[str]] = defaultdict(set)
     for rule in rules:
         if rule.figure:
@@ -77,6 +86,9 @@ def _control_of(before: Audit, after: Audit) -> ControlVerdict | None:
         return control_verdict(after, before)
     if is_control(before) and is_control(after):
         return control_verdict(before, after)
+    for control, trained in ((before, after), (after, before)):
+        if is_control(control):
+            refuse_stranger(control, trained)
     return None
 
 

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from augnet.comparison.findings import findings_of
 from augnet.comparison.jacobians import rows_of, stored_together
 from augnet.comparison.join import join_outputs, refuse_incomparable, rows_in_all
+from augnet.comparison.sides import shared_scalars
+from augnet.errors import ConfigError
 from augnet.statistics.describe import describe
-from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
 LISTED = 20
@@ -69,10 +70,13 @@ def compare_series(audits: Sequence[Audit]) -> Series:
     for later in audits[1:]:
         refuse_incomparable(audits[0], later)
     rows = rows_in_all(audits)
+    if not len(rows[0]):
+        folders = ", ".join(str(audit.folder) for audit in audits)
+        raise ConfigError(f"no image is in all of {folders}; audit checkpoints over the same images.path")
     taken = list(zip(audits, map(pa.array, rows), strict=True))
     correct = [audit.column("correct").take(part) for audit, part in taken]
     statistics: dict[str, dict[str, list[float | None]]] = {}
-    for name in SCALARS:
+    for name in shared_scalars(audits):
         columns = [audit.column(name).take(part).drop_null().to_numpy() for audit, part in taken]
         described = [describe(np.sort(values[np.isfinite(values)])) for values in columns]
         if any(figures["count"] for figures in described):

@@ -1,40 +1,53 @@
-"""How the mean of a statistic changed in every slice of the images."""
+"""How the mean of a statistic changed in every slice of the images, by label and by metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from augnet.comparison.bootstrap import intervals
 from augnet.comparison.differences import compared_values
 from augnet.comparison.sides import Side
 
-SLICED = ("label",)
-"""Columns whose values cut the images into slices."""
 SLICES_AT_ONCE = 512
 
 
 def slice_changes(sides: tuple[Side, Side], names: Iterable[str], paired: bool) -> Iterator[dict[str, Any]]:
-    """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice, which BEFORE cuts."""
-    for column in SLICED:
-        texts = [side.table[column] for side in sides]
-        found = pc.unique(pa.concat_arrays([text.unique() for text in texts])).drop_null()
-        found = found.take(pc.array_sort_indices(found))
-        codes = [pc.fill_null(pc.index_in(text, found), len(found)).to_numpy() for text in texts]
-        if paired:
-            codes[1] = codes[0]
-        for name in names:
-            values = compared_values(sides, name, paired)
-            for start in range(0, len(found), SLICES_AT_ONCE):
-                part = found.slice(start, SLICES_AT_ONCE).to_pylist()
+    """Rows of `schema.SLICE_CHANGES`: the mean of each statistic in each slice, by label and by metadata."""
+    cuts = list(_cuts(sides, paired))
+    for name in names:
+        values = compared_values(sides, name, paired)
+        for column, texts, codes in cuts:
+            for start in range(0, len(texts), SLICES_AT_ONCE):
+                part = texts[start : start + SLICES_AT_ONCE]
                 inside = [_inside(code, start, len(part)) for code in codes]
                 for value, row in zip(part, _changes(sides, values, inside, len(part), paired), strict=True):
                     if row["count"]:
                         yield {"column": column, "value": value, "statistic": name, **row}
+
+
+def _cuts(
+    sides: tuple[Side, Side], paired: bool
+) -> Iterator[tuple[str, Sequence[str], tuple[np.ndarray, np.ndarray]]]:
+    """What cuts both sides: its name, its values, and each image's index in them, as of `Slicer`.
+
+    Images that are in both are cut by what BEFORE says of them, or AFTER where only that one knows.
+    """
+    ours, theirs = (side.slicers for side in sides)
+    if paired:
+        for column, slicer in (ours | theirs | ours).items():
+            yield column, slicer.values, (slicer.codes, slicer.codes)
+        return
+    for column in (name for name in ours if name in theirs):
+        values = sorted({*ours[column].values, *theirs[column].values})
+        place = {value: index for index, value in enumerate(values)}
+        first, second = (
+            np.array([*(place[value] for value in slicer.values), len(values)])[slicer.codes]
+            for slicer in (ours[column], theirs[column])
+        )
+        yield column, values, (first, second)
 
 
 def _inside(codes: np.ndarray, start: int, count: int) -> np.ndarray:

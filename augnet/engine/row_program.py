@@ -32,6 +32,8 @@ AUTO_BATCH = (64, 256)
 computes (SMALL_WORK)."""
 ROWS_BYTES = 512 * 1024**2
 """Rows of one batch: they are copied to the host together, where a shard waits for them."""
+GRAM_BYTES = 8
+"""Of a product of two rows, which is float64."""
 COMPARED = 2
 """Probe images that rules and tape are compared on, where the model is so large that all would take long."""
 
@@ -155,9 +157,18 @@ class RowProgram:
         return timed(self, batch_size, images, seconds)
 
     def likely_batch_size(self) -> int:
-        """As many images as fill the device, and as the rows, their copies and the moments leave room for."""
-        rows_bytes = self.row_count * self.image_bytes
-        most = min(self.memory_bytes // (8 * rows_bytes), ROWS_BYTES // rows_bytes)
+        """As many images as fill the device, and as the rows, what is made of them, and G leave room for."""
+        rows_bytes, gram_bytes = self.row_count * self.image_bytes, self.row_count**2 * GRAM_BYTES
+        needed = 8 * rows_bytes + 4 * gram_bytes
+        if needed > self.memory_bytes:
+            log.warning(
+                "engine: the %d rows of one image may take %.1f GB, more than the %.1f GB that it may; "
+                "choose fewer rows (`outputs`)",
+                self.row_count,
+                needed / 1e9,
+                self.memory_bytes / 1e9,
+            )
+        most = min(self.memory_bytes // needed, ROWS_BYTES // rows_bytes)
         rules = self.rules
         if rules is None:
             most = min(most, AUTO_BATCH[0])

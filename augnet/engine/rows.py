@@ -218,12 +218,11 @@ def _basis(at_cut: dict[Value, Tensor], dtype: str) -> Tensor:
 
 def rewrite(graph: Graph, input_shape: tuple[int, ...], dtype: str, row_count: int) -> RuleRows:
     """The graph rewritten for this many rows of every image (*input_shape)."""
-    declared = declared_shapes(graph, input_shape)
-    ruled = with_rules(graph, shapes_of(graph, input_shape, dtype) if declared is None else declared)
-    shapes = shapes_of(ruled, input_shape, dtype)
+    shapes = declared_shapes(graph, input_shape) or shapes_of(graph, input_shape, dtype)
+    ruled = with_rules(graph, shapes)
+    shapes = shapes_of(ruled, input_shape, dtype, shapes)
     final = fuse_elementwise(move_convolutions(fold_affine(ruled, shapes), shapes))
-    if any(value not in shapes for node in final.nodes for value in node.outputs):
-        shapes = shapes_of(final, input_shape, dtype)
+    shapes = shapes_of(final, input_shape, dtype, shapes)
     outputs = math.prod(shapes[final.output])
     sizes = [math.prod(shapes[value]) for node in final.nodes for value in node.outputs]
     sizes.append(math.prod(input_shape))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from augnet.audits.run import Run
 from augnet.errors import AuditError
@@ -21,10 +20,12 @@ from augnet.findings.outcomes import ENOUGH
 from augnet.findings.predictions import doubted_predictions
 from augnet.findings.trials import Target
 from augnet.findings.words import looks_sentence, sentence
-from augnet.statistics.paired import interval, smallest_effect
+from augnet.statistics.intervals import mean_interval
+from augnet.statistics.paired import smallest_effect
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
+from augnet.storage.shards import read_table
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +47,7 @@ def decide(output: str) -> None:
     minimum = run.config.findings.min_effect
     measured = effects(tried, minimum)
     found = confirmed(measured, minimum)
-    doubts = doubted_predictions(
-        images_by(audit.slices, "predicted"),
-        images_by(audit.slices, "label"),
-        audit.summary["judged"],
-        audit.summary["accuracy"],
-    )
-    for doubt in doubts:
-        log.warning("predictions: %s", doubt)
+    doubts = _doubts(audit, run)
     looks = looked_at(tried, found, STANDS_OUT)
     strongest = {(entry.tried.target, entry.tried.number): entry for entry in sorted(measured, key=_effect)}
     tree = {
@@ -72,6 +66,21 @@ def decide(output: str) -> None:
     folder.write_json(names.TRIAGE, triage(audit, run))
 
 
+def _doubts(audit: Audit, run: Run) -> list[str]:
+    """Reasons to doubt the predictions; of a regression, whose largest output is no prediction, none."""
+    if run.task == "regression":
+        return []
+    doubts = doubted_predictions(
+        images_by(audit.slices, "predicted"),
+        images_by(audit.slices, "label"),
+        audit.summary["judged"],
+        audit.summary["accuracy"],
+    )
+    for doubt in doubts:
+        log.warning("predictions: %s", doubt)
+    return doubts
+
+
 def _effect(entry: Effect) -> float:
     return entry.effect
 
@@ -81,7 +90,7 @@ def _tried(folder: OutputFolder, design: Design, unit: int) -> list[Tried]:
     name = names.shard("interventions", unit, len(design.targets))
     try:
         with folder.open(name) as stream:
-            table = pq.read_table(stream, columns=["candidate", "arm", "before", "after"])
+            table = read_table(stream, ["candidate", "arm", "before", "after"])
     except FileNotFoundError:
         raise AuditError(f"{folder}: {name} is missing; run the same command again to make it") from None
     columns = {key: table[key].to_numpy(zero_copy_only=False) for key in table.column_names}
@@ -109,7 +118,7 @@ def _as_json(entry: Effect, design: Design, run: Run, text: Any) -> dict[str, An
         {"image_id": design.images[groups.donors[k]].image_id, "share": share}
         for k, share in zip(donors[:SHOWN_IMAGES], shares, strict=False)
     ]
-    low, high = interval(entry.effect, entry.error)
+    low, high = mean_interval(entry.effect, entry.error)
     label = next((name for name, output in run.label_outputs.items() if output == target.output), None)
     return {
         "kind": change.kind,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from augnet.audits.preflight import mistakes_in, refuse_other_audit
 from augnet.config import Config, load_config
 from augnet.errors import ConfigError
+from augnet.jobs.opened import OpenedAudit, open_audit
 from augnet.jobs.progress import Progress, ProgressLine
 from augnet.sources import Source
 from augnet.sources.memory import MemorySource
 from augnet.storage import names
-from augnet.storage.reader import Audit, open_audit
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +29,7 @@ def audit(
     fresh: bool = False,
     progress: bool | Progress = True,
     **keys: Any,
-) -> Audit:
+) -> OpenedAudit:
     """Audit a model over a dataset, and open the result.
 
     The files are those of `augnet audit` with the same keys, byte for byte, whether the model is handed over
@@ -57,8 +57,8 @@ def audit(
             cannot be written.
         KeyboardInterrupt: it was interrupted; what is finished is kept.
     """
-    model_section, own_model = _by_path(model, f"{getattr(model, 'name', 'model')} (in memory)")
-    image_section, own_images = _by_path(images, "arrays in memory")
+    model_section, own_model = _by_path(model, f"{getattr(model, 'name', 'model')} {names.IN_MEMORY}")
+    image_section, own_images = _by_path(images, f"arrays {names.IN_MEMORY}")
     if "beam" in keys:
         raise ConfigError("beam: there is no Beam here; leave the section out, or use the augnet command")
     handed_over = {"model": own_model is not None, "images": own_images is not None}

@@ -32,10 +32,10 @@ SCRIPTS = (
 """In the order in which the page loads them."""
 
 
-def templates() -> Environment:
-    """The templates of the report; what they are given is escaped."""
+def templates(package: str) -> Environment:
+    """The templates that lie in a package; what they are given is escaped."""
     return Environment(
-        loader=PackageLoader("augnet.report", "."),
+        loader=PackageLoader(package, "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

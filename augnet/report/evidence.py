@@ -9,6 +9,9 @@ from augnet.report.sentences import capitalized
 from augnet.storage import names
 from augnet.storage.reader import Audit
 
+LOCAL = ("place", "moving")
+"""Kinds that are a part of an image: a map over it shows them; it would hide others, such as colour."""
+
 
 def shown_findings(findings: dict[str, Any], outputs: Sequence[str]) -> list[dict[str, Any]]:
     """Every finding for the template, the confirmed first.
@@ -27,6 +30,7 @@ def shown_findings(findings: dict[str, Any], outputs: Sequence[str]) -> list[dic
                     "kind": item["kind"],
                     "sentence": capitalized(item["sentence"]),
                     "places": item["places"],
+                    "local": item["kind"] in LOCAL,
                     "figures": _figures(item),
                     "images": item["images"],
                 }

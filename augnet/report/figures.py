@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from matplotlib import colormaps
 
+from augnet.plots.colors import COLORS, color_table
 from augnet.report.assets import numbers
-from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
-
-COLORS = {"magnitude": "magma", "signed": "RdBu_r"}
-"""What a map shows -> matplotlib's name for its colours; both can be told apart by colour-blind people."""
 
 SLICE_FIGURES = ("mean", "q05", "q25", "q50", "q75", "q95")
 PAIRS = 5000
@@ -24,18 +20,13 @@ PAIRS = 5000
 
 def color_tables() -> dict[str, str]:
     """256 colours of each kind, as base64 of red, green and blue bytes."""
-    steps = np.arange(256)
-    tables = {kind: colormaps[name](steps)[:, :3] for kind, name in COLORS.items()}
-    return {
-        kind: base64.b64encode(np.rint(table * 255).astype(np.uint8)).decode()
-        for kind, table in tables.items()
-    }
+    return {kind: base64.b64encode(color_table(kind).tobytes()).decode() for kind in COLORS}
 
 
 def statistics(audit: Audit) -> list[dict[str, Any]]:
     """Each statistic that has values: what it is, its figures, and its histogram over all images."""
     found = []
-    for name, kind in SCALARS.items():
+    for name, kind in audit.scalars.items():
         figures = audit.summary["statistics"][name]
         if not figures["count"]:
             continue

@@ -11,8 +11,9 @@ from augnet.report import figures, provenance
 from augnet.report.assets import SCRIPTS, STYLE, data_script, static_files, templates, write_only
 from augnet.report.evidence import control, power, shown_findings, triage
 from augnet.report.headline import headline, suggestions
-from augnet.report.images import first_sorted_by, held_rows, image_columns, reasons_left_out
+from augnet.report.images import first_order, held_rows, image_columns, reasons_left_out
 from augnet.report.maps import KINDS, map_groups, map_sheets, mean_image
+from augnet.report.noise import noise
 from augnet.report.sentences import output_names
 from augnet.report.sprites import SHEET_COLUMNS, SHEET_IMAGES, sheets
 from augnet.storage import names
@@ -50,20 +51,20 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
         "outputs": outputs,
         "images": image_columns(rows),
         "left_out": reasons_left_out(audit, len(image_ids)),
-        "sort": first_sorted_by(rows),
+        "first": first_order(rows),
         "sheet": {"images": SHEET_IMAGES, "columns": SHEET_COLUMNS, **_sizes(audit)},
         "colors": figures.color_tables(),
         "statistics": figures.statistics(audit),
         "kinds": KINDS,
         "maps": map_groups(audit, outputs),
         "mean": mean_image(audit),
-        "findings": [{key: item[key] for key in ("output", "places", "images")} for item in shown],
+        "findings": [{key: item[key] for key in ("output", "places", "local", "images")} for item in shown],
         "confusion": figures.confusion(audit),
         "pairs": figures.pairs(audit),
     }
     yield "data.js", data_script("report", data)
     page = (
-        templates()
+        templates("augnet.report")
         .get_template("template.html")
         .render(
             style=STYLE,
@@ -79,6 +80,7 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
             judged=findings["judged"],
             triage=triage(audit),
             control=control(audit),
+            noise=noise(audit),
             map_pool=int(audit.maps["map_pool"]),
             held=len(image_ids),
             left_out=data["left_out"],

@@ -9,19 +9,37 @@ from typing import Any
 from augnet.audits.identity import NOT_IDENTITY
 from augnet.config import Config
 from augnet.redact import without_secrets
+from augnet.storage import names
 from augnet.storage.reader import Audit
 
 
 def command(audit: Audit) -> str:
-    """The command that makes the same audit: `augnet audit` with a flag for all that is no default."""
-    flags = [f"--{key}={shlex.quote(_text(value))}" for key, value in _chosen(_deciding(audit))]
+    """The command that makes the same audit: `augnet audit` with a flag for all that is no default.
+
+    Of a model or images that were handed over as objects, the call.
+    """
+    chosen = dict(_chosen(_deciding(audit)))
+    if any(chosen[f"{part}.path"].endswith(names.IN_MEMORY) for part in ("model", "images")):
+        return _call(chosen)
+    flags = [f"--{key}={shlex.quote(_text(value))}" for key, value in chosen.items()]
     return " \\\n  ".join(["augnet audit", *flags, "--output=AUDIT"])
+
+
+def _call(chosen: dict[str, Any]) -> str:
+    """The call of `augnet.audit` with every key that is no default."""
+    lines = []
+    for part in ("model", "images"):
+        path = chosen.pop(f"{part}.path")
+        lines.append(f"{part},  # {path}" if path.endswith(names.IN_MEMORY) else f"{path!r},")
+    keys = [f"**{chosen!r},"] if chosen else []
+    return "\n    ".join(["augnet.audit(", *lines, "'AUDIT',", *keys]) + "\n)"
 
 
 def details(audit: Audit) -> list[tuple[str, str]]:
     """What was decided on the way, by name."""
     run = audit.run
     config, model, preprocess = run["config"], run["model"], run["preprocess"]
+    count, stored = model["output_count"], _text(config["store"]["jacobians"])
     height, width, channels = model["input_shape"]
     logits = model["space"] == "logits"
     space = f"before the final {model['activation']}" if logits else "as the model gives them"
@@ -30,12 +48,12 @@ def details(audit: Audit) -> list[tuple[str, str]]:
     return [
         (
             "Jacobian of",
-            f"{model['output_count']} outputs, {space}; rows: {_text(config['jacobian']['outputs'])}",
+            f"{count} output{'s' * (count > 1)}, {space}; rows: {_text(config['jacobian']['outputs'])}",
         ),
         ("with respect to", f"{height} x {width} x {channels} inputs, per unit of {units}"),
         ("scale", f"{scale if isinstance(scale, str) else json.dumps(scale)}. {preprocess['reason']}"),
         ("labels", run["label_rule"]),
-        ("stored", f"{_text(config['store']['jacobians'])} rows, {config['store']['format']}"),
+        ("stored", "no rows" if stored == "none" else f"{stored} rows, {config['store']['format']}"),
         ("fingerprint", run["fingerprint"]),
     ]
 

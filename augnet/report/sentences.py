@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from augnet.statistics.sample import MIN_IMAGES
 from augnet.storage.reader import Audit
 
 
@@ -43,7 +44,12 @@ def nothing_found(audit: Audit) -> str:
     """That nothing is leaned on, and how small an effect would have been seen."""
     tried = audit.findings["tried"]
     if not tried:
-        return "nothing was tried of what the model may lean on"
+        if not audit.run["config"]["findings"]["enabled"]:
+            return "nothing was tried of what the model may lean on (findings.enabled)"
+        return (
+            f"nothing was tried of what the model may lean on: that takes {MIN_IMAGES} images of a "
+            f"prediction, and {MIN_IMAGES} of others"
+        )
     kinds: dict[str, list[str]] = {}
     for entry in sorted(tried, key=lambda entry: entry["smallest_effect"]):
         kinds.setdefault(f"{entry['smallest_effect']:.0%}", []).append(entry["kind"])
@@ -53,6 +59,11 @@ def nothing_found(audit: Audit) -> str:
         f"nothing found that an output leans on: {count} places and properties were tried; effects would "
         f"have been seen from these shares of the predictions on: {seen}"
     )
+
+
+def space(audit: Audit) -> str:
+    """What figures per unit of input are per unit of."""
+    return "0..255 pixel" if audit.run["config"]["jacobian"]["input_space"] == "pixel" else "model input"
 
 
 def capitalized(text: str) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+Columns = Callable[[str], pa.ChunkedArray]
+"""Column name -> that column of all statistics parts, in the order of the parts. Called for one at a time."""
+
+MOST_VALUES = 100
+"""Metadata with more values than this is no cut into groups, as names and times of single images are none."""
 
 QUANTILES = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
 
@@ -91,3 +97,19 @@ class Slicer:
         for k in range(len(self.values)):
             if edges[k] < edges[k + 1]:
                 yield k, order[edges[k] : edges[k + 1]]
+
+
+def cut_by(columns: Columns, names: Iterable[str]) -> tuple[dict[str, Slicer], dict[str, int]]:
+    """What cuts the images into slices: these columns and the metadata, as slicers by name.
+
+    Returns:
+        The slicers; and of metadata with more than MOST_VALUES values, which cuts nothing, their number.
+    """
+    slicers = {name: Slicer.of(columns(name)) for name in names}
+    uncut: dict[str, int] = {}
+    for name, slicer in Slicer.of_metadata(columns("metadata")).items():
+        if len(slicer.values) > MOST_VALUES:
+            uncut[name] = len(slicer.values)
+        else:
+            slicers.setdefault(name, slicer)  # metadata called "correct" is not what augnet calls so
+    return slicers, uncut

@@ -1,14 +1,13 @@
-"""Effects of an intervention on paired outcomes: intervals, p-values, and what is to be seen at all."""
+"""Effects of an intervention on paired outcomes: errors, p-values, and what is to be seen at all."""
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 
-NORMAL = NormalDist()
-CONFIDENCE = 0.95
+from augnet.statistics.intervals import CONFIDENCE, NORMAL
+
 POWER = 0.8
 
 
@@ -24,12 +23,6 @@ def standard_error(differences: np.ndarray) -> float:
     if len(values) < 2:
         return math.inf
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
-def interval(mean: float, error: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The normal interval around a mean with this standard error."""
-    half = NORMAL.inv_cdf(0.5 + confidence / 2) * error
-    return mean - half, mean + half
 
 
 def p_value(mean: float, error: float) -> float:

@@ -17,6 +17,8 @@ from augnet.engine.batch import JacobianBatch
 from augnet.statistics.decision import Task, probabilities
 from augnet.statistics.image import predicted_outputs
 
+MIN_IMAGES = 20
+"""Of a group, and of others, for findings: with fewer, only overwhelming effects would be seen."""
 MOST_IMAGES = 16384
 """Of all groups together: with their maps some 128 MB of memory."""
 

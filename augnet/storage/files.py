@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from augnet.errors import AuditError
+from augnet.errors import AuditError, ConfigError
 from augnet.redact import without_secrets
 from augnet.storage import addresses, names
 from augnet.storage.addresses import retried
@@ -77,6 +77,26 @@ class OutputFolder:
         if ".." in name.split("/"):
             raise AuditError(f"{self}: refers to {name!r}, outside of its folder, which is not followed")
         return f"{self._base}/{name}"
+
+    def refuse_unwritable(self) -> None:
+        """Raise ConfigError where a local folder is none, or may not be written to or made."""
+        if not self.is_local:
+            return
+        place = self._base.rstrip("/") or "/"
+        while not os.path.lexists(place):
+            place = os.path.dirname(place)
+        if not os.path.isdir(place):
+            raise ConfigError(f"output: {place!r} is no folder; give a new or empty folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ConfigError(f"output: {place!r} may not be written to; give a folder that you may write to")
+
+    def entries(self) -> list[str]:
+        """What lies directly in the folder, by name, sorted; nothing where there is no folder yet."""
+        try:
+            found = retried(self.fs.ls, self._base, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def exists(self, name: str) -> bool:
         return retried(self.fs.exists, self.path(name))

@@ -22,6 +22,9 @@ MANIFEST = "manifest.json"
 REPORT_FOLDER = "report"
 REPORT = f"{REPORT_FOLDER}/index.html"
 
+IN_MEMORY = "(in memory)"
+"""Ends what stands for the path of a model, or of images, that were handed over as objects."""
+
 TEMPORARY_PREFIX = ".writing-"
 """Files that are being written have this prefix; what is left of them after a crash may be deleted."""
 

@@ -1,9 +1,11 @@
-"""Writers of a unit's shards: Jacobians as Parquet or NPZ, tables as Parquet."""
+"""A unit's shards: writers of Jacobians as Parquet or NPZ; tables as Parquet, written and read."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -126,3 +128,14 @@ def open_jacobian_writer(
 def write_table(path: Path, table: pa.Table) -> None:
     """A table of plain columns as one Parquet file."""
     pq.write_table(table, path, compression="zstd", compression_level=3)
+
+
+def read_table(stream: BinaryIO, columns: Sequence[str] | None = None) -> pa.Table:
+    """The columns of a Parquet file, all or some, read by this thread alone.
+
+    `pq.read_table` reads with threads of Arrow's. One of these may let go of the Python file just when Python
+    ends, and then the process is aborted (status 134) after all its work.
+    """
+    with pq.ParquetFile(stream, pre_buffer=False) as file:
+        table: pa.Table = file.read(columns, use_threads=False)
+    return table

@@ -21,7 +21,8 @@ from benchmarks.results import write_section
 
 ABOUT = (
     "small models trained on data drawn in code, with and without a planted "
-    "shortcut. A shortcut is used when adding it to images, or taking it away, changes at least 30 % of the "
+    "shortcut; in none, a fifth or two fifths of the images with it nothing else tells the class. It is used "
+    "when adding it to images, or taking it away, changes at least 30 % of the "
     "predictions. It is named when a confirmed finding has the right class and the right kind, and touches "
     "the place where there is one; other findings are false, unless they are true of the same pixels (a "
     "fixed patch works anywhere). Thresholds were chosen on even seeds; these are odd ones."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras import ops
+
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Shapes, Value
 
@@ -16,14 +18,25 @@ def declared_shapes(graph: Graph, input_shape: tuple[int, ...]) -> Shapes | None
     return {value: tuple(size for size in value.shape if size is not None) for value in values}
 
 
-def shapes_of(graph: Graph, input_shape: tuple[int, ...], dtype: str) -> Shapes:
-    """Every value's shape without the batch, for images of this shape; traced, not run."""
-    shapes: Shapes = {}
+def shapes_of(graph: Graph, input_shape: tuple[int, ...], dtype: str, known: Shapes | None = None) -> Shapes:
+    """Every value's shape without the batch, for images of this shape; traced, not run.
+
+    Args:
+        known: shapes of values; only the nodes that make others are traced.
+    """
+    shapes: Shapes = {graph.input: input_shape} | (known or {})
+    unknown = [node for node in graph.nodes if any(value not in shapes for value in node.outputs)]
 
     def trace(x: Any) -> Any:
-        tensors: dict[Value, Any] = graph.run({graph.input: x})
-        shapes.update({value: tuple(tensor.shape[1:]) for value, tensor in tensors.items()})
-        return tensors[graph.output]
+        tensors: dict[Value, Any] = {graph.input: x}
+        for node in unknown:
+            for value in node.inputs:
+                if value not in tensors:
+                    tensors[value] = ops.zeros((x.shape[0], *shapes[value]), value.dtype)
+            tensors.update(zip(node.outputs, node.call(tensors), strict=True))
+            shapes.update({value: tuple(tensors[value].shape[1:]) for value in node.outputs})
+        return x
 
-    backend.compiled(trace, [((2, *input_shape), dtype)], weights_as_arguments=True)
+    if unknown:
+        backend.compiled(trace, [((2, *input_shape), dtype)], weights_as_arguments=True)
     return shapes

@@ -44,8 +44,7 @@ def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
         return _gram(ops.cast(part, "float64")), ops.cast(l1, "float64")
 
     steps = size // width
-    made = backend.mapped(lambda step: block(step * width, width), steps)
-    gram, l1 = (ops.sum(part, axis=0) for part in made)
+    gram, l1 = backend.summed(lambda step: block(step * width, width), steps)
     if size % width:
         more = block(steps * width, size % width)
         gram, l1 = gram + more[0], l1 + more[1]

@@ -95,7 +95,7 @@ augnet.figures = (() => {
     const rows = names.map((text, i) => element("tr", {}, element("th", { scope: "row" }, nameOf(text)), ...columns.map((_, j) => {
       const value = cell(i, j), strength = value == null ? 0 : Math.round(100 * shade(i, j));
       const made = element("td", { class: "cell", text: value == null ? "" : format(value) });
-      made.style.background = `color-mix(in srgb, var(--bar) ${Math.min(60, strength * 0.6)}%, transparent)`;
+      made.style.background = `color-mix(in srgb, var(${value < 0 ? "--alarm" : "--bar"}) ${Math.min(60, strength * 0.6)}%, transparent)`;
       return made;
     })));
     return table(label, head, rows, "heat");
@@ -144,7 +144,8 @@ augnet.figures = (() => {
     const search = element("input", { type: "search", size: 14 }), body = element("tbody"), rest = element("div");
     const made = table(label, head, []);
     made.querySelector("tbody").replaceWith(body);
-    const row = (cell) => element("tr", {}, ...cellsOf(cell).map((part) => element("td", {}, part)));
+    const row = (cell) => element("tr", {}, ...cellsOf(cell).map((part, k) => element("td", { class: k < 2 ? "text" : null }, part)));
+    for (const heading of [...made.querySelectorAll("th")].slice(0, 2)) heading.classList.add("text"); // both are names
     const show = () => {
       const wanted = search.value.trim().toLowerCase(), { outputs } = augnet.data;
       const fits = ([a, b]) => [a, b].some((part) => String(outputs[part] ?? part).toLowerCase().includes(wanted));

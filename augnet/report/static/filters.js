@@ -36,7 +36,7 @@ augnet.filters = (() => {
 
   /** Changes some of the state; with `fresh` everything else goes back to where it was at first. */
   function set(changes, fresh = false) {
-    Object.assign(state, fresh ? { ...NONE, sort: augnet.data.sort } : {}, changes);
+    Object.assign(state, fresh ? { ...NONE, ...augnet.data.first } : {}, changes);
     for (const [name, control] of Object.entries(controls)) control.value = state[name];
     for (const listener of listeners) listener();
   }

@@ -6,14 +6,14 @@ addEventListener("DOMContentLoaded", () => {
 
   function findings() {
     for (const article of document.querySelectorAll("[data-finding]")) {
-      const { output, places, images } = data.findings[article.dataset.finding];
+      const { output, places, local, images } = data.findings[article.dataset.finding];
       const held = images.map(({ image_id }) => data.images.image_id.indexOf(image_id)).filter((k) => k >= 0);
       const shown = held.map((k) => {
-        const { share } = images.find(({ image_id }) => image_id === data.images.image_id[k]);
-        const note = augnet.element("span", { class: "soft", text: ` ${Math.round(100 * share)} %` });
-        return table.exhibit(k, held, [augnet.nameOf(data.images.image_id[k]), note]);
+        const { share } = images.find(({ image_id }) => image_id === data.images.image_id[k]), name = augnet.nameOf(data.images.image_id[k]);
+        if (!local) return table.exhibit(k, held, [name], table.plain);
+        return table.exhibit(k, held, [name, augnet.element("span", { class: "soft", text: ` ${Math.round(100 * share)} %` })]);
       });
-      article.querySelector(".exhibits").append(...augnet.maps.outlined(output, places), ...shown);
+      article.querySelector(".exhibits").append(...(local ? augnet.maps.outlined(output, places) : []), ...shown);
     }
   }
 

@@ -10,12 +10,13 @@ augnet.table = (() => {
 
   /** What is drawn: one row, or the row that was chosen for the overlay. */
   const overlaid = () => ({ name: look.name, signed: look.signed, opacity: look.opacity });
+  const plain = () => ({ ...overlaid(), opacity: 0 });
   const alone = (name) => () => ({ name, signed: look.signed, opacity: 1 });
 
-  /** A button with the image and the chosen row over it, which opens the viewer. */
-  function exhibit(image, list, caption = []) {
+  /** A button with the image, and the chosen row over it or not, which opens the viewer. */
+  function exhibit(image, list, caption = [], shown = overlaid) {
     const { image_id } = augnet.data.images;
-    const picture = augnet.pictures.canvas(image, overlaid, "");
+    const picture = augnet.pictures.canvas(image, shown, "");
     const open = () => augnet.viewer.open(image, list, look);
     const name = caption.length ? null : `Enlarge ${image_id[image]}`;
     return element("button", { class: "exhibit", type: "button", "aria-label": name, onclick: open }, picture, ...caption);
@@ -112,5 +113,5 @@ augnet.table = (() => {
     ];
   }
 
-  return { exhibit, fileOf, tools, changed };
+  return { exhibit, plain, fileOf, tools, changed };
 })();

@@ -35,11 +35,13 @@ from augnet.engine.backends.tensorflow.program import (
     rows_of,
     run,
     seconds,
+    summed,
     to_device,
     to_host,
     values_of,
     wait,
 )
+from augnet.engine.backends.tensorflow.spectrum import power_spectrum
 from augnet.engine.backends.tensorflow.tape import (
     Refused,
     Unsupported,
@@ -79,9 +81,11 @@ __all__ = [
     "passes_at_once",
     "passes_gradient",
     "peak_of",
+    "power_spectrum",
     "rows_of",
     "run",
     "seconds",
+    "summed",
     "taken",
     "tensor_float_32",
     "to_device",
