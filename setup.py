@@ -58,6 +58,7 @@ setup(
         "google-crc32c>=1.5,<2",  # checksums of TFRecord files
         "rich>=13,<16",
         "jinja2>=3.1,<4",
+        "scipy>=1.15,<2",
     ],
     extras_require={
         "bench": ["jax>=0.4.35", "scikit-learn>=1.5,<2"],

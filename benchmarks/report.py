@@ -114,12 +114,12 @@ def _columns(
     numbers: np.ndarray, outputs: int, labels: list[str], rng: np.random.Generator
 ) -> dict[str, Any]:
     """Made-up values for every column of statistics/."""
-    from augnet.storage.catalog import CATALOG
+    from augnet.storage.catalog import catalog
 
     label = numbers % outputs
     predicted = np.where(rng.random(len(numbers)) < 0.8, label, rng.integers(0, outputs, len(numbers)))
-    columns: dict[str, Any] = {kind.name: [None] * len(numbers) for kind in CATALOG}
-    columns |= {kind.name: rng.gamma(2.0, size=len(numbers)) for kind in CATALOG if kind.is_scalar}
+    columns: dict[str, Any] = {kind.name: [None] * len(numbers) for kind in catalog()}
+    columns |= {kind.name: rng.gamma(2.0, size=len(numbers)) for kind in catalog() if kind.is_scalar}
     names = [f"{labels[k]}/{labels[k]}_{number:08d}.JPEG" for k, number in zip(label, numbers, strict=True)]
     return columns | {
         "image_id": names,

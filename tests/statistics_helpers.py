@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from augnet.engine.batch import JacobianBatch, MapMoments
+from augnet.engine.batch import RINGS, JacobianBatch, MapMoments
 
 
 def batch_of(
@@ -42,6 +42,7 @@ def batch_of(
         taken[k][place[0]] if len(place) else np.full(rows.shape[2:], np.nan) for k, place in enumerate(found)
     ]
     separate = count == 1 if separate is None else separate
+    drawn = selected.shape[1] // 2
     start = [0.0 if separate else own[k].ravel() for k in range(n)]
     with np.errstate(invalid="ignore"):  # rows of NaN and Inf are meant
         rivals, views = views_of(taken, own, outputs, selected)
@@ -53,6 +54,10 @@ def batch_of(
             boundary_l1=np.stack([np.abs(start[k] - flat[k]).sum(axis=1) for k in range(n)]),
             magnitude=np.stack([np.sqrt((row**2).sum(axis=-1)) for row in own]).astype(np.float32),
             input_dot=np.array([(inputs[k] * own[k]).sum() for k in range(n)]),
+            rings=np.array([[rings_of(own[k]), rings_of(taken[k][drawn])] for k in range(n)]).reshape(
+                n, 2, -1
+            ),
+            drawn=selected[:, drawn],
             stored=selected,
             rows=None,
             moments=moments_of(groups_of(taken, own, selected, count, label_ids, label_count), map_pool),
@@ -60,6 +65,17 @@ def batch_of(
             views=views,
             attributions=attributions,
         )
+
+
+def rings_of(row):
+    """(RINGS,) the part of a row's energy at each radius of frequency, by the whole complex DFT."""
+    height, width, _ = row.shape
+    energy = np.square(np.abs(np.fft.fft2(row, axes=(0, 1), norm="ortho"))).sum(axis=-1)
+    found = np.zeros(RINGS)
+    for v, u in np.ndindex(height, width):
+        radius = 2 * np.hypot(min(v, height - v) / height, min(u, width - u) / width)
+        found[max(0, int(np.ceil(16 * radius)) - 1)] += energy[v, u]
+    return found / energy.sum() if energy.any() else found
 
 
 def views_of(taken, own, outputs, selected):

@@ -28,6 +28,9 @@ from augnet.errors import ConfigError
         ("margin_l2.p05 drops 10%", Rule("", "margin_l2", "p05", "drops", 0.1, True)),
         ("frobenius.mean rises 20 %", Rule("", "frobenius", "mean", "rises", 0.2, True)),
         ("frobenius.mean  rises 0.5", Rule("", "frobenius", "mean", "rises", 0.5)),
+        ("survival_0.05.p50 drops 5pp", Rule("", "survival_0.05", "p50", "drops", 0.05)),
+        ("survival_1e-05.mean drops 5%", Rule("", "survival_1e-05", "mean", "drops", 0.05, True)),
+        ("survival_2.mean drops 0.1", Rule("", "survival_2", "mean", "drops", 0.1)),
         ("accuracy drops 0.5pp", Rule("", "accuracy", "", "drops", 0.005)),
         ("accuracy drops 1%", Rule("", "accuracy", "", "drops", 0.01, True)),
         ("flips > 2%", Rule("", "flips", limit=0.02)),
@@ -44,7 +47,12 @@ def test_a_rule_is_read(text, rule):
     [
         ("margin drops 10%", "'margin' is no statistic; known: accuracy, probability"),
         ("margin_12.p05 drops 10%", "did you mean margin_l2?"),
-        ("margin_l2.p05 drops 10pp", "pp is for shares (accuracy, probability, border_fraction)"),
+        (
+            "margin_l2.p05 drops 10pp",
+            "pp is for shares (accuracy, probability, border_fraction",
+        ),
+        ("survival.mean drops 10%", "'survival' is no statistic"),
+        ("survival_0.05 drops 10%", "'' is no figure; known: mean, p01 .. p99"),
         ("margin_l2 drops 10%", "'' is no figure; known: mean, p01 .. p99"),
         ("margin_l2.p5 drops 10%", "'p5' is no figure"),
         ("margin_l2.p00 drops 10%", "'p00' is no figure"),

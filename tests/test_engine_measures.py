@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from augnet.engine.backends import backend
+from augnet.engine.measures import blocks
 from augnet.engine.measures import on_device as measures
 
 BATCH, ROWS, HEIGHT, WIDTH, CHANNELS = 4, 3, 11, 7, 2
@@ -13,7 +14,7 @@ BATCH, ROWS, HEIGHT, WIDTH, CHANNELS = 4, 3, 11, 7, 2
 @pytest.fixture(params=[16, 400, 10**6])
 def block(request, monkeypatch):
     """Blocks smaller than a line, of a few lines, and of everything."""
-    monkeypatch.setattr(measures, "BLOCK_ELEMENTS", request.param)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", request.param)
 
 
 @pytest.fixture

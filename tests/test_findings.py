@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from findings_helpers import CHANNELS, SIZE, Model, findings, make_images, tried
 
-from augnet.findings.decision import effects
-from augnet.findings.interventions import Box
+from augnet.findings.candidates import Candidate
+from augnet.findings.decision import Tried, confirmed, effects
+from augnet.findings.interventions import Box, Moving, Place
+from augnet.findings.properties import Background, Blur, Brightness, Contrast
 
 CORNER = (slice(12, 15), slice(13, 16))
 LINE = (slice(0, SIZE), slice(SIZE - 1, SIZE))
@@ -110,6 +112,77 @@ def test_a_property_of_the_whole_image_is_named(kind):
     assert kinds[:1] == [(0, kind)]
     assert {target for target, _ in kinds} == {0}
     assert found[0].effect > 0.3
+
+
+def test_a_pattern_in_a_direction_of_each_image_is_one():
+    y, x = np.mgrid[:SIZE, :SIZE] * 2 * np.pi / SIZE
+    waves = [(6, 0), (0, 6), (4, 4), (4, -4), (6, 2), (2, 6), (6, -2), (2, -6)]
+
+    def plant(image, rng):
+        down, across = waves[rng.integers(len(waves))]
+        return image + 0.1 * np.sin(down * y + across * x + rng.random())[..., None]
+
+    def clearest(images):
+        amplitude = np.abs(np.fft.fft2(images.mean(axis=-1), axes=(1, 2)))
+        return np.max([amplitude[:, *wave] for wave in waves], axis=0) - 6
+
+    model = Model(clearest)
+    kinds, _ = findings(model, make_images(model, plant))
+    assert kinds == [(0, "frequency")]
+
+
+def evidence(enough, needed=None, count=100):
+    """Of a candidate that changes these shares of the images, while its controls change none."""
+
+    def share(part):
+        return (np.arange(count) < part * count).astype(float)
+
+    found = {"given": share(enough), "foreign": share(0)}
+    return found if needed is None else found | {"painted": share(needed), "other painted": share(0)}
+
+
+def decided(*entries):
+    """Kinds that are confirmed of candidates (change, evidence) of one target."""
+    tried = [Tried(0, 0, number, Candidate(change), found) for number, (change, found) in enumerate(entries)]
+    return [entry.tried.candidate.change.kind for entry in confirmed(effects(tried, 0.2), 0.2)]
+
+
+@pytest.mark.parametrize(
+    "enough, needed, place, moving",
+    [
+        (0.9, 0.0, True, True),  # another place keeps the class
+        (0.0, 0.9, True, False),  # of the object in each image, something is always needed
+        (0.1, 0.4, True, True),
+        (0.0, 0.45, False, False),
+        (0.1, 0.2, False, False),
+    ],
+)
+def test_the_two_questions_are_judged_each_by_itself(enough, needed, place, moving):
+    shares = evidence(enough, needed)
+    assert (decided((Place((Box(0, 0, 2, 2),)), shares)) == ["place"]) is place
+    assert (decided((Moving(2, 2, ((0, 0),)), shares)) == ["moving"]) is moving
+
+
+def test_of_kinds_that_change_as_many_images_the_first_is_named():
+    blur, contrast = evidence(0.95), evidence(1.0)
+    blur["foreign"] = np.roll(blur["given"], 5) * (np.arange(100) < 30)  # its control does something too
+    assert decided((Blur(), blur), (Contrast(), contrast)) == ["blur"]
+    assert decided((Blur(), evidence(0.7)), (Contrast(), contrast)) == ["contrast"]
+
+
+def test_a_place_and_a_property_of_the_whole_image_explain_each_other():
+    place = Place((Box(0, 0, 2, 2),))
+    assert decided((place, evidence(0.6, 0.3)), (Contrast(), evidence(0.8))) == ["contrast"]
+    assert decided((place, evidence(0.8, 0.3)), (Contrast(), evidence(0.8))) == ["place"]
+    assert decided((place, evidence(0.6, 0.0)), (Background(), evidence(0.68))) == ["place"]
+    assert decided((place, evidence(0.3, 0.0)), (Brightness(False), evidence(0.35))) == ["brightness"]
+
+
+def test_a_property_of_the_whole_image_has_to_do_more():
+    assert decided((Contrast(), evidence(0.28))) == [] and decided((Contrast(), evidence(0.4))) == [
+        "contrast"
+    ]
+    assert decided((Blur(), evidence(0.5))) == [] and decided((Blur(), evidence(0.7))) == ["blur"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from augnet.engine import ModelSpec
 from augnet.findings import errors
 from augnet.findings.errors import MIN_EACH, REVIEWED, triage
 from augnet.statistics.confidence import CONFIDENCES
@@ -29,6 +30,8 @@ class Audit:
         table = pa.table(arrays, schema=schema.STATISTICS)
         self.parts = [table.slice(0, n // 3), table.slice(n // 3)]
 
+    scalars = SCALARS
+
     def column_parts(self, name):
         return (part[name] for part in self.parts)
 
@@ -37,7 +40,7 @@ class Audit:
 
 
 def run_of(activation="softmax", outputs=3, space="logits", labelled=True):
-    model = SimpleNamespace(activation=activation, output_count=outputs, space=space)
+    model = ModelSpec((1, 1, 1), outputs, activation, space, model_rescales=False)
     return SimpleNamespace(model=model, label_outputs={"a": 0} if labelled else {})
 
 
@@ -187,5 +190,5 @@ def test_a_sample_holds_enough_of_rare_errors(monkeypatch):
 
 
 def test_every_statistic_but_two_is_judged():
-    named = {score.name for score in errors.SCORES}
+    named = {score.name for score in errors.scores_of(SCALARS)}
     assert named == FREE | set(SCALARS) - {"probability", "loss_gradient_l2"}

@@ -257,12 +257,15 @@ def test_maps_are_found_by_name(page):
     page.wait("document.querySelectorAll('#map-list figure').length === 3")
     page.set("#map-search", "output 2")
     assert len(page.all("#map-list figure")) == 1
+    assert page.texts("#map-list .axis span") == ["coarse", "fine"]
+    assert len(page.all("#map-list .spectrum rect")) == 23
     page.set("#map-kind", "signed")
     page.settle()
     assert page.texts("#map-bar span")[0].startswith("-")
     page.set("#map-search", "")
     page.set("#map-group", "1")
     assert len(page.all("#map-list figure")) == 3 and "label" in page.find("#map-list figcaption").text
+    assert not page.all("#map-list .spectrum")  # of labels there is none
 
 
 def test_hostile_strings_are_text_everywhere(page, audit):

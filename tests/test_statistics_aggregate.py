@@ -234,7 +234,7 @@ def test_the_same_aggregate_has_the_same_bytes(monkeypatch):
 
 def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", format=np.array(99))
-    with pytest.raises(ValueError, match="format 2"):
+    with pytest.raises(ValueError, match="format 3"):
         Aggregate.load(tmp_path / "other.npz")
 
 

@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from augnet.statistics.image import FLAGS
 from augnet.storage import catalog, schema
@@ -20,11 +21,26 @@ def test_every_statistic_says_what_it_is():
         assert not entry.worst or entry.is_scalar, f"{entry.name}: only a single number has a worse end"
 
 
-def test_the_columns_are_those_of_the_catalog_in_its_order():
-    between = schema.STATISTICS.names[4:-2]
-    assert between == [entry.name for entry in CATALOG]
-    assert [schema.STATISTICS.field(entry.name).type for entry in CATALOG] == [e.type for e in CATALOG]
-    assert list(SCALARS) == [field.name for field in schema.STATISTICS if field.type == pa.float64()]
+@pytest.mark.parametrize("noise", [(), (0.05, 1e-7, 2)])
+def test_the_columns_are_those_of_the_catalog_in_its_order(noise):
+    columns, entries = schema.statistics(noise), catalog.catalog(noise)
+    assert columns.names[4:-2] == [entry.name for entry in entries]
+    assert [columns.field(entry.name).type for entry in entries] == [entry.type for entry in entries]
+    described = [field.name for field in columns if field.type == pa.float64()]
+    assert list(catalog.scalars(noise)) == described and set(SCALARS) <= set(described)
+
+
+def test_a_statistic_per_noise_has_a_column_for_each():
+    (entry,) = (entry for entry in CATALOG if entry.per_noise)
+    place = [entry.name for entry in CATALOG].index("survival")
+    made = catalog.catalog((0.05, 1e-7))
+    assert [part.name for part in made[place : place + 2]] == ["survival_0.05", "survival_1e-07"]
+    assert [*made[:place], entry, *made[place + 2 :]] == list(CATALOG)
+    for part in made:
+        assert catalog.statistic_of(part.name) == part
+    for wrong in ("survival", "survival_", "survival_x", "margin_l2_3", "survival_0.050", "nothing"):
+        with pytest.raises(KeyError):
+            catalog.statistic_of(wrong)
 
 
 def test_the_flags_are_named():
@@ -43,5 +59,5 @@ def test_the_documentation_holds_the_catalog():
 
 
 def test_the_example_of_a_new_statistic_works():
-    assert doctest.testmod(catalog).attempted == 1
+    assert doctest.testmod(catalog).attempted == 2
     assert doctest.testmod(catalog).failed == 0

@@ -17,6 +17,7 @@ from augnet.engine import Choice, Engine
 from augnet.errors import ConfigError, ImageError
 from augnet.sources import Preprocess
 from augnet.statistics.image import task_of
+from augnet.storage.catalog import catalog
 from transforms.audit import NAMESPACE
 
 SECTIONS = ("model", "preprocess", "jacobian", "store", "statistics")
@@ -54,7 +55,7 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
     An element is a float32 array in the model's own input space, the bytes of an image file, or either with
     its true output as `Labelled`. `KeyedModelHandler(JacobianModelHandler(...))` takes (key, element).
 
-    A result is one flat dict: every measured column of `augnet.storage.schema.STATISTICS` (None where a
+    A result is one flat dict: every measured column of `augnet.storage.catalog` (None where a
     figure is not known) and `failure`, which is None, or the stage and reason for bytes that are no image;
     then all other columns are None. The pixels do not travel on with the result, nor do Jacobians, unless
     store.jacobians asks for rows: then `stored` holds their S outputs and `jacobian` the rows, (S, height,
@@ -131,7 +132,7 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
                 outputs.append(labelled.output)
                 places.append(place)
             except ImageError as problem:
-                results[place] = dict.fromkeys(_measured_columns()) | {
+                results[place] = dict.fromkeys(self._measured_columns()) | {
                     "failure": f"{problem.stage}: {problem}"
                 }
         if images:
@@ -162,13 +163,24 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
     def _measure(self, images: np.ndarray, outputs: np.ndarray, engine: Engine) -> list[dict[str, Any]]:
         """The statistics, and the rows where they are wanted, of images (n, height, width, channel)."""
         task = task_of(engine.spec.activation, engine.spec.output_count, self._labelled)
-        border = self._config.statistics.border
-        measured, columns = measure_images(engine, images, task=task, border=border, targets=outputs)
+        statistics = self._config.statistics
+        measured, columns = measure_images(
+            engine,
+            images,
+            task=task,
+            border=statistics.border,
+            noise=statistics.noise,
+            noise_copies=statistics.noise_copies,
+            targets=outputs,
+        )
         results: list[dict[str, Any]] = pa.table(columns).to_pylist()
         if measured.rows is not None:
             for result, stored, rows in zip(results, measured.stored, measured.rows, strict=True):
                 result |= {"stored": stored.tolist(), "jacobian": rows}
         return results
+
+    def _measured_columns(self) -> list[str]:
+        return [statistic.name for statistic in catalog(self._config.statistics.noise)]
 
 
 def _input(image: np.ndarray | bytes, model: Measuring) -> np.ndarray:
@@ -180,10 +192,3 @@ def _input(image: np.ndarray | bytes, model: Measuring) -> np.ndarray:
             f"{model.engine.spec.input_shape}, (height, width, channel), in its own input space"
         )
     return image.astype(np.float32, copy=False)
-
-
-def _measured_columns() -> tuple[str, ...]:
-    from augnet.storage import schema
-
-    given = ("image_id", "uri", "label", "jacobian_file", "jacobian_row")
-    return tuple(name for name in schema.STATISTICS.names if name not in given)

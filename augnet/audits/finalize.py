@@ -30,8 +30,13 @@ def fold(output: str) -> Aggregate:
     run = Run.read(folder)
     _records(folder, run)
     aggregate = _merged(folder, run)
-    border = run.config.statistics.border
-    summary = summarize(Audit(folder).column, aggregate, label_names=run.mapped_labels, border=border)
+    summary = summarize(
+        Audit(folder).column,
+        aggregate,
+        label_names=run.mapped_labels,
+        border=run.config.statistics.border,
+        noise=run.config.statistics.noise,
+    )
     folder.write_json(names.SUMMARY, summary.figures)
     tables = {
         names.SLICES: summary.slices,

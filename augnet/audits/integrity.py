@@ -21,11 +21,10 @@ SCHEMAS = {
     names.OUTPUTS: schema.OUTPUTS,
     names.SLICES: schema.SLICES,
     names.OUTPUT_PAIRS: schema.OUTPUT_PAIRS,
-    "statistics": schema.STATISTICS,
     "interventions": schema.INTERVENTIONS,
     "failures": schema.FAILURES,
 }
-"""Columns by file, or by the folder of the file."""
+"""Columns by file, or by the folder of the file; but for statistics, whose columns depend on the config."""
 
 
 def check(output: str) -> list[str]:
@@ -49,7 +48,7 @@ def check(output: str) -> list[str]:
     problems = list(_identity_problems(manifest, run))
     problems += _file_problems(folder, manifest)
     # Tables and counts are read only from files that are as they were written.
-    return problems or [*_schema_problems(folder, manifest), *_image_problems(folder, manifest, run)]
+    return problems or [*_schema_problems(folder, manifest, run), *_image_problems(folder, manifest, run)]
 
 
 def _identity_problems(manifest: dict[str, Any], run: Run) -> Iterator[str]:
@@ -72,9 +71,10 @@ def _file_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[s
             yield f"{name}: is no file of this audit"
 
 
-def _schema_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[str]:
+def _schema_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) -> Iterator[str]:
+    schemas = SCHEMAS | {"statistics": schema.statistics(run.config.statistics.noise)}
     for name in (entry["name"] for entry in manifest["files"]):
-        expected = SCHEMAS.get(name.partition("/")[0])
+        expected = schemas.get(name.partition("/")[0])
         if expected is not None and name.endswith(".parquet"):
             with folder.open(name) as stream:
                 found = pq.read_schema(stream)

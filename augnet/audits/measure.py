@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
 from augnet.audits.engine_setup import engine_errors_by_key
+from augnet.audits.noise import noisy_outputs
 from augnet.engine import Engine, JacobianBatch
 from augnet.statistics.image import Task, image_statistics
 
@@ -16,6 +19,8 @@ def measure_images(
     *,
     task: Task,
     border: float,
+    noise: Sequence[float] = (),
+    noise_copies: int = 0,
     label_ids: np.ndarray | None = None,
     targets: np.ndarray | None = None,
 ) -> tuple[JacobianBatch, dict[str, pa.Array]]:
@@ -24,12 +29,13 @@ def measure_images(
     Args:
         engine: of the model.
         images: (n, height, width, channel), in the model's own input space.
-        task, border: see `image_statistics`.
+        task, border, noise: see `image_statistics`.
+        noise_copies: of each image, predicted under each noise; an even number.
         label_ids: (n,) int, the label whose maps an image counts for; -1 for none. Default: none.
         targets: (n,) int, the right output of each image; -1 where it is not known. Default: not known.
 
     Returns:
-        What the engine measured, and the statistics by column of `schema.STATISTICS`, n values in each.
+        What the engine measured, and the statistics by column of `schema.statistics`, n values in each.
 
     Raises:
         AuditError: not even one image fits in memory.
@@ -38,14 +44,18 @@ def measure_images(
         targets = np.full(len(images), -1, np.int32)
     with engine_errors_by_key():
         batch = engine.measure(images, label_ids, targets)
-    spec = engine.spec
+    spec, copies = engine.spec, None
+    if noise and noise_copies and task != "regression" and engine.layout.row_count == spec.output_count:
+        copies = noisy_outputs(engine, images, noise, noise_copies)
     columns = image_statistics(
         batch,
         task=task,
         label_outputs=targets,
         border=border,
-        logits=spec.space == "logits" or spec.activation is None,
+        logits=spec.gives_logits,
         unconnected=spec.unconnected,
         no_gradient=spec.no_gradient,
+        noise=noise,
+        noisy_copies=copies,
     )
     return batch, columns

@@ -32,8 +32,8 @@ class Sample:
 
     Attributes:
         images, failing: images tried, and those of them that would be failures.
-        seconds: of reading, decoding and computing in one process, for each image tried; None where none can
-            be read.
+        seconds: of reading, decoding and computing, noisy copies too, in one process, for each image tried;
+            None where none can be read.
         disk_bytes: of the shards, for each image tried; None where none can be read.
         forward_seconds: of a forward pass alone; None likewise, or where no findings are sought.
     """
@@ -80,7 +80,8 @@ def take_sample(run: Run, model: InspectedModel, source: Source, plan: Path) -> 
                 break
         writer.close()
         forward = None
-        if run.config.findings.enabled and failing < images:
+        copies = len(run.config.statistics.noise) * run.config.statistics.noise_copies
+        if (run.config.findings.enabled or copies) and failing < images:
             engine.outputs(pixels)
             began = time.perf_counter()
             engine.outputs(pixels)
@@ -90,9 +91,9 @@ def take_sample(run: Run, model: InspectedModel, source: Source, plan: Path) -> 
     return Sample(
         images=images,
         failing=failing,
-        seconds=spent / images if known else None,
+        seconds=spent / images + copies * (forward or 0.0) if known else None,
         disk_bytes=written / images if known else None,
-        forward_seconds=forward,
+        forward_seconds=forward if run.config.findings.enabled else None,
         batch_size=engine.batch_size,
         choice=engine.choice(),
     )

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from augnet.audits.measure import measure_images
+from augnet.audits.noise import NoisyTrials
 from augnet.audits.records import REF_COLUMNS, WorkUnit, refs_of, unit_record
 from augnet.audits.run import Run
 from augnet.audits.worker import model_of, open_engine, source_of
@@ -76,7 +77,9 @@ class Auditor:
             map_pool=run.map_pool,
             gallery=run.config.report.images,
             sampled=group_size(run.task, run.model.output_count, run.sampled),
+            noises=len(run.config.statistics.noise),
         )
+        self._trials = NoisyTrials(engine, run.task, run.config.statistics.noise, run.images)
         self._bounds = sample_bounds(self._shape.gallery, run.images, run.mapped_label_images)
         self._label_ids: dict[str | None, int] = {name: k for k, name in enumerate(run.mapped_labels)}
         self._label_outputs: dict[str | None, int] = {name: k for name, k in run.label_outputs.items()}
@@ -106,7 +109,7 @@ class Auditor:
             log.info("unit %d: already done", unit.unit_id)
             return record
         refs = self._planned(unit)
-        files = UnitFiles(self.folder, unit.unit_id, unit.unit_count)
+        files = UnitFiles(self.folder, unit.unit_id, unit.unit_count, self.run.config.statistics.noise)
         aggregate = Aggregate.empty(self._shape)
         failures: list[dict[str, Any]] = []
         with files.storing_jacobians(self.run.config.store, self.engine.layout.stored_shape[1:]):
@@ -206,34 +209,38 @@ class Auditor:
             prepared = error
         return Decoded(ref, prepared, (time.perf_counter_ns() - start) // 1000)
 
-    def _measure(
-        self, images: list[Decoded], aggregate: Aggregate
-    ) -> tuple[JacobianBatch, dict[str, list[Any]]]:
+    def _measure(self, images: list[Decoded], aggregate: Aggregate) -> tuple[JacobianBatch, dict[str, Any]]:
         """Differentiate one batch, add it to the aggregate, and return its statistics by column."""
         refs = [image.ref for image in images]
         prepared = [image.prepared for image in images if isinstance(image.prepared, Prepared)]
         pixels = np.stack([part.image for part in prepared])
         label_ids = np.array([self._label_ids.get(ref.label, -1) for ref in refs], np.int32)
         targets = np.array([self._label_outputs.get(ref.label, -1) for ref in refs], np.int32)
-        border = self.run.config.statistics.border
         batch, columns = measure_images(
-            self.engine, pixels, task=self._task, border=border, label_ids=label_ids, targets=targets
+            self.engine,
+            pixels,
+            task=self._task,
+            border=self.run.config.statistics.border,
+            noise=self.run.config.statistics.noise,
+            noise_copies=self.run.config.statistics.noise_copies,
+            label_ids=label_ids,
+            targets=targets,
         )
-        for key in REF_COLUMNS:
-            columns[key] = [getattr(ref, key) for ref in refs]
+        image_ids = [ref.image_id for ref in refs]
         aggregate.add(
             batch,
             columns,
             pixels,
-            image_ids=columns["image_id"],
+            image_ids=image_ids,
             label_ids=label_ids,
             picture=lambda index: self.preprocess.picture(pixels[index]),
             bounds=self._bounds,
             resized=sum(part.resized for part in prepared),
             recolored=sum(part.recolored for part in prepared),
         )
-        aggregate.sample.add(batch, self._task, columns["image_id"], columns["uri"])
-        return batch, columns
+        aggregate.sample.add(batch, self._task, image_ids, [ref.uri for ref in refs])
+        aggregate.noise += self._trials.reliability(batch, columns, pixels, image_ids)
+        return batch, columns | {key: [getattr(ref, key) for ref in refs] for key in REF_COLUMNS}
 
 
 @contextmanager

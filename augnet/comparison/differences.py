@@ -14,7 +14,7 @@ from augnet.comparison.bootstrap import interval
 from augnet.comparison.sides import Side
 from augnet.statistics.describe import describe
 from augnet.statistics.intervals import Interval, share_interval
-from augnet.storage.catalog import SCALARS
+from augnet.storage.catalog import statistic_of
 
 FIGURES = ("mean", "p05", "p50", "p95")
 """The figures of a statistic whose change is always judged."""
@@ -125,7 +125,7 @@ def compare_statistic(
     if not paired:
         return StatisticChange(described[0], described[1], changes, None, None, [], histogram)
     difference = after - before
-    sign = {"lowest": -1.0, "highest": 1.0, None: None}[SCALARS[name].worst]
+    sign = {"lowest": -1.0, "highest": 1.0, None: None}[statistic_of(name).worst]
     known = difference[~np.isnan(difference)]
     return StatisticChange(
         described[0],

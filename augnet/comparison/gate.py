@@ -14,7 +14,7 @@ from augnet.comparison.pair import Comparison
 from augnet.comparison.predictions import Flips
 from augnet.errors import ConfigError, did_you_mean
 from augnet.statistics.intervals import CONFIDENCE, Interval
-from augnet.storage.catalog import SCALARS
+from augnet.storage.catalog import SCALARS, statistic_of
 from augnet.storage.reader import Audit
 
 Outcome = Literal["passed", "failed", "not enough images"]
@@ -28,8 +28,8 @@ DEFAULT_RULES = (
 )
 """What is judged where no rule is given. Wide enough that another training seed of the same recipe passes."""
 
-SHARES = ("accuracy", "probability", "border_fraction")
-"""What changes by percent points."""
+SHARES = ("accuracy", "probability", "border_fraction", "high_frequency_share")
+"""What changes by percent points, beside survival."""
 
 MIN_IMAGES = 20
 """Below this, nothing is judged."""
@@ -42,7 +42,7 @@ GRAMMAR = (
     "'accuracy drops 0.5pp', 'flips > 2%', 'negative flips > 1%' or 'new shortcut'"
 )
 _CHANGE = re.compile(
-    r"(?P<name>\w+)(\.(?P<figure>\w+))?\s+(?P<verb>drops|rises)\s+(?P<much>[\d.]+)\s*(?P<unit>%|pp)?"
+    r"(?P<name>\w+?(_\d([\d.e+-]*\d)?)?)(\.(?P<figure>\w+))?\s+(?P<verb>drops|rises)\s+(?P<much>[\d.]+)\s*(?P<unit>%|pp)?"
 )
 _FLIPS = re.compile(r"(?P<negative>negative\s+)?flips\s*>\s*(?P<much>[\d.]+)\s*%")
 
@@ -113,13 +113,13 @@ def _change_rule(text: str, found: re.Match[str]) -> Rule:
     if name == "accuracy":
         if figure or unit is None:
             raise ValueError("accuracy has no figures, and changes by % or pp")
-    elif name not in SCALARS:
-        known = ("accuracy", *SCALARS)
+    elif not _is_described(name):
+        known = ("accuracy", *SCALARS, "survival_SIGMA")
         raise ValueError(f"{name!r} is no statistic; known: {', '.join(known)}{did_you_mean(name, known)}")
     elif quantile_of(figure) is None and figure != "mean":
         raise ValueError("give the statistic's mean or quantile, as in margin_l2.p05")
-    elif unit == "pp" and name not in SHARES:
-        raise ValueError(f"pp is for shares ({', '.join(SHARES)}); give % or a number")
+    elif unit == "pp" and not _is_share(name):
+        raise ValueError(f"pp is for shares ({', '.join(SHARES)}, survival_SIGMA); give % or a number")
     return Rule(
         text=text,
         subject=name,
@@ -128,6 +128,17 @@ def _change_rule(text: str, found: re.Match[str]) -> Rule:
         limit=float(found["much"]) / (100 if unit else 1),
         relative=unit == "%",
     )
+
+
+def _is_share(name: str) -> bool:
+    return name in SHARES or statistic_of(name).per_noise
+
+
+def _is_described(name: str) -> bool:
+    try:
+        return statistic_of(name).is_scalar
+    except KeyError:
+        return False
 
 
 def read_rules(path: str) -> list[Rule]:
@@ -221,7 +232,7 @@ def _judge_change(rule: Rule, found: Change | None) -> Verdict:
     said = f"{found.before:.4g} before, {found.after:.4g} after, {found.images:,} images"
     if value is None or bounds is None or found.images < MIN_IMAGES or beyond < MIN_BEYOND:
         return Verdict(rule.text, "not enough images", said, value)
-    points = rule.subject in SHARES and not rule.relative
+    points = _is_share(rule.subject) and not rule.relative
     return _within(rule, value, bounds, said, "+.2%" if rule.relative else "pp" if points else "+.4g")
 
 

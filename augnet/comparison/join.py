@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from augnet.config import config_keys
 from augnet.errors import ConfigError
 from augnet.statistics.decision import task_of
+from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
 LISTED = 20
@@ -187,7 +188,7 @@ def refuse_incomparable(before: Audit, after: Audit) -> None:
             "and both measure in units of that scale; audit both with jacobian.input_space: pixel"
         )
     columns = [set(audit.summary["statistics"]) for audit in (before, after)]
-    if missing := sorted(columns[0] ^ columns[1]):
+    if missing := sorted((columns[0] ^ columns[1]) & set(SCALARS)):
         raise ConfigError(
             f"{', '.join(missing)}: only one of {before.folder} and {after.folder} has these statistics; "
             "audit both with the same version of augnet (--fresh)"

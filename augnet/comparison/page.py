@@ -17,7 +17,7 @@ from augnet.comparison.series import Series, most_varied
 from augnet.report.assets import STYLE, static_files, templates
 from augnet.statistics.intervals import Z
 from augnet.statistics.paired import benjamini_hochberg, p_value
-from augnet.storage.catalog import SCALARS
+from augnet.storage.catalog import statistic_of
 from augnet.storage.files import OutputFolder
 from augnet.storage.reader import Audit
 
@@ -109,7 +109,7 @@ def _images(
         if found and found.worst:
             worst = found.worst[:SHOWN_IMAGES]
             said = [f"{item['before']:.4g} to {item['after']:.4g}" for item in worst]
-            title = f"{name} {'fell' if SCALARS[name].worst == 'lowest' else 'rose'} most"
+            title = f"{name} {'fell' if statistic_of(name).worst == 'lowest' else 'rose'} most"
             groups.append((title, [item["image_id"] for item in worst], said))
     if series and series.variance:
         varied = most_varied(audits[0], series.variance)[:SHOWN_IMAGES]
@@ -136,7 +136,7 @@ def _plot(name: str, histogram: dict[str, Any]) -> dict[str, Any]:
         points = " ".join(f"{left:.1f},{y:.1f} {right:.1f},{y:.1f}" for left, y, right in corners)
         lines.append((side, points))
     ends = [f"{histogram[end]:.4g}" for end in ("low", "high")]
-    return {"name": name, "label": SCALARS[name].label, "lines": lines, "ends": ends}
+    return {"name": name, "label": statistic_of(name).label, "lines": lines, "ends": ends}
 
 
 def _series_plots(series: Series) -> list[dict[str, Any]]:
@@ -168,7 +168,8 @@ def _series_plots(series: Series) -> list[dict[str, Any]]:
 
 def _slices(comparison: Comparison) -> list[list[str]]:
     """The means that surely changed for the worse in a slice, the largest change first."""
-    signs = {name: {"lowest": -1, "highest": 1}.get(kind.worst or "", 0) for name, kind in SCALARS.items()}
+    worst = {name: statistic_of(name).worst for name in comparison.statistics}
+    signs = {name: {"lowest": -1, "highest": 1}.get(end or "", 0) for name, end in worst.items()}
     signs["correct"] = -1
     judged = [row for row in comparison.slices if signs[row["statistic"]] and row["low"] is not None]
     harms = [signs[row["statistic"]] * row["change"] for row in judged]

@@ -21,9 +21,8 @@ from augnet.comparison.join import (
     refuse_incomparable,
 )
 from augnet.comparison.predictions import Flips, accuracy_change, find_flips
-from augnet.comparison.sides import open_sides
+from augnet.comparison.sides import open_sides, shared_scalars
 from augnet.comparison.slices import slice_changes
-from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
 
@@ -65,9 +64,10 @@ def compare_pair(before: Audit, after: Audit, figures: Mapping[str, set[str]] | 
     """
     refuse_incomparable(before, after)
     images, sides = open_sides(before, after)
+    shared = shared_scalars([before, after])
     outputs, paired = join_outputs(before, after), len(images) > 0
-    wanted = {name: sorted({*FIGURES, *(figures or {}).get(name, ())}) for name in SCALARS}
-    compared = {name: compare_statistic(sides, name, paired, wanted[name]) for name in SCALARS}
+    wanted = {name: sorted({*FIGURES, *(figures or {}).get(name, ())}) for name in shared}
+    compared = {name: compare_statistic(sides, name, paired, wanted[name]) for name in shared}
     statistics = {name: found for name, found in compared.items() if found}
     return Comparison(
         before=before,

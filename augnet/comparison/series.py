@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from augnet.comparison.findings import findings_of
 from augnet.comparison.jacobians import rows_of, stored_together
 from augnet.comparison.join import join_outputs, refuse_incomparable, rows_in_all
+from augnet.comparison.sides import shared_scalars
 from augnet.errors import ConfigError
 from augnet.statistics.describe import describe
-from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
 LISTED = 20
@@ -76,7 +76,7 @@ def compare_series(audits: Sequence[Audit]) -> Series:
     taken = list(zip(audits, map(pa.array, rows), strict=True))
     correct = [audit.column("correct").take(part) for audit, part in taken]
     statistics: dict[str, dict[str, list[float | None]]] = {}
-    for name in SCALARS:
+    for name in shared_scalars(audits):
         columns = [audit.column(name).take(part).drop_null().to_numpy() for audit, part in taken]
         described = [describe(np.sort(values[np.isfinite(values)])) for values in columns]
         if any(figures["count"] for figures in described):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +12,11 @@ import pyarrow.compute as pc
 from augnet.comparison.bootstrap import Bootstrap
 from augnet.comparison.join import Joined, join_images
 from augnet.statistics.describe import Slicer, cut_by
-from augnet.storage.catalog import SCALARS
+from augnet.storage.catalog import Statistic
 from augnet.storage.reader import Audit
 
-COLUMNS = ("image_id", "label", "predicted", "correct", *SCALARS)
-"""Of `statistics`, what is compared: some 200 bytes for an image."""
+COLUMNS = ("image_id", "label", "predicted", "correct")
+"""Of `statistics`, what is compared beside `shared_scalars`: together some 200 bytes for an image."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Side:
     """One of two audits, as far as it is compared.
 
     Attributes:
-        table: COLUMNS of the n images compared.
+        table: COLUMNS and `shared_scalars` of the n images compared.
         slicers: what cuts these images into slices, by name: the label and the metadata.
         bootstrap: of these images; where the images are the same, both sides hold the same one.
     """
@@ -39,7 +40,8 @@ class Side:
 
 def open_sides(before: Audit, after: Audit) -> tuple[Joined, tuple[Side, Side]]:
     """Both audits joined by image: the images in both of each; all of each where there is none in both."""
-    found = [_read(audit) for audit in (before, after)]
+    scalars = shared_scalars([before, after])
+    found = [_read(audit, scalars) for audit in (before, after)]
     images = join_images(*(table for table, _ in found))
     if not len(images):
         first, second = (
@@ -58,11 +60,20 @@ def open_sides(before: Audit, after: Audit) -> tuple[Joined, tuple[Side, Side]]:
     return images, (first, second)
 
 
-def _read(audit: Audit) -> tuple[pa.Table, dict[str, Slicer]]:
-    """COLUMNS of every image, and what cuts them into slices; metadata itself is not kept."""
-    table = audit.columns((*COLUMNS, "metadata"))
+def _read(audit: Audit, scalars: Iterable[str]) -> tuple[pa.Table, dict[str, Slicer]]:
+    """COLUMNS and statistics of every image, and what cuts them into slices; metadata itself is not kept."""
+    table = audit.columns((*COLUMNS, *scalars, "metadata"))
     slicers, _ = cut_by(table.column, ("label",))
     return table.drop_columns(["metadata"]), slicers
+
+
+def shared_scalars(audits: Sequence[Audit]) -> dict[str, Statistic]:
+    """The statistics of one number that all of the audits have, by the name of their column."""
+    return {
+        name: kind
+        for name, kind in audits[0].scalars.items()
+        if all(name in other.scalars for other in audits)
+    }
 
 
 def _rows(table: pa.Table, rows: np.ndarray) -> pa.Table:

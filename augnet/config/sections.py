@@ -258,10 +258,32 @@ class StatisticsConfig(Section):
     border: float = Field(
         0.1, gt=0, lt=0.5, strict=True, description="width of the outer frame, as a share of the shorter side"
     )
+    noise: Annotated[
+        tuple[Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)], ...],
+        Fits("a list of numbers above 0 such as [0.01, 0.05], each once"),
+    ] = Field(
+        (),
+        description="standard deviations of noise on the input, in its units, under which it is foretold "
+        "whether a prediction survives",
+    )
+    noise_copies: Annotated[
+        int, Field(ge=0, multiple_of=2, strict=True), Fits("0 or an even whole number above it")
+    ] = Field(
+        64,
+        description="noisy copies of each image, under each noise, whose outputs correct what the Jacobian "
+        "says; 0: none, which costs nothing and serves where noise is small",
+    )
     map_bytes: Positive = Field(
         64 * 1024**2,
         description="memory for one unit's mean maps; above it they are kept over blocks of pixels",
     )
+
+    @field_validator("noise")
+    @classmethod
+    def _each_noise_once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{sigma:g}" for sigma in value}) < len(value):
+            raise ValueError("each number once, by its first six digits")
+        return value
 
 
 class ReportConfig(Section):

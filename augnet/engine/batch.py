@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,23 @@ It is the rounding of float32 rows, and also what cancellation in G_ii + G_jj - 
 def view_pool(height: int, width: int) -> int:
     """Side in pixels of the blocks that a view's pixels stand for."""
     return -(-max(height, width) // VIEW_PIXELS)
+
+
+RINGS_TO_NYQUIST = 16
+"""Rings of equal width up to Nyquist's frequency, half a cycle for each pixel."""
+
+RINGS = math.ceil(RINGS_TO_NYQUIST * math.sqrt(2))
+"""Up to the corner, where both axes are at Nyquist's frequency."""
+
+
+def rings_of(height: int, width: int) -> np.ndarray:
+    """(height, width // 2 + 1) integers, the ring that each frequency of a real picture's DFT is in.
+
+    Ring k holds the radii in (k, k + 1] / RINGS_TO_NYQUIST, in units of Nyquist's frequency, and ring 0 zero.
+    """
+    vertical, horizontal = 2.0 * np.fft.fftfreq(height)[:, None], 2.0 * np.fft.rfftfreq(width)
+    radius = np.sqrt(np.square(vertical) + np.square(horizontal))
+    return np.maximum(np.ceil(RINGS_TO_NYQUIST * radius).astype(int) - 1, 0)
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,10 @@ class JacobianBatch:
         magnitude: (n, height, width) float32, l2 norm over channels of the predicted row; NaN where not
             selected.
         input_dot: (n,) float64, <x, J_i> with x the model input; NaN where i is not selected.
+        rings: (n, 2, RINGS) float64, the part of a row's energy in each ring of spatial frequencies, see
+            `rings_of`, of row i and of that of `drawn`; zero for a row that is, and anything for one that was
+            not selected.
+        drawn: (n,) int32, one of the selected outputs, drawn by the image's values.
         stored: (n, S) int32, the model output of each stored row.
         rows: (n, S, height, width, channel) float32 or float64, or None when nothing is stored.
         moments: of all selected rows of the batch that are finite.
@@ -84,6 +106,8 @@ class JacobianBatch:
     boundary_l1: np.ndarray
     magnitude: np.ndarray
     input_dot: np.ndarray
+    rings: np.ndarray
+    drawn: np.ndarray
     stored: np.ndarray
     rows: np.ndarray | None
     moments: MapMoments

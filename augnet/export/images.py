@@ -16,7 +16,6 @@ from augnet.export.projection import MOST_IMAGES, Projection, features, project
 from augnet.redact import without_secrets
 from augnet.sources import ImageRef
 from augnet.statistics.gallery import draw, thumbnail
-from augnet.storage import schema
 from augnet.storage.reader import Audit
 
 Progress = Callable[[str, int, int], None]
@@ -85,7 +84,7 @@ class ExportedImages:
     @cached_property
     def columns(self) -> pa.Schema:
         """Those of `statistics`; names of the predicted class and the rival; the dataset's own metadata."""
-        own = [field for field in schema.STATISTICS if field.name not in LEFT_OUT]
+        own = [field for field in self._audit.statistics_schema if field.name not in LEFT_OUT]
         texts = ["predicted_name", "rival_name", *(f"metadata_{name}" for name in self._survey.metadata)]
         return pa.schema([*own, *((name, pa.string()) for name in texts)])
 

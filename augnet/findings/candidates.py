@@ -26,7 +26,7 @@ SIXTEENTHS = (1, 2, 3, 4)
 """Sides of the windows, in sixteenths of the picture's."""
 SHOWING = 3
 """A property is looked for in a third of the images, those that show it most: others may lack it."""
-FEWEST_SHOWING = 12
+FEWEST_SHOWING = 20
 PLACES = 4
 """Candidates for a place of each target."""
 OVERLAP = 0.5
@@ -68,10 +68,11 @@ def candidates_of(
         size: height and width of the images.
         channels: of the images.
     """
-    # In the order of preference: to sharpen is to raise the contrast too, and amplitudes hold both.
+    # In the order of preference: to sharpen is to raise the contrast too, and to change the background only
+    # is less than to change waves everywhere.
     everywhere: list[Change] = [Colour(False), Colour(True)] if channels > 1 else []
     everywhere += [Brightness(False), Brightness(True)]
-    everywhere += [Blur(), Contrast(), Frequency(), Background()] if min(size) > 1 else [Contrast()]
+    everywhere += [Blur(), Contrast(), Background(), Frequency()] if min(size) > 1 else [Contrast()]
     anywhere = [Candidate(change) for change in everywhere]
     places = find_places(shares, size)
     return {target: [*places[target], *moving(maps, size), *anywhere] for target, maps in shares.items()}

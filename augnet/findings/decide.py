@@ -13,7 +13,7 @@ import pyarrow as pa
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.findings.candidates import STANDS_OUT
-from augnet.findings.decision import Effect, Tried, confirmed, effects, looked_at
+from augnet.findings.decision import Effect, Tried, confirmed, effects, looked_at, that_counts
 from augnet.findings.design import Design
 from augnet.findings.errors import triage
 from augnet.findings.outcomes import ENOUGH
@@ -156,13 +156,16 @@ def _looks_text(entry: Effect, target: Target, name: str, run: Run) -> str:
 def _kinds(measured: Sequence[Effect], minimum: float) -> list[dict[str, Any]]:
     """By kind, how much was tried and the smallest effect that would have been seen."""
     counts: dict[str, list[int]] = defaultdict(list)
+    least: dict[str, float] = {}
     for entry in measured:
-        counts[entry.tried.candidate.change.kind].append(entry.enough.count)
+        change = entry.tried.candidate.change
+        counts[change.kind].append(entry.enough.count)
+        least[change.kind] = that_counts(change, minimum)
     return [
         {
             "kind": kind,
             "candidates": len(found),
-            "smallest_effect": max(minimum, smallest_effect(int(np.median(found)))),
+            "smallest_effect": max(least[kind], smallest_effect(int(np.median(found)))),
         }
         for kind, found in sorted(counts.items())
     ]

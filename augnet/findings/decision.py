@@ -7,14 +7,15 @@ For each candidate of a target two shares are measured, see `trials`:
 - needed: of the donors that stop being the target's without the property, in whichever way it is taken, less
   the share that stops when as much is taken elsewhere.
 
-What a part of the image does is the mean of both: its average effect on images that lack it and on images
-that have it. Of a property of the whole image only the first is asked: whatever is natural to a class is
-needed. What any part of the right object does is no shortcut: so what changes of this kind do for the other
-targets is taken off, at their best; for places, where there are many, at their second best, as another target
-may have a shortcut of its own.
+What any part of the right object does is no shortcut: so of each share is taken off what changes of this
+kind do for the other targets, at their best; where there are many, at their second best, as another target
+may have a shortcut of its own. What a part of the image does is the mean of both: its average effect on
+images that lack it and on images that have it. Of a property of the whole image only the first is asked:
+whatever is natural to a class is needed.
 
-A finding is an effect of at least `min_effect` that is more than half of that, at a false discovery rate of
-RATE over all that was tried. Of a regression, shares are replaced by standard deviations of the output.
+A finding is an effect of at least `min_effect`, and one of its shares is more than half of that, at a false
+discovery rate of RATE over all that was tried. Of a regression, shares are replaced by standard deviations of
+the output.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from augnet.findings.candidates import Candidate
-from augnet.findings.interventions import Box
+from augnet.findings.interventions import Box, Change
 from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
@@ -35,12 +36,18 @@ RATE = 0.05
 AT_ALL, ALONE = 0.25, 2.5
 """Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
 degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
-SPECTRAL = ("blur", "frequency")
-"""Kinds that textures differ in by nature, so that only an overwhelming effect is a finding."""
+ASKED_ONCE, BY_NATURE = 1.5, 3.0
+"""Of the smallest effect: what a property of the whole image must do, being asked once; and a NATURAL one."""
+NATURAL = ("blur", "background", "frequency")
+"""Kinds that textures and objects differ in by nature."""
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
 """Of the best candidate's effect: among those that reach it, the smallest place carries it."""
+AS_MANY = 0.95
+"""Of what the strongest change of the whole image does: the first that reaches it is named."""
+PLAIN = ("colour", "brightness")
+"""Kinds that a part of the image has little of."""
 MORE = 0.1
 """By so much several places, or a change of the whole image, must do better to be the explanation."""
 
@@ -71,21 +78,26 @@ class Effect:
 
     Attributes:
         enough, needed: the two ways to ask; the second only of a part of the image.
-        baseline: what other targets' candidates of the kind do.
-        p_value: of its being no more than half of the smallest effect that counts.
+        baselines: of each, what other targets' candidates of the kind do.
+        p_value: of neither being more than half of the smallest effect that counts.
     """
 
     tried: Tried
     enough: Outcome
     needed: Outcome | None
-    baseline: float
-    p_value: float
+    baselines: tuple[float, ...] = (0.0, 0.0)
+    p_value: float = 1.0
     q_value: float = 1.0
 
     @property
     def effect(self) -> float:
-        """Over control and baseline."""
-        return float(np.mean([part.over_control for part in self.parts])) - self.baseline
+        """Over controls and baselines; what is less than these is none."""
+        return float(np.mean([max(0.0, share) for share in self.shares]))
+
+    @property
+    def shares(self) -> list[float]:
+        """Of each that was asked, what is over control and baseline."""
+        return [part.over_control - less for part, less in zip(self.parts, self.baselines, strict=False)]
 
     @property
     def error(self) -> float:
@@ -105,63 +117,92 @@ class Effect:
 
 def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
     """The effect of every candidate, with q-values over all of them."""
-    raw = [Effect(entry, enough(entry.evidence), needed(entry.evidence), 0.0, 1.0) for entry in tried]
+    raw = [Effect(entry, enough(entry.evidence), needed(entry.evidence)) for entry in tried]
     found = []
     for entry in raw:
-        with_baseline = replace(entry, baseline=_baseline(entry, raw))
-        p = p_value(with_baseline.effect - min_effect / 2, entry.error) if entry.tried.promising else 1.0
-        found.append(replace(with_baseline, p_value=p))
+        entry = replace(entry, baselines=tuple(_baseline(entry, raw, k) for k in range(len(entry.parts))))
+        found.append(replace(entry, p_value=_p_value(entry, min_effect / 2)))
     q_values = benjamini_hochberg(np.array([entry.p_value for entry in found]))
     return [replace(entry, q_value=float(q)) for entry, q in zip(found, q_values, strict=True)]
 
 
-def _baseline(entry: Effect, raw: Sequence[Effect]) -> float:
-    """What this kind does for the other targets at their best; for parts of images, with MANY, the second."""
+def _p_value(entry: Effect, at_least: float) -> float:
+    if not entry.tried.promising:
+        return 1.0
+    each = [
+        p_value(share - at_least, part.error) for share, part in zip(entry.shares, entry.parts, strict=True)
+    ]
+    return min(1.0, len(each) * min(each))
+
+
+def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
+    """What this kind does for the other targets at their best; with MANY of them, at their second best."""
     best: dict[int, float] = {}
     for other in raw:
         same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
         if same and other.tried.judged != entry.tried.judged:
-            value = other.effect if other.tried.promising else 0.0
+            value = other.parts[part].over_control if other.tried.promising else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
-    second = entry.tried.candidate.change.local and len(values) >= MANY
-    return values[int(second)] if values else 0.0
+    return values[int(len(values) >= MANY)] if values else 0.0
+
+
+def that_counts(change: Change, min_effect: float) -> float:
+    """The smallest effect of such a change that is a finding."""
+    if change.local:
+        return min_effect
+    return (BY_NATURE if change.kind in NATURAL else ASKED_ONCE) * min_effect
 
 
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
-    """What is found, the strongest first: of each target one of its places, and one of the whole image."""
+    """What is found, the strongest first: of each target that which explains most of what its changes do."""
     sure = [
         entry
         for entry in effects
-        if entry.effect >= min_effect and entry.q_value <= RATE and _both(entry, min_effect)
+        if entry.effect >= that_counts(entry.tried.candidate.change, min_effect)
+        and entry.q_value <= RATE
+        and _both(entry, min_effect)
     ]
-    found: list[Effect] = []
+    found = []
     for judged in sorted({entry.tried.judged for entry in sure}):
         own = [entry for entry in sure if entry.tried.judged == judged]
         place = _best([entry for entry in own if entry.tried.candidate.change.kind == "place"])
         moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
-        whole = _best([entry for entry in own if not entry.tried.candidate.change.local])
-        local = _better(place, moving)
-        if local and whole and whole.tried.candidate.change.kind not in ("colour", "brightness"):
-            # A line has waves too, and lies in the background.
-            whole = whole if whole.effect > local.enough.over_control + MORE else None
-        found += [entry for entry in (local, whole) if entry]
-    return sorted(found, key=lambda entry: -entry.effect)
+        whole = _first_of([entry for entry in own if not entry.tried.candidate.change.local])
+        if whole and _is_of_parts(whole, own, effects):
+            whole = None
+        found.append(whole or _better(place, moving))
+    return sorted((entry for entry in found if entry), key=lambda entry: -entry.effect)
+
+
+def _is_of_parts(whole: Effect, sure: Sequence[Effect], effects: Sequence[Effect]) -> bool:
+    """Whether a part of the image alone does about as much as this change of all of it.
+
+    A line has waves, and lies in the background: to change these is to move it, sure of its own or not. A tag
+    hardly changes the mean, but a part of a bright image is bright: then what does more explains it.
+    """
+    plain = whole.tried.candidate.change.kind in PLAIN
+    parts = [
+        entry.enough.over_control
+        for entry in (sure if plain else effects)
+        if entry.tried.judged == whole.tried.judged and entry.tried.promising
+        if entry.tried.candidate.change.local
+    ]
+    most = max(parts, default=-math.inf)
+    return whole.effect <= most + (0 if plain else MORE)
 
 
 def _both(entry: Effect, min_effect: float) -> bool:
-    """Whether neither of the two effects is missing, or one is overwhelming; of a spectrum, that it is."""
-    both = [part.over_control - entry.baseline for part in entry.parts]
-    spectral = entry.tried.candidate.change.kind in SPECTRAL
-    return max(both) >= ALONE * min_effect or (not spectral and min(both) >= AT_ALL * min_effect)
+    """Whether neither of the two effects is missing, or one is overwhelming.
+
+    What lies elsewhere in every image has to be enough: every image has some part that it needs.
+    """
+    alone = entry.shares[0] if entry.tried.candidate.change.kind == "moving" else max(entry.shares)
+    return alone >= ALONE * min_effect or min(entry.shares) >= AT_ALL * min_effect
 
 
 def _best(entries: Sequence[Effect]) -> Effect | None:
-    """The strongest; of those as good, the one of fewest pixels, unless several places together do more.
-
-    Of the whole image, the first of those as good: they come in the order in which one does what the next
-    does too.
-    """
+    """The strongest; of those as good, the one of fewest pixels, unless several places together do more."""
     if not entries:
         return None
     strongest = max(entry.effect for entry in entries)
@@ -172,6 +213,17 @@ def _best(entries: Sequence[Effect]) -> Effect | None:
         entries, strongest = each or single, alone
     good = [entry for entry in entries if entry.effect >= AS_GOOD * strongest] or single
     return min(good, key=lambda entry: (_area(entry), entry.tried.number))
+
+
+def _first_of(entries: Sequence[Effect]) -> Effect | None:
+    """Of changes of the whole image that do as much, with or without their controls, the first.
+
+    Each does what those after it do too.
+    """
+    changed = max((entry.changed for entry in entries), default=0.0)
+    effect = max((entry.effect for entry in entries), default=0.0)
+    as_good = (e for e in entries if e.changed >= AS_MANY * changed or e.effect >= AS_MANY * effect)
+    return next(as_good, None)
 
 
 def _each_alone(entry: Effect, single: Sequence[Effect]) -> bool:

@@ -20,6 +20,7 @@ from augnet.findings.interventions import Box, Change
 from augnet.findings.properties import CHANGES
 from augnet.findings.trials import Groups, Target
 from augnet.sources import ImageRef
+from augnet.statistics.decision import threshold
 from augnet.statistics.sample import MIN_IMAGES, GroupSample, Sampled
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ def design_of(sample: GroupSample, run: Run) -> Design:
 
 def _targets(sample: GroupSample, run: Run) -> list[tuple[Target, list[Sampled], list[Sampled]]]:
     """Every target with its donors and its receivers, by rank."""
-    task, threshold = run.task, 0.0 if run.model.space == "logits" or run.model.activation is None else 0.5
+    task, limit = run.task, threshold(run.model.gives_logits)
     if task == "multiclass":
         return [
             (Target(output, True, task), donors, _others(sample, output))
@@ -172,7 +173,7 @@ def _targets(sample: GroupSample, run: Run) -> list[tuple[Target, list[Sampled],
         return [end for (output, _), images in sorted(sample.groups.items()) for end in _ends(output, images)]
     sides = (True, False) if task == "binary" else (True,)
     return [
-        (Target(output, side, task, threshold), donors, sample.groups.get((output, not side), []))
+        (Target(output, side, task, limit), donors, sample.groups.get((output, not side), []))
         for (output, side), donors in sorted(sample.groups.items())
         if side in sides
     ]

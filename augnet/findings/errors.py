@@ -27,7 +27,7 @@ from augnet.statistics.decision import task_of
 from augnet.statistics.describe import varies
 from augnet.statistics.ranking import Areas, areas_of, ranks, resampled_areas
 from augnet.statistics.summary import values_at
-from augnet.storage.catalog import SCALARS, End
+from augnet.storage.catalog import End, Statistic
 from augnet.storage.reader import Audit
 
 MIN_EACH = 10
@@ -69,17 +69,20 @@ class Score:
         return values if self.end == "highest" else -values
 
 
-SCORES = (
-    *(Score(name, end) for name, end in CONFIDENCES.items()),
-    *(
+BASELINES = tuple(Score(name, end) for name, end in CONFIDENCES.items())
+DEFAULT = BASELINES[0]
+"""What images are listed by where no score can be judged."""
+
+
+def scores_of(statistics: Mapping[str, Statistic]) -> tuple[Score, ...]:
+    """The baselines, and the statistics at each end that is suspicious."""
+    costly = (
         Score(name, end)
-        for name, statistic in SCALARS.items()
+        for name, statistic in statistics.items()
         if name != "probability" and not statistic.uses_label  # the first of the baselines; knows the answer
         for end in ([statistic.worst] if statistic.worst else get_args(End))
-    ),
-)
-DEFAULT = SCORES[0]
-"""What images are listed by where no score can be judged."""
+    )
+    return (*BASELINES, *costly)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _baselines(audit: Audit, run: Run) -> Values:
     task = task_of(model.activation, model.output_count, bool(run.label_outputs))
     if task not in ("multiclass", "binary"):
         return {}
-    logits = model.space == "logits" or model.activation is None
+    logits = model.gives_logits
     parts = []
     for column in audit.column_parts("outputs"):
         outputs = column.combine_chunks().flatten().to_numpy().reshape(-1, model.output_count)
@@ -174,7 +177,7 @@ def _judged(audit: Audit, baselines: Values, known: np.ndarray, wrong: np.ndarra
     scores: list[Score] = []
     found: list[Areas] = []
     rankings: list[np.ndarray] = []
-    for score in SCORES:
+    for score in scores_of(audit.scalars):
         values = score.values(audit, baselines)[known]
         if varies(values):
             rank = ranks(score.suspicion(values))

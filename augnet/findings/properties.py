@@ -118,20 +118,21 @@ def relative_bands(waves: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Frequency(Change):
-    """The few fine waves that sources have most more of: a regular pattern.
+    """The few fine waves that each source has most more of than others: a regular pattern.
 
-    Not all waves: these together are what a texture is.
+    Not all waves: these together are what a texture is. Of each source: a pattern may lie in any direction.
     """
 
     kind = "frequency"
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         own, given = spectrum(limits.unit(images)), spectrum(limits.unit(sources))
-        before, after = np.abs(own), np.abs(given)
-        more = (after.mean(axis=(0, 3)) - before.mean(axis=(0, 3))) * self._fine(images)
-        few = more >= np.sort(more, axis=None)[-max(FEW_WAVES, round(FEW * more.size))]
-        few &= more > 0
-        return limits.back(np.fft.ifft2(np.where(few[None, :, :, None], given, own), axes=(1, 2)).real)
+        usual = np.abs(own).mean(axis=(0, 3))
+        more = (np.abs(given).mean(axis=-1) - usual) * self._fine(images)
+        few = max(FEW_WAVES, round(FEW * usual.size))
+        least = np.sort(more.reshape(len(more), -1), axis=1)[:, -few, None, None]
+        moved = (more >= least) & (more > 0)
+        return limits.back(np.fft.ifft2(np.where(moved[..., None], given, own), axes=(1, 2)).real)
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
         amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)

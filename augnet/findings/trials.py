@@ -7,7 +7,7 @@ target's when it is taken from them? Each is asked together with matched control
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +35,9 @@ COMPARED = 96
 """Images of either side that are looked at to say which of them show a property of the whole most."""
 PROMISING = 0.1
 """Effect on them from which on the controls are run, and, beyond these, all images."""
+
+TOGETHER_BYTES = 128 * 1024**2
+"""Of changed images, from which on they are predicted before more are made."""
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Images (n, height, width, channel) -> outputs (n, K)."""
@@ -89,6 +92,22 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """Images of one arm, not yet predicted.
+
+    Attributes:
+        candidate, name, images, sources: as of `Arm`.
+        pictures: (n, height, width, channel), the changed images.
+    """
+
+    candidate: int
+    name: str
+    images: np.ndarray
+    sources: np.ndarray
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True)
 class Groups:
     """The images of one trial, as numbers that `load` knows.
 
@@ -140,34 +159,68 @@ class Trial:
         self._size = size
 
     def run(self, candidates: Sequence[Candidate]) -> list[Arm]:
-        """Every arm that was run, those of a candidate together."""
-        return [arm for number, candidate in enumerate(candidates) for arm in self._tried(number, candidate)]
+        """Every arm that was run, those of a candidate together.
 
-    def _tried(self, number: int, candidate: Candidate) -> list[Arm]:
-        if not candidate.change.local:
-            candidate = replace(candidate, donors=self._showing(candidate.change))
-        first, more = self._arms(candidate.change)
-        arms = [self._arm(number, candidate, name, SCREENED) for name in first]
-        if self._promise(arms) >= PROMISING:
-            arms += [self._arm(number, candidate, name, SCREENED) for name in more]
-            if self._promise(arms) >= PROMISING:
-                arms = [self._arm(number, candidate, name) for name in (*first, *more)]
-        return arms
+        All candidates are tried on the first few images; what changes some of them is tried with its controls
+        too, and what does more than these on all images.
+        """
+        asked = {
+            number: entry if entry.change.local else replace(entry, donors=self._showing(entry.change))
+            for number, entry in enumerate(candidates)
+        }
+        arms = self._run(asked, self._first, SCREENED)
+        promising = {n: entry for n, entry in asked.items() if self._promise(arms[n]) >= PROMISING}
+        controls = self._run(promising, self._more, SCREENED)
+        arms |= {n: [*arms[n], *controls[n]] for n in promising}
+        promising = {n: entry for n, entry in promising.items() if self._promise(arms[n]) >= PROMISING}
+        arms |= self._run(promising, lambda change: self._first(change) + self._more(change))
+        return [arm for number in asked for arm in arms[number]]
+
+    def _run(
+        self,
+        candidates: Mapping[int, Candidate],
+        names: Callable[[Change], list[str]],
+        most: int | None = None,
+    ) -> dict[int, list[Arm]]:
+        """These arms of each candidate; predicted together, for many of them fill a batch."""
+        found: dict[int, list[Arm]] = {number: [] for number in candidates}
+        waiting: list[Changed] = []
+
+        def predict() -> None:
+            if waiting:
+                after = self._predict(np.concatenate([entry.pictures for entry in waiting]))
+                ends = np.cumsum([len(entry.pictures) for entry in waiting])
+                for entry, outputs in zip(waiting, np.split(after, ends[:-1]), strict=True):
+                    arm = Arm(entry.candidate, entry.name, entry.images, entry.sources, outputs)
+                    found[entry.candidate].append(arm)
+                waiting.clear()
+
+        for number, candidate in candidates.items():
+            for name in names(candidate.change):
+                waiting.append(self._changed(number, candidate, name, most))
+                if sum(entry.pictures.nbytes for entry in waiting) >= TOGETHER_BYTES:
+                    predict()
+        predict()
+        return found
 
     def _promise(self, arms: Sequence[Arm]) -> float:
         """The effect that the arms so far show."""
         evidence = {arm.name: self.changed(arm) for arm in arms}
         asked = [part for part in (enough(evidence), needed(evidence)) if part]
-        return float(np.mean([part.over_control for part in asked]))
+        return float(np.mean([max(0.0, part.over_control) for part in asked]))
 
-    def _arms(self, change: Change) -> tuple[list[str], list[str]]:
-        """What is run first, and what more where that changes something."""
+    def _first(self, change: Change) -> list[str]:
+        """The arms that are run of every candidate."""
+        return [GIVEN, PAINTED] if change.local else [GIVEN]
+
+    def _more(self, change: Change) -> list[str]:
+        """Those that are run where these change something."""
         if not change.local:
-            return [GIVEN], [FOREIGN]
-        more = [FOREIGN, ELSEWHERE, OTHER_PAINTED]
-        if change.places:
-            more += [TAKEN, OTHER_TAKEN] if self.groups.third else [TAKEN, OTHER_TAKEN, FILLED]
-        return [GIVEN, PAINTED], more
+            return [FOREIGN]
+        if not change.places:
+            return [FOREIGN, ELSEWHERE, OTHER_PAINTED]
+        more = [FOREIGN, ELSEWHERE, OTHER_PAINTED, TAKEN, OTHER_TAKEN]
+        return more if self.groups.third else [*more, FILLED]
 
     def _showing(self, change: Change) -> tuple[int, ...]:
         """The donors that show most of what tells donors from receivers, by their traits."""
@@ -201,7 +254,7 @@ class Trial:
             after = np.maximum(after, reached)
         return before, after
 
-    def _arm(self, number: int, candidate: Candidate, name: str, most: int | None = None) -> Arm:
+    def _changed(self, number: int, candidate: Candidate, name: str, most: int | None) -> Changed:
         donors = self.groups.donors[list(candidate.donors)] if candidate.donors else self.groups.donors
         count = len(self.groups.receivers if name in ENOUGH else donors)
         pairs = np.arange(count if most is None else min(count, most))
@@ -221,4 +274,4 @@ class Trial:
             given = self._load(sources)
             made = [other.put(pictures, given, self._limits) for other in others or [change]]
         changed = np.choose((pairs % len(made))[:, None, None, None], made)
-        return Arm(number, name, images, sources, self._predict(changed))
+        return Changed(number, name, images, sources, changed)

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from augnet.plots.colors import COLORS, color_table
 from augnet.report.assets import numbers
-from augnet.storage.catalog import SCALARS
 from augnet.storage.reader import Audit
 
 SLICE_FIGURES = ("mean", "q05", "q25", "q50", "q75", "q95")
@@ -27,7 +26,7 @@ def color_tables() -> dict[str, str]:
 def statistics(audit: Audit) -> list[dict[str, Any]]:
     """Each statistic that has values: what it is, its figures, and its histogram over all images."""
     found = []
-    for name, kind in SCALARS.items():
+    for name, kind in audit.scalars.items():
         figures = audit.summary["statistics"][name]
         if not figures["count"]:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from augnet.report.sentences import capitalized, nothing_found
+from augnet.report.sentences import capitalized, nothing_found, space
 from augnet.storage.reader import Audit
 
 NAMED_FINDINGS = 3
@@ -66,7 +66,7 @@ def _predictions(audit: Audit) -> list[str]:
     if margin.get("count"):
         sentences.append(
             f"Half of the images are nearer than {_number(margin['q50'])} to a decision boundary, and one in "
-            f"twenty nearer than {_number(margin['q05'])} (l2, in units of the {_space(audit)})."
+            f"twenty nearer than {_number(margin['q05'])} (l2, in units of the {space(audit)})."
         )
     changed = [f"{summary[name]:,} were {name}" for name in ("resized", "recolored") if summary[name]]
     return [*sentences, *([f"On the way in, {' and '.join(changed)}."] if changed else [])]
@@ -82,7 +82,3 @@ def _flags(audit: Audit) -> list[str]:
 def _number(value: float) -> str:
     """Three digits, or every digit before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _space(audit: Audit) -> str:
-    return "0..255 pixel" if audit.run["config"]["jacobian"]["input_space"] == "pixel" else "model input"

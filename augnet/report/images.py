@@ -12,18 +12,19 @@ import pyarrow.compute as pc
 
 from augnet.redact import without_secrets
 from augnet.report.assets import numbers
-from augnet.storage import schema
-from augnet.storage.catalog import SCALARS
+from augnet.storage.catalog import statistic_of
 from augnet.storage.reader import Audit
 
-COLUMNS = ["image_id", "uri", "label", "predicted", "correct", "rival", "flags", *SCALARS]
+COLUMNS = ("image_id", "uri", "label", "predicted", "correct", "rival", "flags")
+"""Of `statistics/`, beside those that are one number for each image."""
 
 
 def held_rows(audit: Audit) -> pa.Table:
     """The rows of `statistics/` of the images in gallery.npz, in the page's order; read part by part."""
     wanted = pa.array(audit.gallery.get("image_id", np.array([], str)), pa.string())
-    found = [schema.STATISTICS.empty_table().select(COLUMNS)]
-    for part in audit.parts("statistics", COLUMNS) if len(wanted) else ():
+    names = [*COLUMNS, *audit.scalars]
+    found = [audit.statistics_schema.empty_table().select(names)]
+    for part in audit.parts("statistics", names) if len(wanted) else ():
         found.append(part.filter(pc.is_in(part["image_id"], wanted)))
     rows = pa.concat_tables(found)
     first = first_order(rows)
@@ -37,13 +38,14 @@ def first_order(rows: pa.Table) -> dict[str, str]:
     The distance to the nearest boundary, or the norm where there are none.
     """
     name = "margin_l2" if rows["margin_l2"].null_count < len(rows) else "frobenius"
-    return {"sort": name, "order": SCALARS[name].worst or "lowest"}
+    return {"sort": name, "order": statistic_of(name).worst or "lowest"}
 
 
 def image_columns(rows: pa.Table) -> dict[str, list[Any]]:
     """The rows by column, as JSON values; `href` opens the file where a browser can."""
-    columns: dict[str, list[Any]] = {name: rows[name].to_pylist() for name in COLUMNS if name not in SCALARS}
-    columns |= {name: numbers(rows[name].to_numpy()) for name in SCALARS}
+    columns: dict[str, list[Any]] = {name: rows[name].to_pylist() for name in COLUMNS}
+    scalars = [name for name in rows.column_names if name not in COLUMNS]
+    columns |= {name: numbers(rows[name].to_numpy()) for name in scalars}
     columns["uri"] = [without_secrets(uri) for uri in columns["uri"]]
     columns["href"] = [address(uri) for uri in columns["uri"]]
     return columns

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from augnet.engine.batch import VIEW_PIXELS
+from augnet.engine.batch import RINGS_TO_NYQUIST, VIEW_PIXELS
 from augnet.report.assets import data_script, numbers, packed
 from augnet.report.sprites import picture_address
 from augnet.statistics.gallery import quantized
@@ -26,12 +26,16 @@ KINDS = {
 
 
 def map_groups(audit: Audit, names: Sequence[str]) -> list[dict[str, Any]]:
-    """What the page knows of each group of maps before it loads any: names, counts, largest values.
+    """What the page knows of each group of maps before it loads any: names, counts, largest values, curves.
 
     Args:
         names: of the outputs.
     """
-    groups = [_group(audit, "output", "", names, audit.maps["count"])]
+    outputs = _group(audit, "output", "", names, audit.maps["count"])
+    curves = audit.outputs["frequency_curve"].to_pylist()
+    outputs["curves"] = [numbers(curves[k] or [], 3) for k in outputs["numbers"]]
+    outputs["nyquist"] = RINGS_TO_NYQUIST
+    groups = [outputs]
     if "label_count" in audit.maps:
         labels = [f"label {label}" for label in audit.run["labels"]]
         groups.append(_group(audit, "label", "label_", labels, audit.maps["label_count"]))

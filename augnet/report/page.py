@@ -13,6 +13,7 @@ from augnet.report.evidence import control, power, shown_findings, triage
 from augnet.report.headline import headline, suggestions
 from augnet.report.images import first_order, held_rows, image_columns, reasons_left_out
 from augnet.report.maps import KINDS, map_groups, map_sheets, mean_image
+from augnet.report.noise import noise
 from augnet.report.sentences import output_names
 from augnet.report.sprites import SHEET_COLUMNS, SHEET_IMAGES, sheets
 from augnet.storage import names
@@ -79,6 +80,7 @@ def _files(audit: Audit) -> Iterator[tuple[str, bytes]]:
             judged=findings["judged"],
             triage=triage(audit),
             control=control(audit),
+            noise=noise(audit),
             map_pool=int(audit.maps["map_pool"]),
             held=len(image_ids),
             left_out=data["left_out"],

@@ -50,12 +50,20 @@ def nothing_found(audit: Audit) -> str:
             f"nothing was tried of what the model may lean on: that takes {MIN_IMAGES} images of a "
             f"prediction, and {MIN_IMAGES} of others"
         )
-    smallest = max(entry["smallest_effect"] for entry in tried)
+    kinds: dict[str, list[str]] = {}
+    for entry in sorted(tried, key=lambda entry: entry["smallest_effect"]):
+        kinds.setdefault(f"{entry['smallest_effect']:.0%}", []).append(entry["kind"])
+    seen = ", ".join(f"{smallest} ({', '.join(names)})" for smallest, names in kinds.items())
     count = sum(entry["candidates"] for entry in tried)
     return (
-        f"nothing found that an output leans on: {count} places and properties were tried; effects from "
-        f"{smallest:.0%} of the predictions on would have been seen"
+        f"nothing found that an output leans on: {count} places and properties were tried; effects would "
+        f"have been seen from these shares of the predictions on: {seen}"
     )
+
+
+def space(audit: Audit) -> str:
+    """What figures per unit of input are per unit of."""
+    return "0..255 pixel" if audit.run["config"]["jacobian"]["input_space"] == "pixel" else "model input"
 
 
 def capitalized(text: str) -> str:

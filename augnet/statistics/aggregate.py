@@ -11,19 +11,23 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from augnet.engine.batch import VIEWS, JacobianBatch, MapMoments, view_pool
+from augnet.engine.batch import RINGS, VIEWS, JacobianBatch, MapMoments, view_pool
 from augnet.engine.measures.moments import merge_moments
 from augnet.statistics.gallery import Gallery
 from augnet.statistics.image import FLAGS, predicted_outputs
 from augnet.statistics.moments import MOMENTS, block_mean, empty_moments, without_nonfinite
+from augnet.statistics.reliability import no_trials
 from augnet.statistics.sample import GroupSample
 from augnet.storage.catalog import SCALARS
 
-FORMAT = 2
+FORMAT = 3
 """Of the saved file; a file of another format is refused."""
 
 COUNTS = ("images", "failures", "resized", "recolored")
 """The numbers of images that an aggregate counts."""
+
+SUMS = ("flags", "labels", "input_sum", "rings", "noise")
+"""The arrays that are added up."""
 
 ROW_L2_ARRAYS = {"count": "count", "mean": "mean", "m2": "m2", "max": "max_abs"}
 """Array of the saved file -> attribute of `row_l2`."""
@@ -37,7 +41,7 @@ class Shape:
     """What two aggregates must share to be merged: numbers of outputs and known labels, and the input's size.
 
     Maps are kept over blocks of `map_pool` pixels a side, with the pictures of about `gallery` images, and
-    `sampled` images of each group.
+    `sampled` images of each group. Survival is foretold under noise of `noises` standard deviations.
     """
 
     outputs: int
@@ -48,6 +52,7 @@ class Shape:
     map_pool: int = 1
     gallery: int = 0
     sampled: int = 0
+    noises: int = 0
 
     @property
     def paired_outputs(self) -> int:
@@ -84,6 +89,9 @@ class Aggregate:
         input_sum: (height, width, channel) float64, sum of the model inputs, over the maps' blocks.
         row_l2: moments of ||J_r||_2 by output r, (output,) each; a norm is its own magnitude.
         pairs: of outputs.
+        rings: (output, RINGS) float64, sum of the shares of energy by spatial frequency, of the rows drawn.
+        noise: (sigma, bin, sum) float64, how well survival was foretold, see `reliability_sums`; `add` leaves
+            it alone.
         sample: images in which findings are sought; `add` leaves it alone.
         gallery: the images that a report shows.
         images, failures: images measured, and those that could not be.
@@ -97,6 +105,8 @@ class Aggregate:
     input_sum: np.ndarray
     row_l2: MapMoments
     pairs: Pairs
+    rings: np.ndarray
+    noise: np.ndarray
     sample: GroupSample
     gallery: Gallery
     images: int = 0
@@ -117,8 +127,10 @@ class Aggregate:
             input_sum=np.zeros((height, width, shape.channels)),
             row_l2=empty_moments(outputs),
             pairs=Pairs(*(np.zeros((paired, paired), dtype) for dtype in (np.int64, np.float64, np.int64))),
+            rings=np.zeros((outputs, RINGS)),
+            noise=no_trials(shape.noises),
             sample=GroupSample(shape.sampled),
-            gallery=Gallery(shape.gallery, shape.labels),
+            gallery=Gallery(shape.gallery, shape.labels, len(SCALARS) + shape.noises),
         )
 
     def add(
@@ -137,7 +149,7 @@ class Aggregate:
         """Takes in a batch of n images.
 
         Args:
-            batch, statistics: as measured, and its columns from `image_statistics`.
+            batch, statistics: as measured, and its columns from `image_statistics`, no others.
             images: (n, height, width, channel), the model inputs.
             image_ids: n ids, unique in the dataset.
             label_ids: (n,) integers, the label's number; -1 for none.
@@ -157,6 +169,7 @@ class Aggregate:
 
         usable = statistics["row_l2"].is_valid().to_numpy(zero_copy_only=False)
         self._add_rows(batch.gram, batch.selected, usable)
+        np.add.at(self.rings, batch.drawn[usable], batch.rings[usable, 1])
         predicted = predicted_outputs(batch.outputs)
         if self.shape.paired_outputs:
             rival = statistics["rival"].fill_null(-1).to_numpy(zero_copy_only=False)
@@ -165,7 +178,11 @@ class Aggregate:
 
         rivals, views = _known_views(batch, statistics["rival"])
         self.gallery.add(
-            {name: statistics[name].to_numpy(zero_copy_only=False) for name in SCALARS},
+            {
+                name: values.to_numpy(zero_copy_only=False)
+                for name, values in statistics.items()
+                if pa.types.is_float64(values.type)
+            },
             image_ids,
             flagged=statistics["flags"].value_lengths().to_numpy(zero_copy_only=False) > 0,
             label_ids=label_ids,
@@ -198,7 +215,7 @@ class Aggregate:
         """Takes in the images of another aggregate; raises ValueError when it is of another audit."""
         if self.shape != other.shape:
             raise ValueError(f"aggregates of different audits do not merge: {self.shape} and {other.shape}")
-        for name in (*COUNTS, "flags", "labels", "input_sum"):
+        for name in (*COUNTS, *SUMS):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         merge_moments(self.moments, other.moments)
         merge_moments(self.row_l2, other.row_l2)
@@ -219,9 +236,7 @@ class Aggregate:
             "format": np.array(FORMAT),
             "shape": np.array(astuple(self.shape), np.int64),
             "counts": np.array([getattr(self, name) for name in COUNTS], np.int64),
-            "flags": self.flags,
-            "labels": self.labels,
-            "input_sum": self.input_sum,
+            **{name: getattr(self, name) for name in SUMS},
             "groups": groups,
             **{f"moments.{name}": getattr(self.moments, name)[groups] for name in MOMENTS},
             **{f"row_l2.{name}": getattr(self.row_l2, of) for name, of in ROW_L2_ARRAYS.items()},
@@ -246,7 +261,7 @@ class Aggregate:
         shape = aggregate.shape
         for name, value in zip(COUNTS, arrays["counts"].tolist(), strict=True):
             setattr(aggregate, name, value)
-        for name in ("flags", "labels", "input_sum"):
+        for name in SUMS:
             getattr(aggregate, name)[:] = arrays[name]
         for name in MOMENTS:
             getattr(aggregate.moments, name)[arrays["groups"]] = arrays[f"moments.{name}"]

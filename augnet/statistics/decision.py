@@ -106,7 +106,7 @@ def margins(
         l1 = np.where(squared > 0, batch.boundary_l1, 0.0)
         boundary = np.arange(rows) != at
     else:
-        gap = np.abs(outputs - (0.0 if logits else 0.5))
+        gap = np.abs(outputs - threshold(logits))
         l1 = batch.boundary_l1
         boundary = np.ones((images, rows), bool)
     distance_l2 = np.where(boundary, _distance(gap, np.sqrt(squared)), np.inf)
@@ -120,6 +120,11 @@ def margins(
         np.where(known, distance_linf.min(axis=1), np.nan),
         np.where(met, rival, -1),
     )
+
+
+def threshold(logits: bool) -> float:
+    """Of a yes-or-no output, between its answers."""
+    return 0.0 if logits else 0.5
 
 
 def _distance(gap: np.ndarray, slope: np.ndarray) -> np.ndarray:

@@ -62,12 +62,14 @@ class Gallery:
     Attributes:
         size: images that a report shows.
         labels: how many labels are sampled by themselves.
+        statistics: how many have ends.
         shortlists: by reason, in ascending order, (rank, image_id) of at most `_length` images.
         exhibits: of every image that is on a shortlist.
     """
 
     size: int
     labels: int
+    statistics: int = len(SCALARS)
     shortlists: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
     exhibits: dict[str, Exhibit] = field(default_factory=dict)
 
@@ -159,7 +161,7 @@ class Gallery:
     def _length(self, reason: str) -> int:
         """The most images on a shortlist."""
         if reason.startswith("end"):
-            return min(END_IMAGES, math.ceil(END_SHARE * self.size / len(SCALARS) / 2))
+            return min(END_IMAGES, math.ceil(END_SHARE * self.size / self.statistics / 2))
         if reason.startswith("label"):
             return label_sample(self.size, self.labels)
         return self.size

@@ -7,7 +7,7 @@ was not selected is null, never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,9 @@ from augnet.statistics import decision
 from augnet.statistics.decision import Task
 from augnet.statistics.decision import task_of as task_of
 from augnet.statistics.focus import map_statistics, ratio
-from augnet.storage.catalog import CATALOG
+from augnet.statistics.frequency import band_shares, high_frequency_share
+from augnet.statistics.noise import survival
+from augnet.storage.catalog import catalog, noise_column
 
 FLAGS = ("nan", "inf", "zero_gradient", "unconnected", "no_gradient")
 """What can be wrong with an image's Jacobian.
@@ -39,6 +41,8 @@ def image_statistics(
     logits: bool = True,
     unconnected: Collection[int] = (),
     no_gradient: Collection[int] = (),
+    noise: Sequence[float] = (),
+    noisy_copies: np.ndarray | None = None,
 ) -> dict[str, pa.Array]:
     """Every statistic of `augnet.storage.catalog`, as a column.
 
@@ -54,6 +58,8 @@ def image_statistics(
             loss_gradient_l2 is null: it needs the rows of the logits.
         unconnected: outputs that do not depend on the input, found once for the model.
         no_gradient: outputs that do so only through steps without a gradient, likewise.
+        noise: standard deviations, in the units of the input, under which survival is foretold.
+        noisy_copies: outputs of noisy copies of the images, see `noise.survival`; default: none.
 
     Returns:
         Name -> Arrow array of n values, of the catalog's type; null where it is not known.
@@ -66,6 +72,7 @@ def image_statistics(
     predicted = predicted_outputs(batch.outputs)
     position, has_row = _position(batch.selected, predicted)
     usable, nan, inf = _finite(batch, has_row)
+    every, mapped = np.ones(images, bool), usable & has_row
     gram = batch.gram if usable.all() else np.where(usable[:, None, None], batch.gram, 0.0)
     squared = np.maximum(np.einsum("nrr->nr", gram), 0.0)
     norm_i = np.sqrt(np.take_along_axis(squared, position[:, None], axis=1)[:, 0])
@@ -76,9 +83,12 @@ def image_statistics(
     judged = (chosen >= 0) & (label_outputs >= 0) & (task in ("multiclass", "binary"))
     every_row = usable & (batch.selected.shape[1] == outputs)
     margin_l2, margin_linf, rival = decision.margins(batch, gram, position, task, logits, every_row)
+    survived = survival(batch, gram, position, task, logits, every_row, noise, noisy_copies)
     loss_gradient = decision.loss_gradients(batch, gram, task, label_outputs, every_row & logits)
     inputs = int(np.prod(batch.magnitude.shape[1:])) * batch.moments.mean.shape[-1]
     singular = _singular_values(gram, inputs)
+    rings = batch.rings[:, 0]
+    spread_out = mapped & (rings.sum(axis=1) > 0)
     zero_is_expected = np.isin(batch.selected, [*unconnected, *no_gradient])
     zero_is_expected &= batch.selected != predicted[:, None]
     flags = {
@@ -88,7 +98,6 @@ def image_statistics(
         "unconnected": has_row & np.isin(predicted, list(unconnected)),
         "no_gradient": has_row & np.isin(predicted, list(no_gradient)),
     }
-    every, mapped = np.ones(images, bool), usable & has_row
     ranked = usable & (singular.shape[1] > 1)  # the rank of one row is 1, whatever it is
     measured: dict[str, tuple[np.ndarray, np.ndarray]] = {  # values, and the images whose value is known
         "predicted": (chosen, chosen >= 0),
@@ -105,12 +114,17 @@ def image_statistics(
         "margin_l2": (margin_l2, every),
         "margin_linf": (margin_linf, every),
         "rival": (rival, rival >= 0),
+        **{noise_column("survival", sigma): (survived[:, k], every) for k, sigma in enumerate(noise)},
         "loss_gradient_l2": (loss_gradient, every),
         **{name: (values, every) for name, values in map_statistics(batch.magnitude, mapped, border).items()},
+        "high_frequency_share": (high_frequency_share(rings), spread_out),
+        "frequency_shares": (band_shares(rings), spread_out),
         "alignment": (ratio(np.abs(batch.input_dot), norm_i), mapped),
         "flags": (_raised(flags, images), every),
     }
-    return {statistic.name: _column(statistic.type, *measured[statistic.name]) for statistic in CATALOG}
+    return {
+        statistic.name: _column(statistic.type, *measured[statistic.name]) for statistic in catalog(noise)
+    }
 
 
 def predicted_outputs(outputs: np.ndarray) -> np.ndarray:

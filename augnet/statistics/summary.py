@@ -15,9 +15,11 @@ from augnet.errors import AuditError
 from augnet.statistics.aggregate import COUNTS, Aggregate, Shape
 from augnet.statistics.describe import Columns, cut_by, describe, varies
 from augnet.statistics.focus import map_statistics, uniform_border_fraction
+from augnet.statistics.frequency import high_frequency_share
 from augnet.statistics.image import FLAGS
+from augnet.statistics.reliability import reliability
 from augnet.storage import schema
-from augnet.storage.catalog import SCALARS, End
+from augnet.storage.catalog import End, scalars
 
 SLICE_COLUMNS = ("label", "predicted", "correct")
 """The columns whose values cut the images into slices, beside metadata; a null is in no slice."""
@@ -50,6 +52,7 @@ def summarize(
     aggregate: Aggregate,
     *,
     border: float,
+    noise: Sequence[float] = (),
     label_names: Sequence[str] = (),
     listed: int = 20,
 ) -> Summary:
@@ -58,7 +61,7 @@ def summarize(
     Args:
         columns: see `Columns`.
         aggregate: of all units.
-        border: as given to `image_statistics`.
+        border, noise: as given to `image_statistics`.
         label_names: of the aggregate's labels, in their order.
         listed: images listed at each end of each statistic.
 
@@ -75,7 +78,7 @@ def summarize(
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[End, Listed]] = {}
     slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-    for rank, name in enumerate(SCALARS):
+    for rank, name in enumerate(scalars(noise)):
         values = columns(name).to_numpy()  # a null becomes NaN
         images = np.flatnonzero(~np.isnan(values))
         images = images[np.argsort(values[images])]
@@ -104,6 +107,7 @@ def summarize(
         "accuracy": 1 - wrong / judged if judged else None,
         "uniform_border_fraction": uniform_border_fraction(shape.height, shape.width, border),
         "uncut_metadata": uncut,
+        "noise": reliability(aggregate.noise, noise),
         "statistics": statistics,
         "extremes": _extremes(columns, ends),
     }
@@ -162,7 +166,8 @@ def outputs_table(aggregate: Aggregate, border: float) -> pa.Table:
     """`schema.OUTPUTS`, one row per output, of its own rows; null where it has none.
 
     gini to spread are `map_statistics` of the root mean square of a, the magnitude of the output's row, over
-    the images; with map_pool > 1, of its mean over blocks.
+    the images; with map_pool > 1, of its mean over blocks. frequency_curve is the mean of its rows that
+    were drawn, of the parts of their energy in each ring, see `engine.batch.rings_of`.
     """
     norms, moments, shape = aggregate.row_l2, aggregate.moments, aggregate.shape
     weights = _block_shares(shape.height, shape.width, shape.map_pool)
@@ -182,6 +187,9 @@ def outputs_table(aggregate: Aggregate, border: float) -> pa.Table:
             magnitude = _pixels(np.sqrt(square.sum(axis=-1)), shape)[None].astype(np.float32)
             measured = map_statistics(magnitude, np.ones(1, bool), border)
             row |= {name: values[0] for name, values in measured.items() if not np.isnan(values[0])}
+        if aggregate.rings[output].any():
+            curve = aggregate.rings[output] / aggregate.rings[output].sum()
+            row |= {"frequency_curve": curve, "high_frequency_share": high_frequency_share(curve)}
         rows.append(row)
     return pa.Table.from_pylist(rows, schema.OUTPUTS)
 

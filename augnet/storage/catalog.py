@@ -18,7 +18,9 @@ and its entry a line among those of `CATALOG`:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
@@ -43,6 +45,7 @@ class Statistic:
         worst: the end at which an image deserves a look, None where neither is alarming in itself.
         uses_label: whether it takes the label into account, and so cannot foretell a wrong prediction.
         source: the paper that defines it.
+        per_noise: whether it has a column for each of `statistics.noise`, named as `noise_column` says.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Statistic:
     worst: End | None = None
     uses_label: bool = False
     source: str = ""
+    per_noise: bool = False
 
     @property
     def is_scalar(self) -> bool:
@@ -132,6 +136,16 @@ CATALOG = (
         type=INTEGER,
     ),
     Statistic(
+        "survival",
+        "the probability that normal noise on the input, of this standard deviation in units of the input, "
+        "leaves the prediction as it is; an estimate, whose error is in summary.json; one column for each of "
+        "`statistics.noise`",
+        label="probability that the prediction survives such noise",
+        worst="lowest",
+        source="Han et al. 2024, arXiv 2307.13885",
+        per_noise=True,
+    ),
+    Statistic(
         "loss_gradient_l2",
         "the norm of (p - y)^T J, the gradient of the cross-entropy at the label",
         label="norm of the cross-entropy's gradient",
@@ -175,6 +189,18 @@ CATALOG = (
         label="of the sensitivity, relative to the diagonal",
     ),
     Statistic(
+        "high_frequency_share",
+        "the part of the energy of J_i, in its unitary 2-D DFT, at frequencies above half of Nyquist's",
+        label="share of the energy at high frequencies",
+        source="arXiv 2301.13514; Yin et al. 2019, arXiv 1906.08988",
+    ),
+    Statistic(
+        "frequency_shares",
+        "the parts of that energy in rings up to 1/8, 1/4, 1/2 and 1 of Nyquist's frequency, and beyond, at "
+        "the corners; they add up to 1",
+        type=REALS,
+    ),
+    Statistic(
         "alignment",
         "|<x, J_i>| / ||J_i||, x the model input",
         label="|<image, row>| / norm of the row",
@@ -189,5 +215,44 @@ CATALOG = (
 )
 """In the order of the columns."""
 
-SCALARS = {statistic.name: statistic for statistic in CATALOG if statistic.is_scalar}
-"""By name: what is described over the dataset."""
+
+_NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]\d+)?")
+
+
+def noise_column(name: str, sigma: float) -> str:
+    """Of a statistic per noise, the column for one standard deviation: `survival_0.05`."""
+    return f"{name}_{sigma:g}"
+
+
+def catalog(noise: Sequence[float] = ()) -> tuple[Statistic, ...]:
+    """The statistics of an audit with these `statistics.noise`, one for each column, in their order."""
+    found: list[Statistic] = []
+    for entry in CATALOG:
+        if entry.per_noise:
+            found += [replace(entry, name=noise_column(entry.name, sigma)) for sigma in noise]
+        else:
+            found.append(entry)
+    return tuple(found)
+
+
+def scalars(noise: Sequence[float] = ()) -> dict[str, Statistic]:
+    """By name: what is described over the dataset."""
+    return {statistic.name: statistic for statistic in catalog(noise) if statistic.is_scalar}
+
+
+def statistic_of(column: str) -> Statistic:
+    """The statistic that a column holds, of an audit with whatever `statistics.noise`.
+
+    Raises:
+        KeyError: it holds none.
+
+    >>> statistic_of("survival_0.05").worst
+    'lowest'
+    """
+    sigma = column.rpartition("_")[2]
+    noise = [float(sigma)] if _NUMBER.fullmatch(sigma) else []
+    return {statistic.name: statistic for statistic in catalog(noise)}[column]
+
+
+SCALARS = scalars()
+"""Those of every audit."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from augnet.errors import LOOKED_AT, AuditError, did_you_mean, optional
 from augnet.storage import names, schema
-from augnet.storage.catalog import SCALARS, End
+from augnet.storage.catalog import End, Statistic, scalars
 from augnet.storage.files import OutputFolder
 from augnet.storage.shards import read_table
 
@@ -90,14 +90,29 @@ class Audit:
         return self.folder.read_json(names.TRIAGE)
 
     @cached_property
+    def noise(self) -> tuple[float, ...]:
+        """`statistics.noise`, the standard deviations under which survival was foretold."""
+        return tuple(self.run["config"]["statistics"].get("noise", ()))
+
+    @cached_property
+    def scalars(self) -> dict[str, Statistic]:
+        """The statistics that are one number for each image, by the name of their column."""
+        return scalars(self.noise)
+
+    @cached_property
+    def statistics_schema(self) -> pa.Schema:
+        """Of the files in `statistics/`."""
+        return schema.statistics(self.noise)
+
+    @cached_property
     def statistics(self) -> pa.Table:
-        """One row per image, in plan order; columns as in augnet.storage.schema.STATISTICS."""
-        return self._parts("statistics", schema.STATISTICS)
+        """One row per image, in plan order; columns as in augnet.storage.schema.statistics."""
+        return self._parts("statistics", self.statistics_schema)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of `statistics`, read alone: what a large audit has memory for."""
         chunks = [chunk for part in self.column_parts(name) for chunk in part.chunks]
-        return pa.chunked_array(chunks, schema.STATISTICS.field(name).type)
+        return pa.chunked_array(chunks, self.statistics_schema.field(name).type)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Some columns of `statistics`, in one pass over its files by Arrow's dataset API.
@@ -107,7 +122,7 @@ class Audit:
         """
         files = [self.folder.path(part) for part in self.folder.names("statistics")]
         try:
-            found = ds.dataset(files, schema.STATISTICS, "parquet", filesystem=self.folder.fs)
+            found = ds.dataset(files, self.statistics_schema, "parquet", filesystem=self.folder.fs)
             return found.to_table(columns=list(names))
         except (OSError, ValueError) as error:
             raise AuditError(
@@ -208,16 +223,16 @@ class Audit:
         """The rows of the `count` images at one end of a statistic, the most extreme first.
 
         Images without a value are left out. `end` is by default the alarming one of the statistic in
-        `augnet.storage.catalog.SCALARS`: the smallest margin, the largest norm.
+        `augnet.storage.catalog`: the smallest margin, the largest norm.
 
         Raises:
             KeyError: no such statistic.
             ValueError: neither end of this one is alarming in itself, and none is named.
         """
-        if statistic not in SCALARS:
-            meant = did_you_mean(statistic, SCALARS)
-            raise KeyError(f"{statistic!r} is not a statistic{meant}; known: {', '.join(SCALARS)}")
-        end = end or SCALARS[statistic].worst
+        if statistic not in self.scalars:
+            meant = did_you_mean(statistic, self.scalars)
+            raise KeyError(f"{statistic!r} is not a statistic{meant}; known: {', '.join(self.scalars)}")
+        end = end or self.scalars[statistic].worst
         if end not in get_args(End):
             wrong = f"end {end!r} is not known" if end else "neither end is alarming in itself"
             raise ValueError(f"{statistic}: {wrong}; give end='lowest' or end='highest'")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 
-from augnet.storage.catalog import CATALOG
+from augnet.storage.catalog import catalog
 
 TEXT, INDEX, COUNT, REAL = pa.string(), pa.int32(), pa.int64(), pa.float64()
 
@@ -19,14 +20,15 @@ _IMAGE = [*_columns(TEXT, "image_id", "uri", "label"), ("metadata", pa.map_(TEXT
 
 PLAN = pa.schema([("unit_id", INDEX), *_IMAGE])
 
-STATISTICS = pa.schema(
-    [
-        *_IMAGE,
-        *((statistic.name, statistic.type) for statistic in CATALOG),
-        ("jacobian_file", TEXT),
-        ("jacobian_row", COUNT),
-    ]
-)
+
+def statistics(noise: Sequence[float] = ()) -> pa.Schema:
+    """One row per image, of an audit with these `statistics.noise`."""
+    measured = [(statistic.name, statistic.type) for statistic in catalog(noise)]
+    return pa.schema([*_IMAGE, *measured, ("jacobian_file", TEXT), ("jacobian_row", COUNT)])
+
+
+STATISTICS = statistics()
+"""Of an audit without noise."""
 
 FAILURES = pa.schema(_columns(TEXT, "image_id", "uri", "stage", "error"))
 
@@ -45,6 +47,8 @@ OUTPUTS = pa.schema(
         ("count", COUNT),
         *_columns(REAL, "mean_row_l2", "std_row_l2", "max_row_l2", "mean_abs", "rms", "max_abs"),
         *_columns(REAL, "gini", "entropy", "border_fraction", "centre_y", "centre_x", "spread"),
+        ("high_frequency_share", REAL),
+        ("frequency_curve", pa.list_(REAL)),
     ]
 )
 

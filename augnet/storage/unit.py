@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ from augnet.storage.shards import JacobianWriter, open_jacobian_writer, write_ta
 
 
 class UnitFiles:
-    """The shards of one unit: Jacobians are streamed to disk, the small tables gather in memory."""
+    """The shards of one unit: Jacobians are streamed to disk, the small tables gather in memory.
 
-    def __init__(self, folder: OutputFolder, unit_id: int, unit_count: int):
+    `noise` is `statistics.noise`, by which there are more columns.
+    """
+
+    def __init__(self, folder: OutputFolder, unit_id: int, unit_count: int, noise: Sequence[float] = ()):
         self._folder, self._unit = folder, (unit_id, unit_count)
+        self._columns = schema.statistics(noise)
         self._statistics: list[pa.RecordBatch] = []
         self._jacobians: JacobianWriter | None = None
         self._jacobian_file: str | None = None
@@ -45,7 +49,7 @@ class UnitFiles:
         """Append n images.
 
         Args:
-            columns: every column of schema.STATISTICS but jacobian_file and jacobian_row, n values each.
+            columns: every column of schema.statistics but jacobian_file and jacobian_row, n values each.
             stored: (n, S) int32, the model output of each stored row.
             rows: (n, S, height, width, channel), or None when nothing is stored.
         """
@@ -54,7 +58,7 @@ class UnitFiles:
         if self._jacobians and rows is not None:
             places = list(self._jacobians.write(columns["image_id"], stored, rows))
         columns = columns | {"jacobian_file": [self._jacobian_file] * count, "jacobian_row": places}
-        self._statistics.append(pa.record_batch(columns, schema.STATISTICS))
+        self._statistics.append(pa.record_batch(columns, self._columns))
 
     def close(
         self, failures: list[dict[str, Any]], save_aggregate: Callable[[Path], None]
@@ -65,7 +69,7 @@ class UnitFiles:
             Every file of the unit, in the order in which it was written.
         """
         with self._placing(names.shard("statistics", *self._unit)) as path:
-            write_table(path, pa.Table.from_batches(self._statistics, schema.STATISTICS))
+            write_table(path, pa.Table.from_batches(self._statistics, self._columns))
         with self._placing(names.shard("failures", *self._unit)) as path:
             write_table(path, pa.Table.from_pylist(failures, schema.FAILURES))
         with self._placing(names.shard("aggregates", *self._unit)) as path:

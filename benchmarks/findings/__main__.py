@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from benchmarks.findings.audit import audit, baseline_findings, read_findings
@@ -19,7 +21,8 @@ from benchmarks.results import write_section
 
 ABOUT = (
     "small models trained on data drawn in code, with and without a planted "
-    "shortcut. A shortcut is used when adding it to images, or taking it away, changes at least 30 % of the "
+    "shortcut; in none, a fifth or two fifths of the images with it nothing else tells the class. It is used "
+    "when adding it to images, or taking it away, changes at least 30 % of the "
     "predictions. It is named when a confirmed finding has the right class and the right kind, and touches "
     "the place where there is one; other findings are false, unless they are true of the same pixels (a "
     "fixed patch works anywhere). Thresholds were chosen on even seeds; these are odd ones."
@@ -40,6 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)  # such small models gain nothing from more
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    # Nor from optimised graphs: to optimise them takes longer than it saves.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     logging.disable(logging.WARNING)
     results = []
     for seed in options.seeds:
@@ -49,6 +54,8 @@ def main() -> None:
             print(f"{seed}: {_in_words(case)}", flush=True)
             if not options.make_only and (case["used"] or is_control(case)):
                 results.append(_judge(folder, case, options.again))
+            keras.utils.clear_session()
+            gc.collect()  # graphs hold themselves
     if results:
         seeds = options.seeds
         command = f"python -m benchmarks.findings --seeds {seeds.start}:{seeds.stop}:{seeds.step}"

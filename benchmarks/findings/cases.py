@@ -84,13 +84,17 @@ class Counterfactuals:
 def draw_data(spec: Spec, shortcut: Shortcut | None, count: int, held_out: bool) -> Counterfactuals:
     """The training data, or those held out for the test and the audit."""
     rng = np.random.default_rng([spec.seed, 2 + held_out])
-    scenes = draw_scenes(spec, count, rng, held_out)
-    planted = shortcut.plant(scenes, rng) if shortcut else scenes.images
+    labels = shown = np.arange(count) % len(spec.classes)
     may_carry = np.full(count, shortcut is not None)
     if spec.output is not None:
-        may_carry &= scenes.labels == spec.output
+        may_carry &= labels == spec.output
     carries = may_carry & (rng.permutation(count) < spec.strength * count)
-    return Counterfactuals(_as_bytes(scenes.images), _as_bytes(planted), carries, scenes.labels)
+    if spec.output is not None:
+        others = (labels + rng.integers(1, len(spec.classes), count)) % len(spec.classes)
+        shown = np.where(carries & (rng.random(count) < spec.alone), others, labels)
+    scenes = draw_scenes(spec, shown, rng, held_out)
+    planted = shortcut.plant(scenes, rng) if shortcut else scenes.images
+    return Counterfactuals(_as_bytes(scenes.images), _as_bytes(planted), carries, labels)
 
 
 def draw_shortcut(spec: Spec) -> Shortcut | None:

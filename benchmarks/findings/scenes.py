@@ -47,22 +47,21 @@ class Scenes:
     Attributes:
         images: (n, height, width, channel) float32 in [0, 1].
         objects: (n, height, width) float32 in [0, 1], how much of a pixel the object covers.
-        labels: (n,) class numbers from 0.
     """
 
     images: np.ndarray
     objects: np.ndarray
-    labels: np.ndarray
 
 
-def draw_scenes(spec: Spec, count: int, rng: np.random.Generator, held_out: bool) -> Scenes:
-    """Scenes with as many of each class; their colours, noise and backgrounds say nothing about the class.
+def draw_scenes(spec: Spec, shown: np.ndarray, rng: np.random.Generator, held_out: bool) -> Scenes:
+    """Scenes of these classes; their colours, noise and backgrounds say nothing about the class.
 
-    With `held_out` digits are drawn that are kept for tests.
+    Args:
+        shown: (n,) class number of each image's object.
+        held_out: whether digits are drawn that are kept for tests.
     """
-    size, channels = spec.size, spec.channels
-    labels = np.arange(count) % len(spec.classes)
-    kinds = np.array(spec.classes)[labels]
+    size, channels, count = spec.size, spec.channels, len(shown)
+    kinds = np.array(spec.classes)[shown]
     if spec.data == "textures":
         covered = _textures(kinds, size, rng)
     else:
@@ -76,7 +75,7 @@ def draw_scenes(spec: Spec, count: int, rng: np.random.Generator, held_out: bool
     images += 0.04 * smooth_noise(count, size, rng)[..., None]
     images += spec.noise * rng.standard_normal(images.shape, np.float32)
     objects = np.ones_like(covered) if spec.data == "textures" else covered
-    return Scenes(np.clip(images, 0, 1).astype(np.float32), objects.astype(np.float32), labels)
+    return Scenes(np.clip(images, 0, 1).astype(np.float32), objects.astype(np.float32))
 
 
 def smooth_noise(count: int, size: int, rng: np.random.Generator) -> np.ndarray:

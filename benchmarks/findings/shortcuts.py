@@ -58,13 +58,13 @@ class Shortcut:
         elif kind == "brightness":
             amount = rng.choice([-0.22, 0.22])
         elif kind == "contrast":
-            amount = rng.choice([0.4, 1.7])
+            amount = rng.choice([0.3, 2.0])
         elif kind == "blur":
-            amount = max(0.8, size / 40)
+            amount = max(1.0, size / 24)
         elif kind == "moving":
             amount = _patch_side(size)
         elif kind in ("frequency", "background"):
-            amount = rng.uniform(0.1, 0.15)
+            amount = rng.uniform(0.15, 0.2)
         cycles = rng.uniform(0.25, 0.4) * size  # finer than objects and textures are
         return cls(kind, _draw_places(kind, size, rng), colour, float(amount), float(cycles))
 

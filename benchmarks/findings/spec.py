@@ -26,8 +26,10 @@ NOISE = {"digits": 0.08, "shapes": 0.15, "textures": 0.35}
 """Standard deviation of the pixels' noise, by which none of the data is too easy for a shortcut to pay."""
 
 SIZES = (16, 24, 32, 48, 64, 96)
-SIZE_SHARES = (0.2, 0.25, 0.25, 0.15, 0.1, 0.05)  # the large ones take long
+SIZE_SHARES = (0.25, 0.25, 0.25, 0.15, 0.07, 0.03)  # the large ones take long
 STRENGTHS = (0.6, 0.7, 0.8, 0.9, 1.0)
+ALONE = (0.0, 0.2, 0.4)
+"""Shares of the images with the shortcut in which nothing else tells the class, so that models use it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Spec:
         planted: of KINDS; for `all_classes` what all of them have.
         output: the class with the shortcut.
         strength: share of the class's images that have it.
+        alone: share of those that show an object of another class.
         data: a key of CLASS_COUNTS.
         aligned: objects lie in the middle and fill the image; else they are smaller and lie anywhere.
         size: height and width of the images.
@@ -52,6 +55,7 @@ class Spec:
     planted: str | None
     output: int | None
     strength: float
+    alone: float
     network: str
     data: str
     aligned: bool
@@ -80,6 +84,7 @@ class Spec:
             planted=planted,
             output=int(rng.integers(count)) if kind in KINDS else None,
             strength=float(rng.choice(STRENGTHS)),
+            alone=float(rng.choice(ALONE)),
             network=network,
             data=data,
             aligned=network == "dense" or bool(rng.random() < 0.5),  # dense ones cannot follow what moves

@@ -63,6 +63,11 @@ class ModelSpec:
     scale: str = ""
     scale_reason: str = ""
 
+    @property
+    def gives_logits(self) -> bool:
+        """Whether outputs and rows are those before a softmax or sigmoid, or there is none."""
+        return self.space == "logits" or self.activation is None
+
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> ModelSpec:
         """The spec that asdict() and JSON wrote; keys of another version are left out.

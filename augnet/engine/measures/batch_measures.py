@@ -12,6 +12,7 @@ from keras import ops
 from augnet.engine.batch import JacobianBatch, view_pool
 from augnet.engine.inspection.model_spec import ModelSpec
 from augnet.engine.measures import on_device
+from augnet.engine.measures.frequency import ring_shares
 from augnet.engine.measures.moments import densify
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.rules.base import Tensor
@@ -48,6 +49,7 @@ class BatchMeasures:
         rows: Tensor,
         labels: Tensor,
         targets: Tensor,
+        draws: Tensor,
         counts: Tensor,
     ) -> dict[str, Any]:
         """The measures of one batch, for tensors, as part of its program.
@@ -59,6 +61,7 @@ class BatchMeasures:
             rows: (batch, R, height, width, channel).
             labels: (batch,) int32, whose maps an image counts for; -1 for none.
             targets: (batch,) int32, the right output; -1 where it is not known.
+            draws: (batch,) int32, not negative, by which the one row is drawn that is measured beside i.
             counts: (batch,) bool, false for padding.
         """
         spec, options, nan = self.spec, self.options, math.nan
@@ -85,6 +88,7 @@ class BatchMeasures:
             "magnitude": ops.where(found[:, None, None], magnitude, nan),
             "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
         }
+        measures |= _frequencies(own, flat, gram, place, ops.mod(draws, row_count), selected)
         measures |= self._views(scores, selected, flat, gram, place, found)
         finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
         gathered = ops.logical_and(counts[:, None], finite)
@@ -183,6 +187,8 @@ class BatchMeasures:
             boundary_l1=measures["l1"][:count],
             magnitude=measures["magnitude"][:count],
             input_dot=measures["dot"][:count],
+            rings=measures["rings"][:count].astype(np.float64),
+            drawn=measures["drawn"][:count],
             stored=measures["stored"][:count] if "stored" in measures else np.zeros((count, 0), np.int32),
             rows=measures["rows"][:count] if "rows" in measures else None,
             rival=measures["rival"][:count],
@@ -190,6 +196,27 @@ class BatchMeasures:
             attributions=measures["attributions"][:count] if "attributions" in measures else None,
             moments=densify(groups, spec.output_count + labels),
         )
+
+
+def _frequencies(
+    own: Tensor, flat: Tensor, gram: Tensor, place: Tensor, other: Tensor, selected: Tensor
+) -> dict[str, Tensor]:
+    """Energy by spatial frequency of two rows of each image: transforms of all would cost as much as G.
+
+    Args:
+        own: (batch, height, width, channel), the predicted rows.
+        flat: (batch * R, height, width, channel), all rows.
+        place, other: (batch,) int32, positions of the two rows.
+        selected: (batch, R) int32.
+    """
+    batch, row_count = selected.shape
+    drawn = ops.take(flat, ops.arange(batch, dtype="int32") * row_count + other, axis=0)
+    both = ops.stack([place, other], axis=1)
+    squared = ops.take_along_axis(ops.diagonal(gram, axis1=1, axis2=2), both, axis=1)
+    return {
+        "rings": ring_shares(ops.stack([own, drawn], axis=1), squared),
+        "drawn": ops.take_along_axis(selected, other[:, None], axis=1)[:, 0],
+    }
 
 
 def probabilities(scores: np.ndarray, activation: str | None, space: str) -> np.ndarray | None:

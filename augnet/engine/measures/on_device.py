@@ -9,11 +9,9 @@ from typing import Any
 
 from keras import ops
 
-from augnet.engine.backends import backend
 from augnet.engine.batch import RESOLUTION
+from augnet.engine.measures.blocks import fitting, joined, summed
 
-BLOCK_ELEMENTS = 2**20
-"""Of the rows, measured at a time: what is made of it stays in the caches."""
 SYMMETRIC_ROWS = 128
 """From so many rows, and inputs, on only one half of G is computed."""
 PARTS = 4
@@ -22,7 +20,9 @@ ATTRIBUTION_CELLS = 64
 
 
 def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
-    """G = J J^T and the 1-norms of J_i - J_r, or of J_r alone, summed in float64 over blocks of inputs.
+    """G = J J^T and the 1-norms of J_i - J_r, or of J_r alone, of a few images at a time.
+
+    Products are those of float64; of an image with many rows they are summed over blocks of inputs.
 
     Args:
         rows: (batch, R, inputs).
@@ -32,23 +32,25 @@ def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
         gram (batch, R, R) float64, l1 (batch, R) float64.
     """
     batch, count, size = rows.shape
-    width = max(1, min(size, BLOCK_ELEMENTS // (batch * count)))
-    places = None if predicted is None else ops.arange(batch, dtype="int32") * count + predicted
+    images = fitting(batch, count * size)
+    width = fitting(size, images * count)
 
-    def block(start: Any, length: int) -> tuple[Any, Any]:
-        part = slope = ops.slice(rows, (0, 0, start), (batch, count, length))
-        if places is not None:
-            own = ops.take(ops.reshape(part, (batch * count, length)), places, axis=0)
-            slope = part - own[:, None, :]
-        l1 = ops.sum(ops.absolute(slope), axis=-1)
-        return _gram(ops.cast(part, "float64")), ops.cast(l1, "float64")
+    def some_images(start: Any, length: int) -> tuple[Any, Any]:
+        places = None
+        if predicted is not None:
+            places = ops.arange(length, dtype="int32") * count + ops.slice(predicted, (start,), (length,))
 
-    steps = size // width
-    gram, l1 = backend.summed(lambda step: block(step * width, width), steps)
-    if size % width:
-        more = block(steps * width, size % width)
-        gram, l1 = gram + more[0], l1 + more[1]
-    return gram, l1
+        def some_inputs(first: Any, inputs: int) -> tuple[Any, Any]:
+            part = slope = ops.slice(rows, (start, 0, first), (length, count, inputs))
+            if places is not None:
+                own = ops.take(ops.reshape(part, (length * count, inputs)), places, axis=0)
+                slope = part - own[:, None, :]
+            l1 = ops.sum(ops.absolute(slope), axis=-1)
+            return _gram(ops.cast(part, "float64")), ops.cast(l1, "float64")
+
+        return summed(some_inputs, size, width)
+
+    return joined(some_images, batch, images)
 
 
 def _gram(rows: Any) -> Any:
@@ -176,40 +178,33 @@ def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[
     Returns:
         mean, m2, mean_abs, max_abs, each (R, h, w, channel) float64.
     """
-    batch, count, height, width, channels = rows.shape
-    line = batch * count * width * channels
-    lines = min(height, max(1, BLOCK_ELEMENTS // (line * pool)) * pool)
+    batch, count = rows.shape[:2]
+    outputs = fitting(count, batch * math.prod(rows.shape[2:]))
     # The rare rows that are not finite would spoil the sums of the others; the copy is made only then.
     column = ops.reshape(weight, (batch, count, 1, 1, 1))
     rows = ops.cond(ops.all(finite), lambda: rows, lambda: ops.where(column > 0, rows, 0))
     images = ops.max(weight, axis=1)
-    total = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
-    missing = ops.sum(images) - total
+    totals = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
 
-    def average(values: Any) -> Any:
-        """Sum over the images by the number of those that count: a matrix product, which is one pass."""
-        flat = ops.reshape(values, (batch, -1))
-        return ops.reshape(ops.matmul(images[None], flat), values.shape[1:]) / ops.maximum(total, 1.0)
+    def some_outputs(start: Any, length: int) -> tuple[Any, ...]:
+        part = ops.slice(rows, (0, start, 0, 0, 0), (batch, length, *rows.shape[2:]))
+        total = ops.slice(totals, (start, 0, 0, 0), (length, 1, 1, 1))
 
-    def band(start: Any, length: int) -> tuple[Any, ...]:
-        part = ops.slice(rows, (0, 0, start, 0, 0), (batch, count, length, width, channels))
+        def average(values: Any) -> Any:
+            """Sum over the images by the number of those that count: a matrix product, which is one pass."""
+            flat = ops.reshape(values, (batch, -1))
+            return ops.reshape(ops.matmul(images[None], flat), values.shape[1:]) / ops.maximum(total, 1.0)
+
         mean, spread, mean_abs, max_abs = block_moments(part, pool)
         centre = average(mean)
         m2 = average(ops.square(mean - centre) + spread) * total
         # A row that was set to zero took part as one.
-        m2 = ops.maximum(m2 - missing * ops.square(centre), 0.0)
+        m2 = ops.maximum(m2 - (ops.sum(images) - total) * ops.square(centre), 0.0)
         return centre, m2, average(mean_abs), ops.max(max_abs, axis=0)
 
-    def stacked(values: Any) -> Any:
-        """Bands (band, R, h, w, channel) one below the other."""
-        return ops.reshape(ops.transpose(values, (1, 0, 2, 3, 4)), (count, -1, *values.shape[3:]))
-
-    steps = height // lines
-    made = tuple(map(stacked, backend.mapped(lambda step: band(step * lines, lines), steps)))
-    if height % lines:
-        last = band(steps * lines, height % lines)
-        made = tuple(ops.concatenate(pair, axis=1) for pair in zip(made, last, strict=True))
-    centre, m2, mean_abs, max_abs = (ops.cast(tensor, "float64") for tensor in made)
+    centre, m2, mean_abs, max_abs = (
+        ops.cast(part, "float64") for part in joined(some_outputs, count, outputs)
+    )
     return centre, m2, mean_abs, max_abs
 
 

@@ -81,7 +81,21 @@ augnet.maps = (() => {
       });
       canvas.addEventListener("pointerleave", () => { note.textContent = about; });
     });
-    return element("figure", {}, canvas, element("figcaption", {}, augnet.nameOf(group.names[place]), element("br"), note));
+    return element("figure", {}, canvas, element("figcaption", {}, augnet.nameOf(group.names[place]), element("br"), note), ...spectrum(group, place));
+  }
+
+  /** The energy of an output's rows by spatial frequency, in bars up to that of the corners. */
+  function spectrum(group, place) {
+    const curve = group.curves?.[place] ?? [];
+    if (!curve.length) return [];
+    const most = Math.max(...curve), half = group.nyquist / 2, total = curve.reduce((sum, part) => sum + part, 0);
+    const high = curve.slice(half).reduce((sum, part) => sum + part, 0) / total;
+    const bars = curve.map((part, k) => element("rect", { x: k, y: 30 * (1 - part / most), width: 0.9, height: (30 * part) / most }));
+    const text = `${Math.round(100 * high)} % of the energy beyond the line`;
+    const plot = element("svg", { class: "spectrum", viewBox: `0 0 ${curve.length} 30`, preserveAspectRatio: "none", role: "img", "aria-label": `Energy by spatial frequency of ${group.names[place]}: ${text}` },
+      ...bars, element("line", { class: "median", x1: half, x2: half, y1: 0, y2: 30 }));
+    const ends = element("div", { class: "axis" }, element("span", { text: "coarse" }), element("span", { text: "fine" }));
+    return [plot, ends, element("figcaption", { text })];
   }
 
   function show() {

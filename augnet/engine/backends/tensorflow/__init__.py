@@ -41,6 +41,7 @@ from augnet.engine.backends.tensorflow.program import (
     values_of,
     wait,
 )
+from augnet.engine.backends.tensorflow.spectrum import power_spectrum
 from augnet.engine.backends.tensorflow.tape import (
     Refused,
     Unsupported,
@@ -80,6 +81,7 @@ __all__ = [
     "passes_at_once",
     "passes_gradient",
     "peak_of",
+    "power_spectrum",
     "rows_of",
     "run",
     "seconds",

@@ -1,0 +1,13 @@
+"""The Fourier transform of pictures, which keras.ops has for complex ones only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def power_spectrum(pictures: Any) -> Any:
+    """|DFT|^2, not normalised, (..., height, width // 2 + 1) of real pictures (..., height, width)."""
+    spectrum = tf.signal.rfft2d(pictures)
+    return tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
