@@ -48,10 +48,12 @@ def test_a_model_in_memory_gives_the_bytes_of_the_command_with_the_saved_one(tmp
     model.save(tmp_path / "m.keras")
     by_command(tmp_path / "m.keras", images, tmp_path / "there", "--store.shard_bytes=100000")
     report = Path("report", "index.html")
-    here, there = ((tmp_path / name / report).read_text() for name in ("here", "there"))
-    name = f"{model.name} (in memory)"
-    here = here.replace(f"&#39;{name}&#39;", name)  # quotes of the shell, around spaces
-    assert here == there.replace(str(tmp_path / "m.keras"), "m.keras").replace("m.keras", name)
+    here, there = (
+        re.sub(r"<pre[^>]*><code>.*?</code></pre>", "", (tmp_path / name / report).read_text(), flags=re.DOTALL)
+        for name in ("here", "there")  # but for the way to make it again
+    )
+    there = there.replace(str(tmp_path / "m.keras"), "m.keras").replace("m.keras", f"{model.name} (in memory)")
+    assert here == there
     assert results(tmp_path / "here") == results(tmp_path / "there")
     assert len(list((tmp_path / "here" / "records").iterdir())) > 1
     assert found.counts == {"planned": 40, "audited": 40, "failed": 0}
