@@ -76,8 +76,7 @@ class BatchMeasures:
         by_input = ops.reshape(rows, (batch, row_count, -1))
         gram, l1 = on_device.products(by_input, None if self.separate else place)
         flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
-        first = ops.arange(batch, dtype="int32") * row_count
-        own = ops.take(flat, first + place, axis=0)
+        own = on_device.taken(flat, place)
         wide = ops.cast(own, "float64") * ops.cast(images, "float64")
         magnitude = ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32")
         measures: dict[str, Any] = {
@@ -99,7 +98,7 @@ class BatchMeasures:
             group = ops.reshape(ops.where(gathered, selected, -1), (-1,))
             measures["moments"] = on_device.moments_by_group(flat, group, spec.output_count, self.map_pool)
         if options.label_count:
-            own_gathered = ops.take(ops.reshape(gathered, (-1,)), first + place, axis=0)
+            own_gathered = on_device.taken(ops.reshape(gathered, (-1,)), place)
             group = ops.where(ops.logical_and(own_gathered, found), labels, -1)
             measures["label_group"] = group
             measures["label_moments"] = on_device.moments_by_group(
@@ -120,12 +119,10 @@ class BatchMeasures:
         self, scores: Tensor, selected: Tensor, flat: Tensor, gram: Tensor, place: Tensor, found: Tensor
     ) -> dict[str, Tensor]:
         """The nearest rival, and small maps of both rows, of `flat` (batch * R, height, width, channel)."""
-        batch, row_count = selected.shape
         chosen = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
         rival, met = on_device.nearest_rival(gram, chosen, place)
         met = ops.logical_and(met, found)
-        first = ops.arange(batch, dtype="int32") * row_count
-        own, other = (ops.take(flat, first + row, axis=0) for row in (place, rival))
+        own, other = (on_device.taken(flat, row) for row in (place, rival))
         maps = on_device.views(own, other, view_pool(*self.spec.input_shape[:2]))
         known = ops.stack([found, met, found, met, met], axis=1)
         return {
@@ -135,32 +132,28 @@ class BatchMeasures:
 
     def _lead(self, flat: Tensor, own: Tensor, selected: Tensor, scores: Tensor, predicted: Tensor) -> Tensor:
         """The predicted row less that of the best other output with one, (batch, height, width, channel)."""
-        batch, row_count = selected.shape
-        if row_count == 1:
+        if selected.shape[1] == 1:
             return own
         reached = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
         reached = ops.where(ops.equal(selected, predicted[:, None]), -math.inf, reached)
         rival = ops.cast(ops.argmax(reached, axis=1), "int32")
-        first = ops.arange(batch, dtype="int32") * row_count
-        return own - ops.take(flat, first + rival, axis=0)
+        return own - on_device.taken(flat, rival)
 
     def _stored(
         self, flat: Tensor, selected: Tensor, scores: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The rows to hand back (batch, S, height, width, channel), and the output (batch, S) of each."""
         options, wanted = self.options, self.options.stored
-        batch, row_count = selected.shape
         if wanted is None or wanted in (ALL, options.outputs):
             stored, rows = selected, flat
         else:
             stored = wanted.select(scores, targets)
             places, found = position(selected, stored)
-            first = ops.arange(batch, dtype="int32") * row_count
-            rows = ops.take(flat, ops.reshape(first[:, None] + places, (-1,)), axis=0)
+            rows = on_device.taken(flat, places)
             if wanted.kind == "label":
-                rows = ops.where(ops.reshape(found, (-1, 1, 1, 1)), rows, math.nan)
+                rows = ops.where(found[:, :, None, None, None], rows, math.nan)
         rows = on_device.stored_rows(rows, options.store_channels, options.store_pool, options.store_dtype)
-        return ops.reshape(rows, (batch, *self.layout.stored_shape)), stored
+        return ops.reshape(rows, (selected.shape[0], *self.layout.stored_shape)), stored
 
     def on_host(self, measures: dict[str, Any], count: int) -> JacobianBatch:
         """What `on_device` returned, as arrays, without the padding behind the first `count` images."""
@@ -209,8 +202,7 @@ def _frequencies(
         place, other: (batch,) int32, positions of the two rows.
         selected: (batch, R) int32.
     """
-    batch, row_count = selected.shape
-    drawn = ops.take(flat, ops.arange(batch, dtype="int32") * row_count + other, axis=0)
+    drawn = on_device.taken(flat, other)
     both = ops.stack([place, other], axis=1)
     squared = ops.take_along_axis(ops.diagonal(gram, axis1=1, axis2=2), both, axis=1)
     return {

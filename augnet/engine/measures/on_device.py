@@ -36,14 +36,12 @@ def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
     width = fitting(size, images * count)
 
     def some_images(start: Any, length: int) -> tuple[Any, Any]:
-        places = None
-        if predicted is not None:
-            places = ops.arange(length, dtype="int32") * count + ops.slice(predicted, (start,), (length,))
+        places = None if predicted is None else ops.slice(predicted, (start,), (length,))
 
         def some_inputs(first: Any, inputs: int) -> tuple[Any, Any]:
             part = slope = ops.slice(rows, (start, 0, first), (length, count, inputs))
             if places is not None:
-                own = ops.take(ops.reshape(part, (length * count, inputs)), places, axis=0)
+                own = taken(ops.reshape(part, (length * count, inputs)), places)
                 slope = part - own[:, None, :]
             l1 = ops.sum(ops.absolute(slope), axis=-1)
             return _gram(ops.cast(part, "float64")), ops.cast(l1, "float64")
@@ -51,6 +49,16 @@ def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
         return summed(some_inputs, size, width)
 
     return joined(some_images, batch, images)
+
+
+def taken(rows: Any, places: Any) -> Any:
+    """Of each image's R rows (batch * R, ...) those at places (batch,) or (batch, S): (batch, [S,] ...).
+
+    Of many rows one is taken, and the others are not copied.
+    """
+    batch, *chosen = places.shape
+    first = ops.arange(batch, dtype="int32") * (rows.shape[0] // batch)
+    return ops.take(rows, ops.reshape(first, (batch, *[1] * len(chosen))) + places, axis=0)
 
 
 def _gram(rows: Any) -> Any:
@@ -114,15 +122,12 @@ def nearest_rival(gram: Any, scores: Any, place: Any) -> tuple[Any, Any]:
     Returns:
         its position (batch,) int32, the first of equals, and whether there is one, (batch,) bool.
     """
-    batch, count = gram.shape[:2]
+    count = gram.shape[1]
     scores = ops.cast(scores, gram.dtype)
     at = place[:, None]
     squared = ops.diagonal(gram, axis1=1, axis2=2)
     both = ops.take_along_axis(squared, at, axis=1) + squared
-    lines = (
-        ops.arange(batch, dtype="int32") * count + place
-    )  # of G, which may be large: one is taken, not copied
-    apart = both - 2.0 * ops.take(ops.reshape(gram, (-1, count)), lines, axis=0)
+    apart = both - 2.0 * taken(ops.reshape(gram, (-1, count)), place)
     gap = ops.absolute(ops.take_along_axis(scores, at, axis=1) - scores)
     usable = ops.logical_and(apart > RESOLUTION * both, ops.arange(count, dtype="int32") != at)
     distance = ops.where(usable, gap / ops.sqrt(ops.where(usable, apart, 1.0)), math.inf)
