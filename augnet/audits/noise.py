@@ -95,11 +95,11 @@ class NoisyTrials:
         foretold = np.full((len(images), len(self.noise)), np.nan)
         for k, sigma in enumerate(self.noise):
             foretold[:, k] = statistics[noise_column("survival", sigma)].to_numpy(zero_copy_only=False)
-        drawn = np.array([draw(name) for name in image_ids]) * self.images < IMAGES
-        chosen = np.flatnonzero(drawn & ~np.isnan(foretold).all(axis=1))
+        known = np.flatnonzero(~np.isnan(foretold).all(axis=1)).tolist()
+        chosen = [k for k in known if draw(image_ids[k]) * self.images < IMAGES]
         seen = np.full((len(chosen), len(self.noise)), np.nan)
         logits = self.engine.spec.gives_logits
-        for place, k in enumerate(chosen.tolist()):
+        for place, k in enumerate(chosen):
             draws = _draws(self.engine, images[k], PASSES, "trials")
             outputs = _outputs(self.engine, images[k : k + 1], draws[None], self.noise)[0]
             same = [same_prediction(part, batch.outputs[k], self.task, logits) for part in outputs]
