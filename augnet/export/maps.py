@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from augnet.engine.batch import VIEWS, view_pool
-from augnet.statistics.gallery import LEVELS
+from augnet.statistics.gallery import view_of
 from augnet.statistics.moments import block_mean
 from augnet.storage.reader import Audit
 
@@ -32,7 +32,6 @@ class SmallMaps:
         height, width, _ = audit.run["model"]["input_shape"]
         self._pool = view_pool(height, width)
         self.shape = (-(-height // self._pool), -(-width // self._pool))
-        self._place = {image_id: k for k, image_id in enumerate(audit.gallery.get("image_id", ()))}
         store = audit.run["config"]["store"]
         self._reads = stored and store["pool"] == 1 and store["channels"] != "sum"
 
@@ -43,11 +42,10 @@ class SmallMaps:
             images: n rows of `statistics`, with COLUMNS; those with a Jacobian, all in one shard.
         """
         maps = np.full((len(images), *self.shape), np.nan, np.float32)
-        held = np.array([self._place.get(image_id, -1) for image_id in images["image_id"].to_pylist()], int)
+        places = self._audit.held
+        held = np.array([places.get(image_id, -1) for image_id in images["image_id"].to_pylist()], int)
         if (held >= 0).any():
-            gallery, chosen = self._audit.gallery, held[held >= 0]
-            scale = gallery["scale"][chosen, VIEW, None, None]
-            maps[held >= 0] = gallery["views"][chosen, VIEW] * (scale / LEVELS)
+            maps[held >= 0] = view_of(self._audit.gallery, held[held >= 0], VIEW)
         if self._reads:
             self._read(images, maps, held < 0)
         maps[~np.isfinite(maps).all(axis=(1, 2))] = np.nan

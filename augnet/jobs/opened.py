@@ -14,7 +14,7 @@ from augnet.errors import AuditError
 from augnet.plots.axes import plot_jacobian
 from augnet.report.sentences import output_names
 from augnet.sources import ImageRef
-from augnet.statistics.gallery import LEVELS
+from augnet.statistics.gallery import view_of
 from augnet.storage.reader import Audit
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ class OpenedAudit(Audit):
         picture = self._pictures.of(ImageRef(image_id, row["uri"], row["label"]))
         if picture is not None:
             return picture
-        if image_id not in self._held:
+        if image_id not in self.held:
             raise AuditError(
-                f"{image_id!r} cannot be read again, and is not among the {len(self._held)} images that the "
+                f"{image_id!r} cannot be read again, and is not among the {len(self.held)} images that the "
                 "report holds (report.images)"
             )
-        return self.gallery["thumbnail"][self._held[image_id]]
+        return self.gallery["thumbnail"][self.held[image_id]]
 
     def show(self, image_id: str, *, signed: bool = False, axes: Sequence[Axes] | None = None) -> np.ndarray:
         """An image, and beside it what its predicted output and the nearest rival depend on.
@@ -93,21 +93,16 @@ class OpenedAudit(Audit):
         try:
             return self.jacobian(image_id, output)
         except KeyError:
-            held = self._held.get(image_id)
-        view = VIEWS.index(role if signed else f"{role}_magnitude")
-        if held is None or np.isnan(self.gallery["scale"][held, view]):
+            held = self.held.get(image_id)
+        if held is None:
             return None
-        steps = self.gallery["views"][held, view, ..., None] / np.float32(LEVELS)
-        return steps * self.gallery["scale"][held, view]
+        view = VIEWS.index(role if signed else f"{role}_magnitude")
+        seen = view_of(self.gallery, np.array([held]), view)[0, ..., None]
+        return None if np.isnan(seen).any() else seen
 
     @cached_property
     def _pictures(self) -> AuditedPictures:
         return AuditedPictures(self)
-
-    @cached_property
-    def _held(self) -> dict[str, int]:
-        """The place of every image in the report's gallery."""
-        return {image_id: k for k, image_id in enumerate(self.gallery.get("image_id", np.array([])).tolist())}
 
 
 def _about(row: dict[str, Any]) -> str:

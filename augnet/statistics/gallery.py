@@ -248,6 +248,15 @@ def quantized(views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return scale, np.rint(steps * LEVELS).astype(np.int8)
 
 
+def view_of(gallery: Mapping[str, np.ndarray], places: np.ndarray, view: int) -> np.ndarray:
+    """(n, h, w) float32, one of `engine.batch.VIEWS` of the images at places (n,); NaN where it is not known.
+
+    Args:
+        gallery: as `exhibit_arrays` gives it.
+    """
+    return gallery["views"][places, view] * (gallery["scale"][places, view, None, None] / LEVELS)
+
+
 def thumbnail(picture: np.ndarray) -> np.ndarray:
     """(h, w, 1 or 3) uint8, at most THUMBNAIL_PIXELS a side."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):

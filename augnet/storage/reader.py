@@ -167,6 +167,11 @@ class Audit:
         """Pictures and small maps of rows of the images that the report shows, see statistics.gallery."""
         return self._arrays(names.GALLERY)
 
+    @cached_property
+    def held(self) -> dict[str, int]:
+        """The place of every image in the gallery."""
+        return {image_id: k for k, image_id in enumerate(self.gallery.get("image_id", np.array([])).tolist())}
+
     def row(self, image_id: str) -> dict[str, Any]:
         """What `statistics` holds of one image, by column.
 
