@@ -15,7 +15,7 @@ from augnet.engine import Engine, inspect_model
 from augnet.errors import ConfigError, ModelError
 from augnet.models.fingerprint import fingerprint
 from augnet.models.loading import load_model
-from augnet.models.one_image import of_one_image
+from augnet.models.one_image import computes_channels_first, of_one_image
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 8, 6, 3)).round().astype("float32")
 
@@ -142,6 +142,7 @@ def test_a_model_that_needs_its_integers_is_refused(tmp_path):
         inspect_model(load(keras.Model(image, layers.GlobalAveragePooling2D()(halved)), tmp_path))
 
 
+@pytest.mark.skipif(not computes_channels_first(), reason="needs oneDNN, which is off on this processor")
 def test_channels_first_takes_images_as_they_are(tmp_path):
     keras.utils.set_random_seed(0)
     first = {"data_format": "channels_first"}
@@ -155,6 +156,14 @@ def test_channels_first_takes_images_as_they_are(tmp_path):
     np.testing.assert_allclose(loaded(IMAGES), model(transposed), rtol=1e-5)
     expected = tape_jacobian(model, transposed).transpose(0, 1, 3, 4, 2)
     assert_engine_gives(loaded, expected)
+
+
+def test_channels_first_without_onednn_is_refused_with_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setattr("augnet.models.one_image.computes_channels_first", lambda: False)
+    image = keras.Input((3, 8, 6))
+    model = keras.Model(image, layers.GlobalAveragePooling2D(data_format="channels_first")(image))
+    with pytest.raises(ModelError, match="set TF_ENABLE_ONEDNN_OPTS=1"):
+        load(model, tmp_path)
 
 
 def test_a_narrow_image_with_channels_last_is_not_taken_for_channels_first(tmp_path):

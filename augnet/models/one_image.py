@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from augnet.engine.graph.final_activation import split_end
 from augnet.engine.graph.graph import functional_of, trace
@@ -43,7 +44,8 @@ def of_one_image(model: keras.Model, constants: Constants) -> keras.Model:
         constants: a value for every input but the image.
 
     Raises:
-        ModelError: the constants do not fit the inputs, or the model needs its input as integers.
+        ModelError: the constants do not fit the inputs, the model needs its input as integers, or this
+            machine cannot compute with channels first.
     """
     if getattr(model, "inputs", None) is None:
         if constants:
@@ -56,6 +58,11 @@ def of_one_image(model: keras.Model, constants: Constants) -> keras.Model:
     inputs = keras.tree.flatten(model.inputs)
     image = _image_input(inputs, constants)
     first = _channels_first(model, image)
+    if first and not computes_channels_first():
+        raise ModelError(
+            "model: its layers take channels first, which TensorFlow computes on this processor by oneDNN "
+            "alone; set TF_ENABLE_ONEDNN_OPTS=1 in the environment"
+        )
     if len(inputs) == 1 and _is_float(declared) and not first:
         return model
     batch, *shape = image.shape
@@ -238,3 +245,13 @@ def _channels_first(model: keras.Model, image: Any) -> bool:
     if said:
         return said == {"channels_first"}
     return image.shape[3] is not None and image.shape[3] > max(CHANNELS)
+
+
+def computes_channels_first() -> bool:
+    """Whether TensorFlow convolves images of (channel, height, width) here: not on every processor."""
+    one = tf.ones((1, 1, 1, 1))
+    try:
+        tf.nn.conv2d(one, one, 1, "VALID", data_format="NCHW")
+    except tf.errors.UnimplementedError:
+        return False
+    return True

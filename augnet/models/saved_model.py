@@ -100,9 +100,11 @@ class SavedModelLayer(keras.layers.Layer):
         self.variables_inside = list(self._function.variables)
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return self._function(
-            **{name: tf.cast(inputs[name], spec.dtype) for name, spec in self.taken.items()}
-        )
+        given = {
+            name: tf.cast(inputs[name], spec.dtype) if self.inputs[name].dtype.is_integer else inputs[name]
+            for name, spec in self.taken.items()
+        }
+        return self._function(**given)
 
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("saved_model_path", "signature", "graph")}
