@@ -87,6 +87,7 @@ setup(
             "moto[s3]>=5.1",
             "s3fs>=2024.6",
             # Other people's writers and readers of dataset formats, and readers of what an audit writes.
+            "datasets>=4",
             "duckdb>=1.4",
             "matplotlib>=3.9,<4",
             "pandas>=2.2",

@@ -106,10 +106,9 @@ def write_parquet(folder: Path, images: list[Picture], **settings: int) -> Path:
 
 
 def hf_dataset(images: list[Picture]):
-    """A `datasets.Dataset` with an Image and a ClassLabel column; skips the test without the package."""
-    import pytest
+    """A `datasets.Dataset` with an Image and a ClassLabel column."""
+    import datasets
 
-    datasets = pytest.importorskip("datasets", reason="the `datasets` package is not installed")
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))}
     )
