@@ -56,6 +56,7 @@ setup(
         "PyYAML>=6,<7",
         "fsspec>=2024.6",
         "google-crc32c>=1.5,<2",  # checksums of TFRecord files
+        "protobuf>=5",  # what is in them
         "rich>=13,<16",
         "jinja2>=3.1,<4",
         "scipy>=1.15,<2",

@@ -26,6 +26,7 @@ def here(tmp_path, monkeypatch):
     write_images(tmp_path / "photos", 6)
     Path("saved").mkdir()
     Path("saved", "saved_model.pb").write_bytes(b"")
+    Path("empty.h5").touch()
     Path("classes.txt").write_text("ant\nbee\ncow\n")
     Path("layers_of_mine.py").write_text("raise SystemExit('its code was run')")
     np.save("mask.npy", np.zeros(2))
@@ -59,6 +60,7 @@ def test_nothing_is_wrong_with_what_is_right(here):
         ("model.path", "svaed", "'svaed' does not exist; give .*; did you mean saved\\?"),
         ("model.path", "photos", "the folder 'photos' has no saved_model.pb"),
         ("model.path", "classes.txt", "ends in '.txt'"),
+        ("model.path", "empty.h5", "'empty.h5' is not an HDF5 file"),
         ("model.builder", "layers_of_mein:build", "'layers_of_mein' in .*; did you mean layers_of_mine\\?"),
         ("model.modules", ["layers_of_mine", "nowhere.else"], "no module 'nowhere.else'"),
         ("model.constants", {"mask": "maks.npy"}, "mask: 'maks.npy' does not exist.*did you mean mask.npy"),
@@ -68,6 +70,7 @@ def test_nothing_is_wrong_with_what_is_right(here):
         ("images.path", "photos/*.jpg", "no image under"),
         ("images.path", "nowhere://x", "cannot be opened"),
         ("images.format", "zip", "no ZIP"),
+        ("images.format", "tfrecord", "is no TFRecord file"),
         ("images.labels", "species", "'species': images in a folder have no such column"),
         ("images.classes", "class.txt", "'class.txt' cannot be read .*; did you mean classes.txt\\?"),
         ("preprocess.scale", "keras.applications.resnett", "did you mean keras.applications.resnet\\?"),

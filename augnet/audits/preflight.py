@@ -14,7 +14,6 @@ from augnet.errors import ConfigError, did_you_mean
 from augnet.models.files import find_constants, find_module, local_model
 from augnet.sources import open_source
 from augnet.sources.files import Files
-from augnet.sources.tfrecord import TFRecordSource
 from augnet.storage import names
 from augnet.storage.files import OutputFolder
 
@@ -71,14 +70,10 @@ def _check_constants(model: ModelConfig) -> None:
 
 
 def _check_images(images: ImagesConfig) -> None:
-    """As far as the first image; of TFRecord, whose features TensorFlow reads, as far as the first file."""
+    """As far as the first image."""
     if not Files(images.path).is_local:
         return  # whether it answers is seen when it is listed
-    source = open_source(images.model_copy(update={"limit": None}))  # a sample would list them all
-    if isinstance(source, TFRecordSource):
-        source.first_file()
-    else:
-        next(source.list())
+    next(open_source(images.model_copy(update={"limit": None})).list())  # a sample would list them all
 
 
 def _check_classes(images: ImagesConfig) -> None:

@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import h5py
+
 from augnet.config import ModelConfig
 from augnet.errors import ModelError, did_you_mean, did_you_mean_path
 
@@ -86,6 +88,10 @@ def _check_kind(path: Path, given: str) -> None:
         raise ModelError(
             f"model.path: {given!r} ends in {path.suffix or 'nothing'!r}; give a .keras file, an .h5 file or "
             "a SavedModel folder"
+        )
+    elif path.suffix != ".keras" and not h5py.is_hdf5(path):
+        raise ModelError(
+            f"model.path: {given!r} is not an HDF5 file: damaged, or another format under that name"
         )
     elif path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ModelError(
