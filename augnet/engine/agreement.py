@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from augnet.engine.backends import backend
 from augnet.engine.kernels import ChosenKernels
 from augnet.engine.rows import RuleRows, TapeRows
+from augnet.engine.types import Tensor
 
 ROUNDING = 1e-6
 """Relative noise on an image that stands for float32's rounding on the way through a model."""
@@ -124,14 +124,14 @@ def _mixed_rows_by(
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Images like these -> outputs (n, K) and mixtures of the rows (n, CHECKED_ROWS, inputs)."""
 
-    def cotangents(outputs: Any) -> Any:
+    def cotangents(outputs: Tensor) -> Tensor:
         mixtures = np.random.default_rng(0).standard_normal((CHECKED_ROWS, 1, outputs.shape[1]))
         shape = (CHECKED_ROWS, *outputs.shape)
         return backend.constant(np.broadcast_to(mixtures, shape), outputs.dtype)
 
     dtype, chunk = str(images.dtype), CHECK_CHUNK if isinstance(program, RuleRows) else 1
 
-    def compute(x: Any) -> Any:
+    def compute(x: Tensor) -> Tensor:
         return program.rows(x, cotangents, chunk, ChosenKernels())
 
     if isinstance(program, TapeRows):

@@ -22,8 +22,8 @@ from augnet.engine.measures.batch_measures import BatchMeasures
 from augnet.engine.measures.moments import merge_moments
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.row_program import RowProgram
-from augnet.engine.rules.base import Tensor
 from augnet.engine.tuning import TUNING_SECONDS, Choice
+from augnet.engine.types import Tensor
 
 ROUNDING = {"bfloat16": 2.0**-8, "tf32": 2.0**-11}
 """Of one product, relative; where it is so coarse that only float64 tells it from a fault."""

@@ -7,11 +7,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from augnet.engine.backends import backend
+from augnet.engine.types import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ KERNEL_SECONDS = 0.1
 HOPELESS = 4.0
 """How many times slower a kernel's first run may be than another's best, to be run again."""
 
-Kernel = Callable[[Any], Any]
+Kernel = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

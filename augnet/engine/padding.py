@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+Pair = tuple[int, int]
+"""Of height and width."""
+
+Pads = tuple[Pair, Pair]
 """Zeros before and after, of height and of width."""
+
+Padding = str | Pads
+"""The zeros, or "same", by TensorFlow's rule (the odd zero goes behind), or "valid": none."""
 
 
 def resolved_pads(
-    padding: str | Pads,
+    padding: Padding,
     sizes: Sequence[int],
     window: Sequence[int],
     strides: Sequence[int],
@@ -18,7 +24,6 @@ def resolved_pads(
     """The zeros that a padding stands for.
 
     Args:
-        padding: "same", by TensorFlow's rule (the odd zero goes behind), "valid", or the zeros themselves.
         sizes, window, strides, dilation: of height and width, in pixels.
     """
     if not isinstance(padding, str):

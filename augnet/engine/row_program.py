@@ -17,9 +17,10 @@ from augnet.engine.graph.graph import Graph
 from augnet.engine.graph.precision import in_precision
 from augnet.engine.inspection.probes import PROBES, probe_images
 from augnet.engine.kernels import ChosenKernels
-from augnet.engine.rows import Cotangents, RuleRows, TapeRows, Tensor, identity, rewrite
+from augnet.engine.rows import Cotangents, RuleRows, TapeRows, identity, rewrite
 from augnet.engine.rules.base import Kernels
 from augnet.engine.tuning import SMALL_WORK, TUNING_SECONDS, Choice, timed, untimed
+from augnet.engine.types import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ class RowProgram:
         return self.rows(x, identity, choice)[1]
 
     def compile(
-        self, function: Callable[..., Any], batch_size: int, xla: bool = False, trial: bool = False
+        self, function: Callable[..., Tensor], batch_size: int, xla: bool = False, trial: bool = False
     ) -> backend.Program:
         """A function of an image batch as a program.
 
@@ -207,7 +208,7 @@ class RowProgram:
 
     def compile_for(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Tensor],
         signature: backend.Signature,
         xla: bool = False,
         trial: bool = False,

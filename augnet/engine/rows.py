@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from keras import ops
@@ -21,8 +21,8 @@ from augnet.engine.rewrites.fusing import fuse_elementwise
 from augnet.engine.rewrites.resolution import move_convolutions
 from augnet.engine.rewrites.rule_lookup import with_rules
 from augnet.engine.rules.base import Kernels, split
+from augnet.engine.types import Tensor
 
-Tensor = Any
 """A tensor of the backend; its shape is said where it is used."""
 
 Cotangents = Callable[[Tensor], Tensor]

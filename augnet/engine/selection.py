@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from keras import ops
 
+from augnet.engine.types import Tensor
 from augnet.selection import ALL, RowSelection
 
 __all__ = ["ALL", "RowSelection", "position"]
 
 
-def position(selected: Any, wanted: Any) -> tuple[Any, Any]:
+def position(selected: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Where each wanted output stands among the selected.
 
     Args:

@@ -13,6 +13,7 @@ import numpy as np
 from augnet.engine.backends import backend, host
 from augnet.engine.kernels import ChosenKernels, CollectedKernels
 from augnet.engine.rows import RuleRows
+from augnet.engine.types import Tensor
 
 if TYPE_CHECKING:
     from augnet.engine.row_program import RowProgram
@@ -146,7 +147,7 @@ def _timed_tape(program: RowProgram, batch_size: int, images: int | None, allowe
     return Choice("tape", size, batch_size, busy=others.share() > BUSY_SHARE, report=report)
 
 
-def _all_rows_by_tape(program: RowProgram, size: int) -> Callable[[Any], Any]:
+def _all_rows_by_tape(program: RowProgram, size: int) -> Callable[[Tensor], Tensor]:
     return lambda x: program.tape_rows(x, program.row_count, size)
 
 

@@ -22,8 +22,8 @@ from augnet.engine.graph.shapes import declared_shapes
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.row_program import RowProgram
 from augnet.engine.rows import identity
-from augnet.engine.rules.base import Tensor
 from augnet.engine.tuning import Choice
+from augnet.engine.types import Tensor
 from augnet.models.structure import filled
 
 log = logging.getLogger(__name__)

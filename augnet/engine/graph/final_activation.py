@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
 from augnet.engine.graph.graph import Cast, Graph, Node, Value
+from augnet.engine.types import Op, Tensor
 
 FUSED = keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D
 """Layers that may carry an activation of their own."""
@@ -25,7 +25,7 @@ class WithoutActivation:
     layer: keras.layers.Layer
     clone: keras.layers.Layer
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         trainable = [variable.value for variable in self.layer.trainable_variables]
         other = [variable.value for variable in self.layer.non_trainable_variables]
         outputs, _ = self.clone.stateless_call(trainable, other, x)
@@ -94,7 +94,7 @@ def activation_of(node: Node, value: Value) -> str | None:
     return "sigmoid" if name == "Sigmoid" else None
 
 
-def _is_pure(layer: Any) -> bool:
+def _is_pure(layer: Op) -> bool:
     return not isinstance(layer, FUSED)
 
 

@@ -16,6 +16,7 @@ from keras import tree
 from keras.src.models.functional import Functional  # not exported, and the only way to know one
 
 from augnet.engine.rules.base import Rule
+from augnet.engine.types import Op, Tensor
 from augnet.errors import ModelError
 
 
@@ -52,7 +53,7 @@ class Node:
         outputs: the values it makes, flat.
     """
 
-    op: Callable[..., Any]
+    op: Callable[..., Tensor]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: tuple[Value, ...]
@@ -67,7 +68,7 @@ class Node:
         """The operation, if it knows its own derivative."""
         return self.op if isinstance(self.op, Rule) else None
 
-    def call(self, tensors: dict[Value, Any]) -> tuple[Any, ...]:
+    def call(self, tensors: dict[Value, Tensor]) -> tuple[Tensor, ...]:
         """The output tensors, given those of the inputs."""
         if len(self.args) == 1 and isinstance(self.args[0], Value) and not self.kwargs:
             result = self.op(tensors[self.args[0]])
@@ -87,11 +88,11 @@ class Graph:
     output: Value
     nodes: list[Node] = field(default_factory=list)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         """The output tensor for the input tensor x (batch, ...)."""
         return self.run({self.input: x})[self.output]
 
-    def run(self, tensors: dict[Value, Any]) -> dict[Value, Any]:
+    def run(self, tensors: dict[Value, Tensor]) -> dict[Value, Tensor]:
         """Every value's tensor, starting from those given."""
         tensors = dict(tensors)
         for node in self.nodes:
@@ -147,7 +148,7 @@ class Inference:
 
     layer: keras.layers.Layer
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.layer(*args, **{**kwargs, "training": False})
 
 
@@ -158,7 +159,7 @@ class GroupedConvolution(Inference):
     Keras compiles a new one at every call, and its gradient runs many times slower than these.
     """
 
-    def __call__(self, x: Any) -> Any:  # (batch, height, width, channel) tensors
+    def __call__(self, x: Tensor) -> Tensor:  # (batch, height, width, channel) tensors
         layer, ops = self.layer, keras.ops
         kernel = ops.cast(layer.kernel, x.dtype)
         window = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
@@ -175,7 +176,7 @@ class GroupedConvolution(Inference):
         return outputs if layer.activation is None else layer.activation(outputs)
 
     @staticmethod
-    def serves(op: Any) -> bool:
+    def serves(op: Op) -> bool:
         """Whether the operation of a model is such a layer, and plain."""
         plain = type(op) is keras.layers.Conv2D and op.groups > 1 and op.data_format == "channels_last"
         altered = getattr(op, "lora_enabled", False) or getattr(op, "quantization_mode", None)
@@ -188,11 +189,11 @@ class Cast:
 
     dtype: str
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         return keras.ops.cast(x, self.dtype)
 
 
-def functional_of(model: Any) -> Any | None:
+def functional_of(model: Op) -> Functional | None:
     """The functional graph that says what model.call does; None where the call is its own code."""
     if isinstance(model, keras.Sequential):
         inner = getattr(model, "_functional", None)
@@ -202,7 +203,7 @@ def functional_of(model: Any) -> Any | None:
     return None
 
 
-def trace(model: Any, output: int | str | None = None) -> Graph | None:
+def trace(model: keras.Model, output: int | str | None = None) -> Graph | None:
     """The model's flat graph, or None for a model without one (subclassed, masking).
 
     Args:
@@ -230,7 +231,7 @@ def trace(model: Any, output: int | str | None = None) -> Graph | None:
     return Graph(value, outputs[chosen], nodes).pruned()
 
 
-def choose_output(outputs: list[Any], names: list[str], output: int | str | None) -> int:
+def choose_output(outputs: list[keras.KerasTensor], names: list[str], output: int | str | None) -> int:
     """Position of the chosen output of a model.
 
     Raises:
@@ -252,7 +253,7 @@ def choose_output(outputs: list[Any], names: list[str], output: int | str | None
     return output
 
 
-def _flatten(functional: Any, inputs: list[Value], nodes: list[Node]) -> list[Value] | None:
+def _flatten(functional: Functional, inputs: list[Value], nodes: list[Node]) -> list[Value] | None:
     values: dict[int, Value] = {}
     for symbolic, value in zip(functional.inputs, inputs, strict=True):
         values[id(symbolic)] = value
@@ -291,7 +292,7 @@ def _flatten(functional: Any, inputs: list[Value], nodes: list[Node]) -> list[Va
     return [values[id(x)] for x in functional.outputs]
 
 
-def _inline(inner: Any, args: Any, kwargs: Any, nodes: list[Node]) -> list[Value] | None:
+def _inline(inner: Functional, args: Any, kwargs: Any, nodes: list[Node]) -> list[Value] | None:
     """The values of a nested model's outputs; empty where it has to stay one node."""
     given = [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, Value)]
     if (

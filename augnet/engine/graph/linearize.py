@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from keras import ops, tree
 
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
-from augnet.engine.rules.base import Jvp, Kernels, Tensor, Vjp
+from augnet.engine.rules.base import Jvp, Kernels, Vjp
+from augnet.engine.types import Tensor
 
 Rows = dict[Value, Tensor]
 """Cotangents or tangents (row, batch, ...) of some values."""
 
-TapeVjp = Callable[[list[Any]], Sequence[Any]]
+TapeVjp = Callable[[list[Tensor | None]], Sequence[Tensor | None]]
 """Cotangents (row, batch, ...), or None, of each output -> of each input, or None."""
 
 

@@ -11,6 +11,7 @@ from keras import tree
 from augnet.engine.backends import backend
 from augnet.engine.graph.final_activation import WithoutActivation, without_activation
 from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value
+from augnet.engine.types import Op
 from augnet.errors import ConfigError, ModelError
 
 
@@ -80,7 +81,7 @@ def computes_in(node: Node, dtype: str) -> bool:
     return all(value.dtype == dtype for value in node.outputs if value.dtype.startswith(("float", "bfloat")))
 
 
-def _retyped_op(node: Node, args: Any, kwargs: Any, dtype: str, clones: dict[int, keras.layers.Layer]) -> Any:
+def _retyped_op(node: Node, args: Any, kwargs: Any, dtype: str, clones: dict[int, keras.layers.Layer]) -> Op:
     op = node.op
     if isinstance(op, Cast):
         return Cast(dtype) if op.dtype.startswith(("float", "bfloat")) else op

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from augnet.engine.graph.graph import Graph, Node, Value
 from augnet.engine.rules.affine import Affine
+from augnet.engine.rules.base import Rule
 from augnet.engine.rules.global_pooling import GlobalAverage
 from augnet.engine.rules.shaping import Pad, Reshape
+from augnet.engine.types import Tensor
 from augnet.errors import ConfigError, ModelError
 
 AT = re.compile(r"at:\[\s*(\d+)\s*,\s*(\d+)\s*\]")
 
 
-def _steps(shape: tuple[int, ...], reduce: str) -> list[Any]:
+def _steps(shape: tuple[int, ...], reduce: str) -> list[Rule]:
     """The reduction of outputs (n, height, width, channel), as operations one after the other."""
     if len(shape) != 4:
         raise ModelError(
@@ -38,12 +39,12 @@ def _steps(shape: tuple[int, ...], reduce: str) -> list[Any]:
 
 
 def reduced_function(
-    function: Callable[[Any], Any], shape: tuple[int, ...], reduce: str
-) -> Callable[[Any], Any]:
+    function: Callable[[Tensor], Tensor], shape: tuple[int, ...], reduce: str
+) -> Callable[[Tensor], Tensor]:
     """The function with its outputs (n, height, width, channel) reduced to (n, channel)."""
     steps = _steps(shape, reduce)
 
-    def apply(x: Any) -> Any:
+    def apply(x: Tensor) -> Tensor:
         outputs = function(x)
         for step in steps:
             outputs = step(outputs)

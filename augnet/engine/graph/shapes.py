@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Shapes, Value
+from augnet.engine.types import Tensor
 
 
 def declared_shapes(graph: Graph, input_shape: tuple[int, ...]) -> Shapes | None:
@@ -27,8 +26,8 @@ def shapes_of(graph: Graph, input_shape: tuple[int, ...], dtype: str, known: Sha
     shapes: Shapes = {graph.input: input_shape} | (known or {})
     unknown = [node for node in graph.nodes if any(value not in shapes for value in node.outputs)]
 
-    def trace(x: Any) -> Any:
-        tensors: dict[Value, Any] = {graph.input: x}
+    def trace(x: Tensor) -> Tensor:
+        tensors: dict[Value, Tensor] = {graph.input: x}
         for node in unknown:
             for value in node.inputs:
                 if value not in tensors:

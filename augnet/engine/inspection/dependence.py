@@ -9,7 +9,6 @@ same under all of them does not depend on its input.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from augnet.engine.graph.graph import Graph, Node, Value
 from augnet.engine.graph.linearize import function_of
 from augnet.engine.graph.shapes import shapes_of
 from augnet.engine.rewrites.rule_lookup import with_rules
+from augnet.engine.types import Tensor
 
 SIZES = (0.1, 1.0, 1e2, 1e6)
 """Of the random inputs; each is tried with both signs, so that no ReLU is dead under all of them."""
@@ -117,7 +117,7 @@ class _Sweep:
                     del tensors[value]
         return _changes(np.asarray(tensors[graph.output])).reshape(-1)
 
-    def _call(self, node: Node, given: list[Any]) -> tuple[Any, ...]:
+    def _call(self, node: Node, given: list[Tensor]) -> tuple[Tensor, ...]:
         if not self._hold:
             results, self.passes[node] = backend.passes_gradient(function_of(node), given)
             return results
@@ -126,14 +126,14 @@ class _Sweep:
             *(x if flow else self._held(x) for x, flow in zip(given, flows, strict=True))
         )
 
-    def _held(self, tensor: Any) -> Any:
+    def _held(self, tensor: Tensor) -> Tensor:
         """One image's values for all images."""
         array = np.asarray(tensor)
         if not _is_batch(array):
             return tensor
         return backend.constant(np.broadcast_to(array[-1 if self._turned else 0], array.shape), tensor.dtype)
 
-    def _replaced(self, value: Value, tensor: Any) -> Any:
+    def _replaced(self, value: Value, tensor: Tensor) -> Tensor:
         """The tensor with random numbers where it changes, and with random constants where it is held."""
         array = np.asarray(tensor)
         kind = array.dtype.kind

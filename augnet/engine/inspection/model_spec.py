@@ -22,6 +22,7 @@ from augnet.engine.inspection.probes import probe_images
 from augnet.engine.inspection.randomness import is_random, may_be_random
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.options import Precision
+from augnet.engine.types import Tensor
 from augnet.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class InspectedModel:
     """
 
     model: keras.Model
-    function: Callable[[Any], Any]
+    function: Callable[[Tensor], Tensor]
     graph: Graph | None
     input_shape: tuple[int, ...]
     dtype: str
@@ -135,7 +136,7 @@ def inspect_model(
     input_shape = _input_shape(model, input_size)
     graph = trace(model, output)
     activation = None
-    function: Callable[[Any], Any]
+    function: Callable[[Tensor], Tensor]
     if graph is not None:
         rescales, reason = rescaling(graph)
         graph = in_precision(graph, dtype)
@@ -171,17 +172,17 @@ def inspect_model(
         no_gradient=no_gradient,
     )
 
-    def flat_function(x: Any) -> Any:
+    def flat_function(x: Tensor) -> Tensor:
         outputs = function(x)
         return keras.ops.reshape(outputs, (outputs.shape[0], spec.output_count))
 
     return InspectedModel(model, flat_function, graph, input_shape, dtype, precision, spec)
 
 
-def plain_function(model: Any, output: int | str | None) -> Callable[[Any], Any]:
+def plain_function(model: keras.Model, output: int | str | None) -> Callable[[Tensor], Tensor]:
     """The model as it is called for inference, with one output chosen."""
 
-    def call(x: Any) -> Any:
+    def call(x: Tensor) -> Tensor:
         outputs = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
         if isinstance(outputs, dict):
             return outputs[list(outputs)[choose_output(list(outputs.values()), list(outputs), output)]]
@@ -228,7 +229,7 @@ def _has_weights(node: Node) -> bool:
     return bool(getattr(layer, "weights", ())) and not isinstance(layer, keras.layers.Normalization)
 
 
-def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, ...]:
+def _input_shape(model: keras.Model, input_size: tuple[int, int] | None) -> tuple[int, ...]:
     inputs = getattr(model, "inputs", None)
     if inputs is None:
         built = isinstance(model, keras.Model) and model.built
@@ -276,7 +277,7 @@ def _input_shape(model: Any, input_size: tuple[int, int] | None) -> tuple[int, .
     return tuple(int(size) for size in sizes)
 
 
-def _evaluate(function: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
+def _evaluate(function: Callable[[Tensor], Tensor], images: np.ndarray) -> np.ndarray:
     try:
         outputs = function(keras.ops.convert_to_tensor(images))
     except ModelError:
@@ -301,7 +302,7 @@ def _flat(outputs: np.ndarray) -> np.ndarray:
 
 
 def _outputs_without_a_row(
-    function: Callable[[Any], Any], graph: Graph | None, probes: np.ndarray, outputs: np.ndarray
+    function: Callable[[Tensor], Tensor], graph: Graph | None, probes: np.ndarray, outputs: np.ndarray
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Outputs that do not depend on the image, and those that do so only by steps without a gradient.
 
@@ -358,7 +359,7 @@ def _dependence(graph: Graph | None, image: np.ndarray, constant: np.ndarray) ->
     return Dependence(~constant, ~constant)
 
 
-def _passes_gradient(function: Callable[[Any], Any], images: np.ndarray) -> bool:
+def _passes_gradient(function: Callable[[Tensor], Tensor], images: np.ndarray) -> bool:
     """Whether a gradient flows from the outputs to the images at all."""
     _, flows = backend.passes_gradient(lambda x: (function(x),), [keras.ops.convert_to_tensor(images)])
     return flows[0]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
 from augnet.engine.graph.graph import Graph
+from augnet.engine.types import Tensor
 
 CALLS = 3
 """Of the same images. Two may agree by chance where a coin is tossed."""
@@ -24,7 +24,7 @@ def may_be_random(graph: Graph | None) -> bool:
     )
 
 
-def is_random(function: Callable[[Any], Any], images: np.ndarray) -> bool:
+def is_random(function: Callable[[Tensor], Tensor], images: np.ndarray) -> bool:
     """Whether the function gives other outputs for the same images when it is called again.
 
     To be asked before `mixes_samples`, which cannot tell a change by chance from one by other images.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
+
+from augnet.engine.types import Tensor
 
 MIXED = 1e-4
 """Above this change, relative to the outputs, it is no rounding."""
@@ -15,7 +16,7 @@ KEPT = 1
 
 
 def mixes_samples(
-    function: Callable[[Any], Any],
+    function: Callable[[Tensor], Tensor],
     images: np.ndarray | list[np.ndarray],
     outputs: np.ndarray | None = None,
 ) -> bool:

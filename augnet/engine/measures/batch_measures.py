@@ -15,8 +15,8 @@ from augnet.engine.measures import on_device
 from augnet.engine.measures.frequency import ring_shares
 from augnet.engine.measures.moments import densify
 from augnet.engine.options import EngineOptions, RowLayout
-from augnet.engine.rules.base import Tensor
 from augnet.engine.selection import ALL, position
+from augnet.engine.types import Tensor
 
 
 @dataclass(frozen=True)

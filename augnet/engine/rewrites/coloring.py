@@ -16,8 +16,9 @@ import numpy as np
 from keras import ops
 
 from augnet.engine.graph.graph import Graph, Node, Shapes, Value
-from augnet.engine.rules.base import Shape, Tensor
+from augnet.engine.rules.base import Shape
 from augnet.engine.rules.shaping import Reshape
+from augnet.engine.types import Tensor
 
 Lines = np.ndarray
 """(position, 2): the first and the last line of the image that each line of a value reads, or column; of

@@ -7,7 +7,6 @@ they cost nothing, neither in the forward pass nor in any backward pass. All sum
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from augnet.engine.rules.base import Rule, Shape
 from augnet.engine.rules.dense import Dense
 from augnet.engine.rules.shaping import Pad
 from augnet.engine.rules.weighted import Weighted, Windowed
+from augnet.engine.types import Op
 
 
 def fold_affine(graph: Graph, shapes: Shapes) -> Graph:
@@ -67,7 +67,7 @@ def _fold_once(graph: Graph, shapes: Shapes) -> list[Node] | None:
     return nodes if changed else None
 
 
-def _pair(first: Any, second: Any, middle: Shape) -> Sequence[Rule] | None:
+def _pair(first: Op, second: Op, middle: Shape) -> Sequence[Rule] | None:
     """What to put in place of two operations, of any kind, with this shape between them; or None."""
     if isinstance(second, Affine):
         if second.scale is None and second.shift is None:

@@ -7,7 +7,6 @@ upsampled tensor, alone or beside others, is joined with the upsampling.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from augnet.engine.rules.dense import Dense
 from augnet.engine.rules.global_pooling import GlobalAverage
 from augnet.engine.rules.pooling import AveragePool
 from augnet.engine.rules.upsampling import Upsample, UpsampledConvolution
+from augnet.engine.types import Op
 
 
 def move_convolutions(graph: Graph, shapes: Shapes) -> Graph:
@@ -48,26 +48,26 @@ def move_convolutions(graph: Graph, shapes: Shapes) -> Graph:
     return Graph(graph.input, graph.output, nodes)
 
 
-def _upsamples(op: Any) -> bool:
+def _upsamples(op: Op) -> bool:
     return isinstance(op, Upsample)
 
 
-def _joins_channels(op: Any) -> bool:
+def _joins_channels(op: Op) -> bool:
     return isinstance(op, Concatenate) and op.axis == 3
 
 
-def _is_plain(op: Any) -> bool:
+def _is_plain(op: Op) -> bool:
     return isinstance(op, Convolution) and op.strides == (1, 1) == op.dilation
 
 
-def _is_pointwise(op: Any) -> bool:
+def _is_pointwise(op: Op) -> bool:
     return isinstance(op, Convolution) and op.pointwise
 
 
 def _swapped(first: Node, second: Node) -> list[Node] | None:
     """The two in the other order, or None."""
-    op: Any = first.op
-    after: Any = second.op
+    op: Op = first.op
+    after: Op = second.op
     averages = isinstance(after, AveragePool | GlobalAverage)
     if not ((_is_pointwise(op) and averages) or (_upsamples(op) and _is_pointwise(after))):
         return None
@@ -84,7 +84,7 @@ def _joined(
     node: Node, parts: tuple[Value, ...], upsampled: dict[Value, Node], shapes: Shapes
 ) -> list[Node] | None:
     """The convolution of these parts as the sum of one of each upsampled part and one of the rest."""
-    op: Any = node.op
+    op: Op = node.op
     if min(map(min, op.pads_back(shapes[parts[0]][:2]))) < 0:
         return None
     kernels = np.split(op.kernel, np.cumsum([shapes[part][2] for part in parts])[:-1], axis=2)
@@ -92,7 +92,7 @@ def _joined(
     rest, rest_kernels = [], []
     for part, kernel in zip(parts, kernels, strict=True):
         if part in upsampled:
-            up: Any = upsampled[part]
+            up: Op = upsampled[part]
             own = UpsampledConvolution(up.op, replace(op, kernel=kernel, bias=bias))
             nodes.append(Node(own, up.inputs, {}, (_like(node),), node.name))
             bias = None

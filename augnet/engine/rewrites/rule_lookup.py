@@ -7,7 +7,6 @@ tape. Weights are copied into the rules: an audit's model does not change while 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -16,6 +15,7 @@ from augnet.engine.graph.graph import Graph, Inference, Node, Shapes
 from augnet.engine.rules.affine import Affine
 from augnet.engine.rules.base import Rule
 from augnet.engine.rules.registry import Builder, Call, activation_rules, builder_of
+from augnet.engine.types import Op
 
 ARGUMENTS = frozenset(["training", "query", "value", "key"])
 """Of a layer's call, beside its tensors: others change what it computes."""
@@ -36,7 +36,7 @@ def with_rules(graph: Graph, shapes: Shapes) -> Graph:
 def _replacement(call: Call) -> Sequence[Node] | None:
     """Nodes of rules that stand for the call, or None."""
     op = call.node.op
-    source: Any = op.layer if isinstance(op, Inference | WithoutActivation) else op
+    source: Op = op.layer if isinstance(op, Inference | WithoutActivation) else op
     builder = _builder(source)
     if builder is None:
         return None
@@ -56,7 +56,7 @@ def _replacement(call: Call) -> Sequence[Node] | None:
     return _in_line(call, rules or [Affine(None, None)])
 
 
-def _builder(source: Any) -> Builder | None:
+def _builder(source: Op) -> Builder | None:
     builder = builder_of(type(source))
     if builder is None and isinstance(source, keras.Operation):
         is_own = type(source).__module__.startswith("keras.")
@@ -64,7 +64,7 @@ def _builder(source: Any) -> Builder | None:
     return builder
 
 
-def _is_plain(layer: Any, node: Node) -> bool:
+def _is_plain(layer: Op, node: Node) -> bool:
     """Whether the layer is called for its one result, and its weights are what they seem."""
     given = {name for name, value in node.kwargs.items() if value is not None}
     return (

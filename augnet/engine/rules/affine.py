@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,8 +10,9 @@ from keras import layers
 from keras.src.applications.convnext import LayerScale  # not exported
 
 from augnet.engine.backends import backend
-from augnet.engine.rules.base import Elementwise, Tensor
+from augnet.engine.rules.base import Elementwise
 from augnet.engine.rules.registry import Call, serves, weights_of
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Affine(Elementwise):
 
 
 @serves(layers.BatchNormalization)
-def _batch_normalization(layer: Any, call: Call) -> list[Affine] | None:
+def _batch_normalization(layer: Op, call: Call) -> list[Affine] | None:
     if getattr(layer, "renorm", False):
         return None
     wide, rank = np.float64, len(call.inputs[0])
@@ -47,7 +47,7 @@ def _batch_normalization(layer: Any, call: Call) -> list[Affine] | None:
 
 
 @serves(layers.Rescaling)
-def _rescaling(layer: Any, call: Call) -> list[Affine]:
+def _rescaling(layer: Op, call: Call) -> list[Affine]:
     # As Keras rounds them, which is to float32 even in a float64 model.
     scale, offset = (
         backend.values_of(keras.ops.cast(part, "float64")) for part in (layer.scale, layer.offset)
@@ -56,7 +56,7 @@ def _rescaling(layer: Any, call: Call) -> list[Affine]:
 
 
 @serves(layers.Normalization)
-def _normalization(layer: Any, call: Call) -> list[Affine]:
+def _normalization(layer: Op, call: Call) -> list[Affine]:
     mean, variance = (
         array.reshape(array.shape[1:]).astype(np.float64)
         for array in (weights_of(layer.mean), weights_of(layer.variance))
@@ -66,5 +66,5 @@ def _normalization(layer: Any, call: Call) -> list[Affine]:
 
 
 @serves(LayerScale)
-def _layer_scale(layer: Any, call: Call) -> list[Affine]:
+def _layer_scale(layer: Op, call: Call) -> list[Affine]:
     return [Affine(weights_of(layer.gamma), None)]

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from augnet.engine.graph.graph import Node, Value
-from augnet.engine.rules.base import Kernels, Rule, Tensor, Vjp
+from augnet.engine.rules.base import Kernels, Rule, Vjp
 from augnet.engine.rules.combining import Add
 from augnet.engine.rules.dense import Dense
 from augnet.engine.rules.einsum import Einsum
@@ -17,6 +17,7 @@ from augnet.engine.rules.elementwise import ElementFunction
 from augnet.engine.rules.registry import Call, serves, weights_of
 from augnet.engine.rules.shaping import Reshape
 from augnet.engine.rules.softmax import Softmax, softmax_product
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def _swapped(x: Tensor) -> Tensor:
 
 
 @serves(layers.MultiHeadAttention)
-def _multi_head(layer: Any, call: Call) -> list[Node] | None:
+def _multi_head(layer: Op, call: Call) -> list[Node] | None:
     """Query, key and value by dense layers, attention by its rule, and a dense layer over the heads."""
     node = call.node
     named: dict[str, Any] = dict(zip(("query", "value", "key"), node.args, strict=False)) | node.kwargs
@@ -83,7 +84,7 @@ def _multi_head(layer: Any, call: Call) -> list[Node] | None:
     ):
         return None
 
-    def projection(dense: Any, part: Value) -> Node:
+    def projection(dense: Op, part: Value) -> Node:
         kernel = weights_of(dense.kernel)
         bias = None if dense.bias is None else weights_of(dense.bias).reshape(-1)
         return call.step(Dense(kernel.reshape(kernel.shape[0], -1), bias), part)
@@ -110,7 +111,7 @@ def _query_key_value(call: Call) -> tuple[Value, Value, Value] | None:
 
 
 @serves(layers.Attention)
-def _attention(layer: Any, call: Call) -> list[Node] | None:
+def _attention(layer: Op, call: Call) -> list[Node] | None:
     parts = _query_key_value(call)
     if parts is None or layer.score_mode != "dot":
         return None
@@ -119,7 +120,7 @@ def _attention(layer: Any, call: Call) -> list[Node] | None:
 
 
 @serves(layers.AdditiveAttention)
-def _additive_attention(layer: Any, call: Call) -> list[Node] | None:
+def _additive_attention(layer: Op, call: Call) -> list[Node] | None:
     """softmax(sum scale * tanh(q + k)) v, the sum over channels (Bahdanau et al. 2014, arXiv 1409.0473)."""
     parts = _query_key_value(call)
     if parts is None:

@@ -29,13 +29,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from keras import ops
 
-Tensor = Any
-"""A tensor of whatever backend Keras has; it names no type of its own for them."""
+from augnet.engine.types import Tensor
 
 Shape = tuple[int, ...]
 """Of a tensor, without the batch axis."""

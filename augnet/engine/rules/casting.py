@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from keras import ops
 
 from augnet.engine.graph.graph import Cast
-from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Tensor, Vjp
+from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Vjp
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.rules.steps import Step
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Convert(Pixelwise):
 
 
 @serves(Cast, "Cast")
-def _cast(op: Any, call: Call) -> list[Rule] | None:
+def _cast(op: Op, call: Call) -> list[Rule] | None:
     if len(call.node.inputs) != 1:
         return None
     kinds = {call.node.inputs[0].dtype, op.dtype}

@@ -21,7 +21,6 @@ from augnet.engine.rules.base import (
     Reach,
     Rule,
     Shape,
-    Tensor,
     Vjp,
     reduced_to,
     split,
@@ -29,6 +28,7 @@ from augnet.engine.rules.base import (
 from augnet.engine.rules.elementwise import element_operation
 from augnet.engine.rules.registry import Call, serves, weights_of
 from augnet.engine.rules.shaping import Reshape
+from augnet.engine.types import Op, Tensor
 
 Pair = tuple[Tensor, Tensor]
 
@@ -55,7 +55,7 @@ class Add(Pixelwise):
             )
 
         def jvp(*tangents: Tensor | None) -> Tensor:
-            total: Any = None
+            total: Tensor = None
             for sign, tangent in zip(self.signs, tangents, strict=True):
                 if tangent is not None:
                     term = tangent if sign > 0 else -tangent
@@ -193,44 +193,44 @@ def _merged(call: Call, *rules: Rule, pairwise: bool = False) -> list[Node]:
 
 
 @serves(layers.Add)
-def _add(layer: Any, call: Call) -> list[Node]:
+def _add(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Add((1,) * len(call.inputs)))
 
 
 @serves(layers.Subtract)
-def _subtract(layer: Any, call: Call) -> list[Node]:
+def _subtract(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Add((1, -1)))
 
 
 @serves(layers.Average)
-def _average(layer: Any, call: Call) -> list[Node]:
+def _average(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Add((1,) * len(call.inputs)), Affine(np.asarray(1 / len(call.inputs)), None))
 
 
 @serves(layers.Multiply)
-def _multiply(layer: Any, call: Call) -> list[Node]:
+def _multiply(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Multiply(), pairwise=True)
 
 
 @serves(layers.Maximum)
-def _maximum(layer: Any, call: Call) -> list[Node]:
+def _maximum(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Extreme(), pairwise=True)
 
 
 @serves(layers.Minimum)
-def _minimum(layer: Any, call: Call) -> list[Node]:
+def _minimum(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Extreme(smaller=True), pairwise=True)
 
 
 @serves(CustomScaleLayer)
-def _scaled_add(layer: Any, call: Call) -> list[Node]:
+def _scaled_add(layer: Op, call: Call) -> list[Node]:
     first, second = call.node.inputs
     scaled = call.step(Affine(np.asarray(layer.scale, np.float64), None), second)
     return [scaled, call.last(Add((1, 1)), first, scaled.outputs[0])]
 
 
 @serves(layers.Concatenate, "Concatenate")
-def _concatenate(source: Any, call: Call) -> list[Rule] | None:
+def _concatenate(source: Op, call: Call) -> list[Rule] | None:
     if any(len(shape) != len(call.inputs[0]) for shape in call.inputs):
         return None
     axis = source.axis % (len(call.inputs[0]) + 1)
@@ -238,7 +238,7 @@ def _concatenate(source: Any, call: Call) -> list[Rule] | None:
 
 
 @serves("Stack")
-def _stack(op: Any, call: Call) -> list[Node] | None:
+def _stack(op: Op, call: Call) -> list[Node] | None:
     axis = op.axis % (len(call.output) + 1)
     if not axis or not _reads_a_list(call):
         return None
@@ -265,7 +265,7 @@ PAIRS: dict[str, Rule] = {
 
 
 @serves(*PAIRS)
-def _arithmetic(op: Any, call: Call) -> Sequence[Rule] | None:
+def _arithmetic(op: Op, call: Call) -> Sequence[Rule] | None:
     """An operation of two tensors, or of a tensor and a constant."""
     if len(call.node.args) != 2 or call.node.kwargs:
         return None

@@ -10,20 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from keras import layers, ops
 
 from augnet.engine.backends import backend
 from augnet.engine.padding import Pads
-from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Tensor, Vjp, on_rows
+from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Vjp, on_rows
 from augnet.engine.rules.depthwise import Depthwise
 from augnet.engine.rules.grouped import Grouped
 from augnet.engine.rules.phases import phase_taps, placed
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.rules.shaping import Pad, as_image
 from augnet.engine.rules.weighted import Windowed
+from augnet.engine.types import Op, Tensor
 
 FEW_CHANNELS = 16
 """Up to here the native input gradient leaves vector lanes idle, and others are tried.
@@ -162,13 +162,13 @@ def _tiles(kernel: np.ndarray, tile: tuple[int, int], pads: Pads, shape: Shape, 
 
 
 @serves(layers.Conv2D)
-def _convolution(layer: Any, call: Call) -> list[Rule]:
+def _convolution(layer: Op, call: Call) -> list[Rule]:
     window = layer.strides, layer.padding, layer.dilation_rate
     return [_in_groups(weights_of(layer.kernel), bias_of(layer), layer.groups, *window)]
 
 
 @serves(layers.Conv1D)
-def _convolution_of_steps(layer: Any, call: Call) -> list[Rule]:
+def _convolution_of_steps(layer: Op, call: Call) -> list[Rule]:
     kernel, padding = weights_of(layer.kernel)[:, None], layer.padding
     dilation = layer.dilation_rate[0]
     causal = [Pad(((len(kernel) - 1) * dilation, 0), (0, 0))] if padding == "causal" else []
@@ -198,7 +198,7 @@ def _in_groups(
 
 
 @serves(layers.SeparableConv2D)
-def _separable(layer: Any, call: Call) -> list[Rule]:
+def _separable(layer: Op, call: Call) -> list[Rule]:
     first = weights_of(layer.depthwise_kernel)
     return [
         Depthwise(first, None, layer.strides, layer.padding, layer.dilation_rate),
@@ -207,7 +207,7 @@ def _separable(layer: Any, call: Call) -> list[Rule]:
 
 
 @serves(layers.SeparableConv1D)
-def _separable_of_steps(layer: Any, call: Call) -> list[Rule] | None:
+def _separable_of_steps(layer: Op, call: Call) -> list[Rule] | None:
     if layer.padding == "causal":
         return None
     first, second = (

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from keras import layers, ops
 
 from augnet.engine.backends import backend
-from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Tensor, Vjp
+from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Vjp
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.rules.weighted import Weighted
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,5 +40,5 @@ class Dense(Weighted, Pixelwise):
 
 
 @serves(layers.Dense)
-def _dense(layer: Any, call: Call) -> list[Rule]:
+def _dense(layer: Op, call: Call) -> list[Rule]:
     return [Dense(weights_of(layer.kernel), bias_of(layer))]

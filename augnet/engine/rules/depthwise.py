@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from keras import layers, ops
 
 from augnet.engine.backends import backend
 from augnet.engine.padding import Pads
-from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Tensor, Vjp, on_rows
+from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Vjp, on_rows
 from augnet.engine.rules.phases import phase_taps, placed
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.rules.shaping import as_image
 from augnet.engine.rules.weighted import Windowed
+from augnet.engine.types import Op, Tensor
 
 PACKED_CHANNELS = 32
 """Below this many channels a depthwise convolution leaves vector lanes idle; rows are packed into them."""
@@ -97,8 +97,9 @@ class Depthwise(Windowed):
         if self.strides == (1, 1):
             flipped = np.ascontiguousarray(self.kernel[::-1, ::-1]).reshape(*self.kernel.shape[:2], -1, 1)
             reach = [(w - 1) * d for w, d in zip(self.kernel.shape[:2], self.dilation, strict=True)]
-            back = tuple((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
-            if min(min(pair) for pair in back) >= 0:
+            (top, bottom), (left, right) = pads
+            back = (reach[0] - top, reach[0] - bottom), (reach[1] - left, reach[1] - right)
+            if min(map(min, back)) >= 0:
 
                 def plain(g: Tensor) -> Tensor:
                     output = backend.depthwise(
@@ -160,12 +161,12 @@ def _multiplier_sum(output: Tensor, channels: int, multiplier: int) -> Tensor:
 
 
 @serves(layers.DepthwiseConv2D)
-def _depthwise(layer: Any, call: Call) -> list[Rule]:
+def _depthwise(layer: Op, call: Call) -> list[Rule]:
     window = layer.strides, layer.padding, layer.dilation_rate
     return [Depthwise(weights_of(layer.kernel), bias_of(layer), *window)]
 
 
 @serves(layers.DepthwiseConv1D)
-def _depthwise_of_steps(layer: Any, call: Call) -> list[Rule]:
+def _depthwise_of_steps(layer: Op, call: Call) -> list[Rule]:
     window = layer.strides * 2, layer.padding, layer.dilation_rate * 2
     return as_image(call, Depthwise(weights_of(layer.kernel)[:, None], bias_of(layer), *window))

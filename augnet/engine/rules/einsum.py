@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from keras import layers, ops
@@ -12,11 +11,12 @@ from keras import layers, ops
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Value
 from augnet.engine.rules.affine import Affine
-from augnet.engine.rules.base import Jvp, Kernels, Rule, Tensor, Vjp
+from augnet.engine.rules.base import Jvp, Kernels, Rule, Vjp
 from augnet.engine.rules.dense import Dense
 from augnet.engine.rules.linear import linear_operation
 from augnet.engine.rules.registry import Call, serves, weights_of
 from augnet.engine.rules.shaping import Reshape
+from augnet.engine.types import Op, Tensor
 
 ROW = "Z"
 """The letter of the row axis; letters of equations are small ones."""
@@ -100,7 +100,7 @@ def _einsum(equation: str, ranks: Sequence[int], constant: np.ndarray | None = N
 
 
 @serves("Einsum")
-def _einsum_operation(op: Any, call: Call) -> Sequence[Rule] | None:
+def _einsum_operation(op: Op, call: Call) -> Sequence[Rule] | None:
     values = call.node.args
     if len(values) == 2 and not call.node.kwargs and all(isinstance(value, Value) for value in values):
         rule = _einsum(op.subscripts, [len(shape) + 1 for shape in call.inputs])
@@ -109,7 +109,7 @@ def _einsum_operation(op: Any, call: Call) -> Sequence[Rule] | None:
 
 
 @serves("Matmul")
-def _matmul(op: Any, call: Call) -> Sequence[Rule] | None:
+def _matmul(op: Op, call: Call) -> Sequence[Rule] | None:
     left, right = call.node.args
     if isinstance(left, Value) and isinstance(right, Value):
         first, second = call.inputs
@@ -123,7 +123,7 @@ def _matmul(op: Any, call: Call) -> Sequence[Rule] | None:
 
 
 @serves(layers.Dot)
-def _dot(layer: Any, call: Call) -> Sequence[Rule] | None:
+def _dot(layer: Op, call: Call) -> Sequence[Rule] | None:
     if layer.normalize:
         return None
     ranks = [len(shape) + 1 for shape in call.inputs]
@@ -139,7 +139,7 @@ def _dot(layer: Any, call: Call) -> Sequence[Rule] | None:
 
 
 @serves(layers.EinsumDense)
-def _einsum_dense(layer: Any, call: Call) -> Sequence[Rule] | None:
+def _einsum_dense(layer: Op, call: Call) -> Sequence[Rule] | None:
     kernel = weights_of(layer.kernel)
     rule = _einsum(layer.equation, (len(call.inputs[0]) + 1, kernel.ndim), kernel)
     if rule is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,8 +11,9 @@ from keras import layers, ops
 
 from augnet.engine.backends import backend
 from augnet.engine.graph.linearize import function_of
-from augnet.engine.rules.base import Elementwise, Kernel, Tensor
+from augnet.engine.rules.base import Elementwise, Kernel
 from augnet.engine.rules.registry import Call, existing_layers, serves
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,22 +101,22 @@ def _leaky(slope: float) -> Clip:
     *existing_layers("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation"),
     *existing_layers("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
 )
-def _same_at_inference(layer: Any, call: Call) -> list[Elementwise]:
+def _same_at_inference(layer: Op, call: Call) -> list[Elementwise]:
     return []
 
 
 @serves(keras.activations.linear)
-def _linear(function: Any, call: Call) -> list[Elementwise]:
+def _linear(function: Op, call: Call) -> list[Elementwise]:
     return []
 
 
 @serves("Identity", "Copy", "Real", "Conj", "Conjugate")
-def _identity(op: Any, call: Call) -> list[Elementwise] | None:
+def _identity(op: Op, call: Call) -> list[Elementwise] | None:
     return [] if call.is_unary else None
 
 
 @serves(layers.ReLU)
-def _relu_layer(layer: Any, call: Call) -> list[Elementwise]:
+def _relu_layer(layer: Op, call: Call) -> list[Elementwise]:
     slope, ceiling = float(layer.negative_slope or 0), layer.max_value
     if layer.threshold or (slope and ceiling is not None):
         return [ElementFunction(layer)]
@@ -124,27 +124,27 @@ def _relu_layer(layer: Any, call: Call) -> list[Elementwise]:
 
 
 @serves(layers.LeakyReLU)
-def _leaky_relu_layer(layer: Any, call: Call) -> list[Elementwise]:
+def _leaky_relu_layer(layer: Op, call: Call) -> list[Elementwise]:
     return [_leaky(layer.negative_slope)]
 
 
 @serves(layers.ELU, layers.PReLU)
-def _curved_relu_layer(layer: Any, call: Call) -> list[Elementwise]:
+def _curved_relu_layer(layer: Op, call: Call) -> list[Elementwise]:
     return [ElementFunction(layer)]
 
 
 @serves(keras.activations.relu)
-def _relu(function: Any, call: Call) -> list[Elementwise]:
+def _relu(function: Op, call: Call) -> list[Elementwise]:
     return [Clip()]
 
 
 @serves(keras.activations.relu6)
-def _relu6(function: Any, call: Call) -> list[Elementwise]:
+def _relu6(function: Op, call: Call) -> list[Elementwise]:
     return [Clip(0.0, 6.0)]
 
 
 @serves(keras.activations.leaky_relu)
-def _leaky_relu(function: Any, call: Call) -> list[Elementwise]:
+def _leaky_relu(function: Op, call: Call) -> list[Elementwise]:
     return [_leaky(0.2)]
 
 
@@ -162,17 +162,17 @@ def _activation(function: Callable[[Tensor], Tensor], call: Call) -> list[Elemen
 
 
 @serves("Relu")
-def _relu_operation(op: Any, call: Call) -> list[Elementwise] | None:
+def _relu_operation(op: Op, call: Call) -> list[Elementwise] | None:
     return [Clip()] if call.is_unary else None
 
 
 @serves("Relu6")
-def _relu6_operation(op: Any, call: Call) -> list[Elementwise] | None:
+def _relu6_operation(op: Op, call: Call) -> list[Elementwise] | None:
     return [Clip(0.0, 6.0)] if call.is_unary else None
 
 
 @serves("LeakyRelu")
-def _leaky_relu_operation(op: Any, call: Call) -> list[Elementwise] | None:
+def _leaky_relu_operation(op: Op, call: Call) -> list[Elementwise] | None:
     return [_leaky(op.negative_slope)] if call.is_unary else None
 
 
@@ -209,7 +209,7 @@ def _leaky_relu_operation(op: Any, call: Call) -> list[Elementwise] | None:
     *("SoftShrink", "Softplus", "Softsign", "SparsePlus", "SparseSigmoid", "Sqrt", "Square", "Squareplus"),
     *("Tan", "Tanh", "TanhShrink", "Threshold"),
 )
-def element_operation(op: Any, call: Call) -> list[Elementwise] | None:
+def element_operation(op: Op, call: Call) -> list[Elementwise] | None:
     """An operation of one element, and of constants beside it."""
     if len(call.node.inputs) != 1 or call.inputs[0] != call.output:
         return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from keras import layers, ops
 
-from augnet.engine.rules.base import Jvp, Kernels, Rule, Tensor, Vjp
+from augnet.engine.rules.base import Jvp, Kernels, Rule, Vjp
 from augnet.engine.rules.registry import Call, serves
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,17 +72,17 @@ class Extremum(Rule):
 
 
 @serves(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
-def _global_average(layer: Any, call: Call) -> list[Rule]:
+def _global_average(layer: Op, call: Call) -> list[Rule]:
     return [GlobalAverage(bool(layer.keepdims), len(call.inputs[0]) - 1)]
 
 
 @serves(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
-def _global_max(layer: Any, call: Call) -> list[Rule]:
+def _global_max(layer: Op, call: Call) -> list[Rule]:
     return [Extremum(tuple(range(-len(call.inputs[0]), -1)), bool(layer.keepdims))]
 
 
 @serves("Amax", "Amin", "Max", "Min")
-def _extremum(op: Any, call: Call) -> list[Rule] | None:
+def _extremum(op: Op, call: Call) -> list[Rule] | None:
     if not call.is_unary or op.axis is None or getattr(op, "initial", None) is not None:
         return None
     rank = len(call.inputs[0])

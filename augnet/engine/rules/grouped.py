@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from keras import ops
 
-from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Tensor, Vjp, split
+from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Vjp, split
 from augnet.engine.rules.weighted import Weighted
+from augnet.engine.types import Tensor
 
 
 @dataclass(frozen=True, eq=False)

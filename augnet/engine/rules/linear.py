@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from keras import layers
 
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
 from augnet.engine.graph.linearize import function_of
-from augnet.engine.rules.base import Kernel, Kernels, Rule, Tensor, Vjp, on_rows
+from augnet.engine.rules.base import Kernel, Kernels, Rule, Vjp, on_rows
 from augnet.engine.rules.registry import Call, existing_layers, serves
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Linear(Rule):
     *(layers.ZeroPadding3D, layers.Cropping3D),
     *existing_layers("AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveAveragePooling3D"),
 )
-def _linear_layer(layer: Any, call: Call) -> list[Rule]:
+def _linear_layer(layer: Op, call: Call) -> list[Rule]:
     return [Linear(call.node.op)]
 
 
@@ -66,7 +66,7 @@ def _linear_layer(layer: Any, call: Call) -> list[Rule]:
     *("SpaceToDepth", "Sum", "Swapaxes", "Take", "TakeAlongAxis", "Tensordot", "Tile", "Trace", "Transpose"),
     *("Trapezoid", "Tril", "Triu", "Unfold"),
 )
-def linear_operation(op: Any, call: Call) -> list[Rule] | None:
+def linear_operation(op: Op, call: Call) -> list[Rule] | None:
     """An operation that is linear in its first argument, the only tensor of it."""
     if len(call.node.inputs) != 1 or not isinstance(call.node.args[0], Value):
         return None
@@ -74,7 +74,7 @@ def linear_operation(op: Any, call: Call) -> list[Rule] | None:
 
 
 @serves("ArraySplit", "Dsplit", "Hsplit", "Split", "Unstack", "Vsplit")
-def _parts(op: Any, call: Call) -> list[Node] | None:
+def _parts(op: Op, call: Call) -> list[Node] | None:
     """One operation for each part, as a rule has one output."""
     if len(call.node.inputs) != 1:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,12 +17,12 @@ from augnet.engine.rules.base import (
     Reach,
     Rule,
     Shape,
-    Tensor,
     Vjp,
     same_positions,
 )
 from augnet.engine.rules.registry import Call, existing_layers, serves, weights_of
 from augnet.engine.rules.shaping import Reshape
+from augnet.engine.types import Op, Tensor
 
 LAST = (-1,)
 
@@ -132,7 +131,7 @@ def _spread(weights: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 @serves(layers.LayerNormalization)
-def _layer_normalization(layer: Any, call: Call) -> list[Rule] | None:
+def _layer_normalization(layer: Op, call: Call) -> list[Rule] | None:
     axes = _from_behind(layer.axis, len(call.inputs[0]))
     if axes is None or getattr(layer, "rms_scaling", False):
         return None
@@ -142,7 +141,7 @@ def _layer_normalization(layer: Any, call: Call) -> list[Rule] | None:
 
 
 @serves(*existing_layers("RMSNormalization"))
-def _rms_normalization(layer: Any, call: Call) -> list[Rule] | None:
+def _rms_normalization(layer: Op, call: Call) -> list[Rule] | None:
     axes = _from_behind(layer.axis, len(call.inputs[0]))
     if axes is None:
         return None
@@ -150,7 +149,7 @@ def _rms_normalization(layer: Any, call: Call) -> list[Rule] | None:
 
 
 @serves(layers.GroupNormalization)
-def _group_normalization(layer: Any, call: Call) -> list[Rule] | None:
+def _group_normalization(layer: Op, call: Call) -> list[Rule] | None:
     shape = call.inputs[0]
     if not call.is_last_axis(layer.axis):
         return None
@@ -167,7 +166,7 @@ def _group_normalization(layer: Any, call: Call) -> list[Rule] | None:
 
 
 @serves(layers.UnitNormalization, "Normalize")
-def _unit_normalization(source: Any, call: Call) -> list[Rule] | None:
+def _unit_normalization(source: Op, call: Call) -> list[Rule] | None:
     axes = _from_behind(source.axis, len(call.inputs[0]))
     if axes is None or getattr(source, "order", 2) != 2:
         return None

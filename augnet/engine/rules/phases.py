@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from augnet.engine.padding import Pads
-from augnet.engine.rules.base import Shape, Tensor
+from augnet.engine.rules.base import Shape
+from augnet.engine.types import Tensor
 
 
 def phase_taps(size: Shape, stride: int, before: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from keras import layers, ops
@@ -18,13 +18,13 @@ from augnet.engine.rules.base import (
     Reach,
     Rule,
     Shape,
-    Tensor,
     Vjp,
     on_rows,
 )
 from augnet.engine.rules.elementwise import Chain
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.rules.shaping import as_image
+from augnet.engine.types import Op, Tensor
 
 NOTHING = Chain(())
 
@@ -135,17 +135,17 @@ class AveragePool(Pool):
 
 
 @serves(layers.MaxPooling2D)
-def _max_pool(layer: Any, call: Call) -> list[Rule]:
+def _max_pool(layer: Op, call: Call) -> list[Rule]:
     return [MaxPool(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
 
 
 @serves(layers.AveragePooling2D)
-def _average_pool(layer: Any, call: Call) -> list[Rule]:
+def _average_pool(layer: Op, call: Call) -> list[Rule]:
     return [AveragePool(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
 
 
 @serves("MaxPool", "AveragePool")
-def _pool_operation(op: Any, call: Call) -> list[Rule] | None:
+def _pool_operation(op: Op, call: Call) -> list[Rule] | None:
     if len(call.inputs[0]) != 3 or op.data_format == "channels_first":
         return None
     size, strides = _pair(op.pool_size), _pair(op.pool_size if op.strides is None else op.strides)
@@ -158,10 +158,10 @@ def _pair(sizes: int | Sequence[int]) -> tuple[int, int]:
 
 
 @serves(layers.MaxPooling1D)
-def _max_pool_of_steps(layer: Any, call: Call) -> list[Rule]:
+def _max_pool_of_steps(layer: Op, call: Call) -> list[Rule]:
     return as_image(call, MaxPool((layer.pool_size[0], 1), (layer.strides[0], 1), layer.padding))
 
 
 @serves(layers.AveragePooling1D)
-def _average_pool_of_steps(layer: Any, call: Call) -> list[Rule]:
+def _average_pool_of_steps(layer: Op, call: Call) -> list[Rule]:
     return as_image(call, AveragePool((layer.pool_size[0], 1), (layer.strides[0], 1), layer.padding))

@@ -18,12 +18,13 @@ import numpy as np
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Shapes, Value
 from augnet.engine.rules.base import Rule, Shape
+from augnet.engine.types import Op
 
 Kind = type | Callable[..., Any] | str
 """A layer's class, an activation function, or the class name of a Keras operation such as "Add" (which is
 what `x + y` is in a model)."""
 
-Builder = Callable[[Any, "Call"], Sequence[Rule] | Sequence[Node] | None]
+Builder = Callable[[Op, "Call"], Sequence[Rule] | Sequence[Node] | None]
 """(layer, function or operation, its call) -> rules one after the other, the first of which reads all inputs;
 or nodes, where the rules are connected otherwise; or None where it does not mean what any rule does. The
 caller appends a layer's `activation`."""
@@ -115,17 +116,17 @@ def existing_layers(*names: str) -> list[type]:
     return [getattr(keras.layers, name) for name in names if hasattr(keras.layers, name)]
 
 
-def weights_of(variable: Any) -> np.ndarray:
+def weights_of(variable: keras.Variable) -> np.ndarray:
     """A copy of a variable's values."""
     return backend.values_of(variable).copy()
 
 
-def bias_of(layer: Any) -> np.ndarray | None:
+def bias_of(layer: Op) -> np.ndarray | None:
     """The bias of a layer that may have one."""
     return weights_of(layer.bias) if layer.use_bias else None
 
 
-def activation_rules(function: Any, call: Call) -> Sequence[Rule] | None:
+def activation_rules(function: Op, call: Call) -> Sequence[Rule] | None:
     """The rules of an activation function; none for the identity, None where there is no rule."""
     hashable = callable(function) and isinstance(function, Hashable)
     builder = builder_of(function) if hashable else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from keras import layers, ops
@@ -16,13 +15,13 @@ from augnet.engine.rules.base import (
     Reach,
     Rule,
     Shape,
-    Tensor,
     Vjp,
     on_rows,
     same_positions,
 )
 from augnet.engine.rules.linear import Linear
 from augnet.engine.rules.registry import Call, serves
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,41 +99,41 @@ def as_image(call: Call, *rules: Rule) -> list[Rule]:
 
 
 @serves(layers.Reshape, layers.Flatten, "Reshape", "Squeeze", "ExpandDims")
-def _reshape(source: Any, call: Call) -> list[Rule] | None:
+def _reshape(source: Op, call: Call) -> list[Rule] | None:
     # An operation may move elements from one image's axes into the batch: that is not what the rule does.
     same = len(call.inputs) == 1 and math.prod(call.inputs[0]) == math.prod(call.output)
     return [Reshape(call.output)] if same else None
 
 
 @serves(layers.Permute)
-def _permute(layer: Any, call: Call) -> list[Rule]:
+def _permute(layer: Op, call: Call) -> list[Rule]:
     return [Permute(tuple(layer.dims))]
 
 
 @serves(layers.ZeroPadding2D)
-def _zero_padding(layer: Any, call: Call) -> list[Rule]:
+def _zero_padding(layer: Op, call: Call) -> list[Rule]:
     return [Pad(tuple(layer.padding[0]), tuple(layer.padding[1]))]
 
 
 @serves(layers.ZeroPadding1D)
-def _zero_padding_of_steps(layer: Any, call: Call) -> list[Rule]:
+def _zero_padding_of_steps(layer: Op, call: Call) -> list[Rule]:
     return as_image(call, Pad(tuple(layer.padding), (0, 0)))
 
 
 @serves(layers.Cropping2D)
-def _cropping(layer: Any, call: Call) -> list[Rule]:
+def _cropping(layer: Op, call: Call) -> list[Rule]:
     (top, bottom), (left, right) = layer.cropping
     return [Pad((-top, -bottom), (-left, -right))]
 
 
 @serves(layers.Cropping1D)
-def _cropping_of_steps(layer: Any, call: Call) -> list[Rule]:
+def _cropping_of_steps(layer: Op, call: Call) -> list[Rule]:
     first, last = layer.cropping
     return as_image(call, Pad((-first, -last), (0, 0)))
 
 
 @serves(layers.CenterCrop)
-def _center_crop(layer: Any, call: Call) -> list[Rule]:
+def _center_crop(layer: Op, call: Call) -> list[Rule]:
     if len(call.inputs[0]) == 3:
         (height, width), (rows, columns) = call.inputs[0][:2], call.output[:2]
         if height >= rows and width >= columns:

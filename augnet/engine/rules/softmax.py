@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 from keras import layers, ops
 
-from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Tensor, Vjp, same_positions
+from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Vjp, same_positions
 from augnet.engine.rules.registry import Call, serves
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +65,17 @@ class LogSoftmax(Rule):
 
 
 @serves(keras.activations.softmax)
-def _activation(function: Any, call: Call) -> list[Rule]:
+def _activation(function: Op, call: Call) -> list[Rule]:
     return [Softmax()]
 
 
 @serves(keras.activations.log_softmax)
-def _log_activation(function: Any, call: Call) -> list[Rule]:
+def _log_activation(function: Op, call: Call) -> list[Rule]:
     return [LogSoftmax()]
 
 
 @serves(layers.Softmax, "Softmax", "LogSoftmax")
-def _softmax(source: Any, call: Call) -> list[Rule] | None:
+def _softmax(source: Op, call: Call) -> list[Rule] | None:
     if len(call.node.inputs) != 1 or not isinstance(source.axis, int):
         return None
     rank = len(call.inputs[0])

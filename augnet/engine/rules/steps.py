@@ -10,8 +10,9 @@ from keras import ops
 
 from augnet.engine.graph.graph import Value
 from augnet.engine.graph.linearize import function_of
-from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Tensor, Vjp, reduced_to
+from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Vjp, reduced_to
 from augnet.engine.rules.registry import Call, serves
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +91,12 @@ class Where(Pixelwise):
     ),
     *("Trunc", "ZerosLike"),
 )
-def _step(op: Any, call: Call) -> list[Step]:
+def _step(op: Op, call: Call) -> list[Step]:
     return [Step(lambda *tensors: function_of(call.node)(*tensors)[0])]
 
 
 @serves("Where")
-def _where(op: Any, call: Call) -> list[Where] | None:
+def _where(op: Op, call: Call) -> list[Where] | None:
     if len(call.node.args) != 3 or call.node.kwargs:
         return None
     condition, holds, elsewhere = (None if isinstance(arg, Value) else arg for arg in call.node.args)

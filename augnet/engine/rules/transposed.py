@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from keras import layers
 
 from augnet.engine.backends import backend
 from augnet.engine.padding import Pads, resolved_pads
-from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Tensor, Vjp, on_rows
+from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Vjp, on_rows
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Transposed(Rule):
 
 
 @serves(layers.Conv2DTranspose)
-def _transposed(layer: Any, call: Call) -> list[Rule] | None:
+def _transposed(layer: Op, call: Call) -> list[Rule] | None:
     if layer.output_padding is not None or tuple(layer.dilation_rate) != (1, 1):
         return None
     kernel = weights_of(layer.kernel)

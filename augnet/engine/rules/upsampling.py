@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from keras import layers, ops
 
 from augnet.engine.backends import backend
-from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Tensor, Vjp, on_rows
+from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Vjp, on_rows
 from augnet.engine.rules.convolution import Convolution
 from augnet.engine.rules.linear import Linear
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.rules.shaping import as_image
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +89,10 @@ class UpsampledConvolution(Rule):
 
 
 @serves(layers.UpSampling2D)
-def _upsampling(layer: Any, call: Call) -> list[Rule]:
+def _upsampling(layer: Op, call: Call) -> list[Rule]:
     return [Upsample(tuple(layer.size)) if layer.interpolation == "nearest" else Linear(layer)]
 
 
 @serves(layers.UpSampling1D)
-def _upsampling_of_steps(layer: Any, call: Call) -> list[Rule]:
+def _upsampling_of_steps(layer: Op, call: Call) -> list[Rule]:
     return as_image(call, Upsample((int(layer.size), 1)))

@@ -146,7 +146,7 @@ def make_oracle(
         outside, reason = "float32", f"{type(error).__name__}: {first[:200]}"
 
     @cache
-    def program(shape: tuple[int, ...]) -> Any:
+    def program(shape: tuple[int, ...]) -> tf.types.experimental.ConcreteFunction:
         return tf.function(scores, autograph=False).get_concrete_function(tf.TensorSpec(shape, outside))
 
     single, coarse = program((1, *images.shape[1:])), Coarse()
@@ -196,7 +196,7 @@ def _chosen(outputs: list[Any], names: list[str], output: int | str | None) -> A
     return outputs[place]
 
 
-def _coarse_parts(program: Any, resizings: dict[int, float]) -> Coarse:
+def _coarse_parts(program: tf.types.experimental.ConcreteFunction, resizings: dict[int, float]) -> Coarse:
     """What is less exact than float64 in a float64 program.
 
     TensorFlow has some operations in float32 only, and some constants (the slope of LeakyRelu), whatever the
@@ -220,7 +220,9 @@ def _coarse_parts(program: Any, resizings: dict[int, float]) -> Coarse:
     return Coarse(tuple(sorted(names)), results, results + constants)
 
 
-def _without_forward_mode(function: Callable[[tf.Tensor], tf.Tensor], images: Any, scores: Any) -> str:
+def _without_forward_mode(
+    function: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, scores: tf.Tensor
+) -> str:
     """The operation that TensorFlow's forward mode cannot pass in a function of tensors like these, or "".
 
     Forward mode differentiates the backward pass with respect to the cotangents, so all that these go through
@@ -244,7 +246,7 @@ def _without_forward_mode(function: Callable[[tf.Tensor], tf.Tensor], images: An
     return ""
 
 
-def _has_gradient(op: Any) -> bool:
+def _has_gradient(op: tf.Operation) -> bool:
     """Whether TensorFlow knows one; some operations are registered as having none."""
     try:
         return get_gradient_function(op) is not None
@@ -252,7 +254,7 @@ def _has_gradient(op: Any) -> bool:
         return False
 
 
-def _behind(tensors: Iterable[Any]) -> list[Any]:
+def _behind(tensors: Iterable[tf.Tensor]) -> list[tf.Operation]:
     """The operations that derivatives pass on their way to these tensors of a graph, in order."""
     found = {tensor.op for tensor in tensors}
     operations = next(iter(found)).graph.get_operations()  # in the order in which they were made
@@ -262,7 +264,7 @@ def _behind(tensors: Iterable[Any]) -> list[Any]:
     return [op for op in operations if op in found]
 
 
-def _carries(tensor: Any) -> bool:
+def _carries(tensor: tf.Tensor) -> bool:
     """Whether derivatives pass a tensor."""
     return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)
 

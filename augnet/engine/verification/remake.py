@@ -12,11 +12,13 @@ import keras
 import tensorflow as tf
 from keras.src.models.functional import Functional  # not exported, and the only way to know one
 
+from augnet.engine.types import Op
+
 WITH_ACTIVATION = keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D | keras.layers.Activation
 """Layers whose `activation` is the last thing that they do."""
 
 
-def graph_of(model: Any) -> Functional | None:
+def graph_of(model: Op) -> Functional | None:
     """The graph of layers that is all that the model's call does; None where the call is its own code."""
     if isinstance(model, keras.Sequential):
         return model._functional if type(model).call is keras.Sequential.call else None
@@ -37,7 +39,7 @@ def remake(model: keras.Model, dtype: str) -> tuple[keras.Model, dict[int, float
     copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     roundings: dict[int, float] = {}
 
-    def again(op: Any) -> Any:
+    def again(op: Op) -> Op:
         if isinstance(op, keras.Model):
             return model_again(op)
         if dtype == "float64" and _resizes(op):
@@ -64,13 +66,13 @@ def remake(model: keras.Model, dtype: str) -> tuple[keras.Model, dict[int, float
     return remade, roundings
 
 
-def _resizes(op: Any) -> bool:
+def _resizes(op: Op) -> bool:
     """Whether it resizes, and nothing else (padding)."""
     named = type(op).__name__ in ("Resize", "Resizing", "UpSampling2D")
     return named and op.data_format == "channels_last" and not getattr(op, "pad_to_aspect_ratio", False)
 
 
-def _resizing(resize: Any, roundings: dict[int, float]) -> keras.layers.Layer:
+def _resizing(resize: Op, roundings: dict[int, float]) -> keras.layers.Layer:
     """Resizing in float64, which TensorFlow has in float32 only, and without a forward mode.
 
     An image is resized by a product with a matrix along each axis; `resize` gives them, in float32.
@@ -90,7 +92,7 @@ def _resizing(resize: Any, roundings: dict[int, float]) -> keras.layers.Layer:
     return keras.layers.Lambda(product, dtype="float64", name=resize.name)
 
 
-def _in_dtype(op: Any, dtype: str) -> Any:
+def _in_dtype(op: Op, dtype: str) -> Op:
     """A layer, or an operation of keras.ops, made again from its configuration; itself if it has no float."""
     if isinstance(op, keras.layers.Lambda):  # its configuration holds bytecode, which loading refuses
         return keras.layers.Lambda(op.function, arguments=op.arguments, dtype=dtype, name=op.name)
@@ -127,7 +129,7 @@ def _copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> Non
         copy.load_own_variables(store)
 
 
-def before_activation(end: Any) -> tuple[Any, str | None]:
+def before_activation(end: keras.KerasTensor) -> tuple[keras.KerasTensor, str | None]:
     """The symbolic tensor before the softmax or sigmoid that makes this one, and which it was.
 
     What only moves numbers, or does nothing at inference, may follow the activation; outputs are flattened
@@ -157,7 +159,7 @@ def before_activation(end: Any) -> tuple[Any, str | None]:
     return logits, kind
 
 
-def _kind(op: Any, rank: int) -> str | None:
+def _kind(op: Op, rank: int) -> str | None:
     """ "softmax" over the last axis or "sigmoid" as the last thing the operation does, "moves", or None."""
     name = type(op).__name__.lower()  # of layers and of operations, which Keras does not export
     if isinstance(op, WITH_ACTIVATION):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
-from augnet.engine.padding import resolved_pads
+from augnet.engine.padding import Padding, Pair, resolved_pads
+from augnet.engine.types import Tensor
 
 
-def conv2d(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:
+def conv2d(x: Tensor, kernel: Tensor, strides: Pair, padding: Padding, dilation: Pair) -> Tensor:
     return tf.nn.conv2d(
         x, kernel, list(strides), _padding(padding, x, kernel, strides, dilation), dilations=dilation
     )
 
 
-def bias_add(x: Any, bias: Any) -> Any:
+def bias_add(x: Tensor, bias: Tensor) -> Tensor:
     return tf.nn.bias_add(x, bias)
 
 
-def _padding(padding: Any, x: Any, kernel: Any, strides: Any, dilation: Any) -> Any:
+def _padding(
+    padding: Padding, x: Tensor, kernel: Tensor, strides: Pair, dilation: Pair
+) -> str | list[list[int]]:
     """TensorFlow's word for the padding where it has one, which is faster, else the zeros per axis."""
     if isinstance(padding, str):
         return padding.upper()
@@ -31,21 +32,25 @@ def _padding(padding: Any, x: Any, kernel: Any, strides: Any, dilation: Any) -> 
     return [[0, 0], list(padding[0]), list(padding[1]), [0, 0]]
 
 
-def conv2d_input_gradient(g: Any, kernel: Any, shape: tuple[int, ...], strides: Any, pads: Any) -> Any:
+def conv2d_input_gradient(
+    g: Tensor, kernel: Tensor, shape: tuple[int, ...], strides: Pair, pads: Padding
+) -> Tensor:
     padding = _padding(pads, tf.TensorSpec(shape), kernel, strides, (1, 1))
     return tf.nn.conv2d_transpose(g, kernel, shape, list(strides), padding)
 
 
-def depthwise(x: Any, kernel: Any, strides: tuple[int, int], padding: Any, dilation: tuple[int, int]) -> Any:
-    padding = _padding(padding, x, kernel, strides, dilation)
-    if not isinstance(padding, str):
-        x, padding = tf.pad(x, padding), "VALID"
-    return tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], padding, dilations=dilation)
+def depthwise(x: Tensor, kernel: Tensor, strides: Pair, padding: Padding, dilation: Pair) -> Tensor:
+    resolved = _padding(padding, x, kernel, strides, dilation)
+    if not isinstance(resolved, str):
+        x, resolved = tf.pad(x, resolved), "VALID"
+    return tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], resolved, dilations=dilation)
 
 
-def depthwise_input_gradient(g: Any, kernel: Any, shape: tuple[int, ...], strides: Any, pads: Any) -> Any:
+def depthwise_input_gradient(
+    g: Tensor, kernel: Tensor, shape: tuple[int, ...], strides: Pair, pads: Padding
+) -> Tensor:
     padding = _padding(pads, tf.TensorSpec(shape), kernel, strides, (1, 1))
-    if isinstance(padding, str):
+    if isinstance(padding, str) or isinstance(pads, str):
         return tf.nn.depthwise_conv2d_backprop_input(shape, kernel, g, [1, *strides, 1], padding)
     (top, bottom), (left, right) = pads
     wide = (shape[0], shape[1] + top + bottom, shape[2] + left + right, shape[3])
@@ -53,7 +58,7 @@ def depthwise_input_gradient(g: Any, kernel: Any, shape: tuple[int, ...], stride
     return made[:, top : top + shape[1], left : left + shape[2]]
 
 
-def depth_to_space(x: Any, tile: tuple[int, int]) -> Any:
+def depth_to_space(x: Tensor, tile: Pair) -> Tensor:
     """(n, height, width, tile height * tile width * channel) -> (n, height * .., width * .., channel).
 
     By a transposition, which on a CPU takes a quarter of the time of tf.nn.depth_to_space.
@@ -65,18 +70,20 @@ def depth_to_space(x: Any, tile: tuple[int, int]) -> Any:
     return tf.reshape(turned, (n, height * rows, width * columns, depth // (rows * columns)))
 
 
-def max_pool_with_argmax(x: Any, size: Any, strides: Any, padding: str) -> tuple[Any, Any]:
+def max_pool_with_argmax(x: Tensor, size: Pair, strides: Pair, padding: str) -> tuple[Tensor, Tensor]:
     return tf.nn.max_pool_with_argmax(x, list(size), list(strides), padding.upper())
 
 
-def taken(x: Any, argmax: Any) -> Any:
+def taken(x: Tensor, argmax: Tensor) -> Tensor:
     """Elements of x (batch, ...) at the flat positions per image that max_pool_with_argmax gives."""
     flat = tf.reshape(x, (x.shape[0], -1))
     made = tf.gather(flat, tf.reshape(argmax, (x.shape[0], -1)), batch_dims=1)
     return tf.reshape(made, argmax.shape)
 
 
-def max_pool_gradient(g: Any, argmax: Any, x: Any, size: Any, strides: Any, padding: str) -> Any:
+def max_pool_gradient(
+    g: Tensor, argmax: Tensor, x: Tensor, size: Pair, strides: Pair, padding: str
+) -> Tensor:
     """Cotangents (row, batch, ...) put back where the maxima were; argmax (batch, ...) serves all rows."""
     count = g.shape[0]
     # The operation reads only the shape of its input.
@@ -91,7 +98,9 @@ def max_pool_gradient(g: Any, argmax: Any, x: Any, size: Any, strides: Any, padd
     return tf.reshape(made, (count, *x.shape))
 
 
-def average_pool_gradient(g: Any, shape: tuple[int, ...], size: Any, strides: Any, padding: str) -> Any:
+def average_pool_gradient(
+    g: Tensor, shape: tuple[int, ...], size: Pair, strides: Pair, padding: str
+) -> Tensor:
     return tf.raw_ops.AvgPoolGrad(
         orig_input_shape=list(shape),
         grad=g,

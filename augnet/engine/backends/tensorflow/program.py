@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from augnet.engine.backends.tensorflow.device import passes_at_once
+from augnet.engine.types import Tensor
 
-Program = Callable[..., Any]
+Program = Callable[..., Tensor]
 """A function that was compiled for tensors of fixed shapes. What it returns is up to whoever wrote it."""
 
 Signature = Sequence[tuple[tuple[int, ...], str]]
@@ -29,7 +30,7 @@ _weights_as_arguments: ContextVar[bool] = ContextVar("weights_as_arguments", def
 
 
 def compiled(
-    function: Callable[..., Any],
+    function: Callable[..., Tensor],
     signature: Signature,
     xla: bool = False,
     weights_as_arguments: bool = False,
@@ -50,12 +51,12 @@ def compiled(
         _weights_as_arguments.reset(token)
 
 
-def fused(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def fused(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The function of one tensor as an XLA program inside the program it is called from."""
     return tf.function(function, autograph=False, jit_compile=True)
 
 
-def run(program: Program, arrays: Sequence[Any], dtypes: Sequence[str]) -> Any:
+def run(program: Program, arrays: Sequence[Any], dtypes: Sequence[str]) -> Tensor:
     """The program's results for these arrays or tensors, in its own structure; they stay on the device.
 
     Raises:
@@ -64,7 +65,7 @@ def run(program: Program, arrays: Sequence[Any], dtypes: Sequence[str]) -> Any:
     return program(*(to_device(array, dtype) for array, dtype in zip(arrays, dtypes, strict=True)))
 
 
-def to_host(tensors: Any) -> Any:
+def to_host(tensors: Tensor) -> Tensor:
     """NumPy arrays in the tensors' structure; on a CPU their own memory, which may not be written to."""
     return tf.nest.map_structure(np.asarray, tensors)
 
@@ -97,7 +98,9 @@ def values_of(variable: Any) -> np.ndarray:
     return np.asarray(tf.convert_to_tensor(variable))
 
 
-def rows_of(vjp: Callable[[Any], Any], cotangents: Any, chunk: int, unrolled: int = UNROLLED) -> Any:
+def rows_of(
+    vjp: Callable[[Tensor], Tensor], cotangents: Tensor, chunk: int, unrolled: int = UNROLLED
+) -> Tensor:
     """Rows (row, batch, *input) of all cotangents (row, batch, output), `chunk` rows in each pass.
 
     Passes are independent, and on a CPU as many run at the same time as there are threads: one pass alone
@@ -112,12 +115,12 @@ def rows_of(vjp: Callable[[Any], Any], cotangents: Any, chunk: int, unrolled: in
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
 
-def _looped(vjp: Callable[[Any], Any], cotangents: Any, chunk: int) -> Any:
+def _looped(vjp: Callable[[Tensor], Tensor], cotangents: Tensor, chunk: int) -> Tensor:
     steps = cotangents.shape[0] // chunk
     blocks = tf.reshape(cotangents, (steps, chunk, *cotangents.shape[1:]))
     shape: list[int] = []
 
-    def body(step: Any, stack: Any) -> tuple[Any, Any]:
+    def body(step: Tensor, stack: Tensor) -> tuple[Tensor, Tensor]:
         rows = vjp(blocks[step])
         shape[:] = rows.shape[1:]
         return step + 1, stack.write(step, rows)
@@ -129,7 +132,7 @@ def _looped(vjp: Callable[[Any], Any], cotangents: Any, chunk: int) -> Any:
     return tf.ensure_shape(stack.concat(), (cotangents.shape[0], *shape))
 
 
-def mapped(function: Callable[[Any], Any], count: int) -> Any:
+def mapped(function: Callable[[Tensor], Tensor], count: int) -> Tensor:
     """What the function returns for 0 .. count - 1, stacked; a few at the same time, as in rows_of."""
     if count == 1:
         return tf.nest.map_structure(lambda tensor: tensor[None], function(0))
@@ -139,7 +142,7 @@ def mapped(function: Callable[[Any], Any], count: int) -> Any:
     )
 
 
-def summed(function: Callable[[Any], Any], count: int) -> Any:
+def summed(function: Callable[[Tensor], Tensor], count: int) -> Tensor:
     """The sum of what the function returns for 0 .. count - 1, in this order; a few at the same time.
 
     Unlike the sum of what `mapped` gives, it holds only a few of them at a time.
@@ -147,7 +150,7 @@ def summed(function: Callable[[Any], Any], count: int) -> Any:
     if count == 1:
         return function(0)
 
-    def body(step: Any, sums: Any) -> tuple[Any, Any]:
+    def body(step: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
         return step + 1, tf.nest.map_structure(tf.add, sums, function(step))
 
     none = tf.nest.map_structure(tf.zeros_like, function(tf.constant(0)))
@@ -167,7 +170,7 @@ def seconds(program: Program, tensors: Sequence[tf.Tensor], stop: float) -> floa
     return best
 
 
-def wait(tensors: Any) -> None:
+def wait(tensors: Tensor) -> None:
     """Until the device has computed the tensors."""
     for tensor in tf.nest.flatten(tensors):
         tensor[(0,) * tensor.shape.rank].numpy()

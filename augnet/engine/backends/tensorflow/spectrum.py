@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
+from augnet.engine.types import Tensor
 
-def power_spectrum(pictures: Any) -> Any:
+
+def power_spectrum(pictures: Tensor) -> Tensor:
     """|DFT|^2, not normalised, (..., height, width // 2 + 1) of real pictures (..., height, width)."""
     spectrum = tf.signal.rfft2d(pictures)
     return tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
