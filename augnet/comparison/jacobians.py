@@ -112,7 +112,7 @@ def compare_jacobians(
     pairs = _row_pairs(audits, outputs)
     predicted = audits[0].column("predicted").take(pa.array(images[0]))
     shown = pc.fill_null(predicted, -1).to_numpy()
-    if audits[0].run["model"]["output_count"] == 1:
+    if audits[0].has_one_output:
         shown = np.zeros_like(shown)
     cosines: dict[int, list[np.ndarray]] = {pair: [] for pair, _ in pairs}
     correlations, compared = [(np.empty(0, np.int64), np.empty(0))], 0
@@ -151,7 +151,7 @@ def _stored_shape(audit: Audit) -> list[Any] | None:
 
 def _row_pairs(audits: tuple[Audit, Audit], outputs: JoinedOutputs) -> list[tuple[int, int]]:
     """Pairs of rows; a yes-or-no output has one row, whatever its two classes are called."""
-    single = [audit.run["model"]["output_count"] == 1 for audit in audits]
+    single = [audit.has_one_output for audit in audits]
     return [(0, 0)] if all(single) else list(outputs.pairs)
 
 

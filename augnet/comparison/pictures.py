@@ -76,7 +76,7 @@ class Exhibits:
         if row.get("jacobian_file") is None:
             return ""
         outputs, rows = audit.stored_rows(row["jacobian_file"], np.array([row["jacobian_row"]]))
-        own = 0 if audit.run["model"]["output_count"] == 1 else row["predicted"]
+        own = 0 if audit.has_one_output else row["predicted"]
         found = np.flatnonzero(outputs[0] == own)
         if not len(found):
             return ""

@@ -98,7 +98,7 @@ def gradient_variance(audits: Sequence[Audit], rows: list[np.ndarray]) -> Gradie
     """The variance of the gradient of each image's label; without one, of its last prediction."""
     classes = _classes(audits, rows)
     matched = [dict(join_outputs(audits[0], audit).pairs) for audit in audits]
-    single = audits[0].run["model"]["output_count"] == 1
+    single = audits[0].has_one_output
     positions, values = [np.empty(0, np.int64)], [np.empty(0)]
     for stored in stored_together(list(audits), rows):
         own = classes[stored.positions]

@@ -54,7 +54,7 @@ class SmallMaps:
     def _read(self, images: pa.Table, maps: np.ndarray, wanted: np.ndarray) -> None:
         """Fill in the maps of the images wanted (n,) whose predicted row is stored."""
         own = pc.fill_null(images["predicted"], -1).to_numpy()
-        if self._audit.run["model"]["output_count"] == 1:
+        if self._audit.has_one_output:
             own = np.zeros_like(own)  # a yes-or-no output has two classes, and one row
         chosen = np.flatnonzero(wanted & pc.is_valid(images["jacobian_file"]).to_numpy() & (own >= 0))
         if not len(chosen):

@@ -86,7 +86,7 @@ class OpenedAudit(Audit):
 
     def _own(self, row: dict[str, Any]) -> int | None:
         """The predicted output; of a model with a single one, that."""
-        return 0 if self.run["model"]["output_count"] == 1 else row["predicted"]
+        return 0 if self.has_one_output else row["predicted"]
 
     def _seen(self, image_id: str, role: str, output: int, signed: bool) -> np.ndarray | None:
         """A row (height, width, channel), stored or held for the report; None where it is neither."""

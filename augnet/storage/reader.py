@@ -69,6 +69,11 @@ class Audit:
         """Resolved config, model, versions, times."""
         return self.folder.read_sealed(names.RUN)
 
+    @property
+    def has_one_output(self) -> bool:
+        """Whether the model has one output: every image has the row 0 then, also where it is predicted 1."""
+        return bool(self.run["model"]["output_count"] == 1)
+
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Dataset-wide figures."""
