@@ -81,6 +81,7 @@ def tried(model, images, most=200):
             model,
             Range.of(images),
             images.shape[1:3],
+            MIN_EFFECT,
         )
         arms = trial.run(candidates[target])
         for number, candidate in enumerate(candidates[target]):

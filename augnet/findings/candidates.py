@@ -68,11 +68,11 @@ def candidates_of(
         size: height and width of the images.
         channels: of the images.
     """
-    # In the order of preference: to sharpen is to raise the contrast too, and to change the background only
-    # is less than to change waves everywhere.
+    # In the order of preference: what is blurred, or has a pattern, has another contrast too, and a pattern
+    # lies in the background as well.
     everywhere: list[Change] = [Colour(False), Colour(True)] if channels > 1 else []
     everywhere += [Brightness(False), Brightness(True)]
-    everywhere += [Blur(), Contrast(), Background(), Frequency()] if min(size) > 1 else [Contrast()]
+    everywhere += [Blur(), Frequency(), Contrast(), Background()] if min(size) > 1 else [Contrast()]
     anywhere = [Candidate(change) for change in everywhere]
     places = find_places(shares, size)
     return {target: [*places[target], *moving(maps, size), *anywhere] for target, maps in shares.items()}

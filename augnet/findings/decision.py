@@ -9,9 +9,9 @@ For each candidate of a target two shares are measured, see `trials`:
 
 What any part of the right object does is no shortcut: so of each share is taken off what changes of this
 kind do for the other targets, at their best; where there are many, at their second best, as another target
-may have a shortcut of its own. What a part of the image does is the mean of both: its average effect on
-images that lack it and on images that have it. Of a property of the whole image only the first is asked:
-whatever is natural to a class is needed.
+may have a shortcut of its own. What a place does is the mean of both: its average effect on images that lack
+it and on images that have it. Of what moves, and of a property of the whole image, only the first is asked:
+some part of every object is needed, and whatever is natural to a class.
 
 A finding is an effect of at least `min_effect`, and one of its shares is more than half of that, at a false
 discovery rate of RATE over all that was tried. Of a regression, shares are replaced by standard deviations of
@@ -28,7 +28,7 @@ import numpy as np
 
 from augnet.findings.candidates import Candidate
 from augnet.findings.interventions import Box, Change
-from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
+from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed, promising
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
@@ -37,7 +37,7 @@ AT_ALL, ALONE = 0.25, 2.5
 """Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
 degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
 ASKED_ONCE, BY_NATURE = 1.5, 3.0
-"""Of the smallest effect: what a property of the whole image must do, being asked once; and a NATURAL one."""
+"""Of the smallest effect: what must be done by that of which one question is asked; and by a NATURAL one."""
 NATURAL = ("blur", "background", "frequency")
 """Kinds that textures and objects differ in by nature."""
 MANY = 4
@@ -66,18 +66,14 @@ class Tried:
     candidate: Candidate
     evidence: Evidence
 
-    @property
-    def promising(self) -> bool:
-        """Whether the first few images changed, so that the controls were run."""
-        return FOREIGN in self.evidence
-
 
 @dataclass(frozen=True)
 class Effect:
     """What a candidate does.
 
     Attributes:
-        enough, needed: the two ways to ask; the second only of a part of the image.
+        enough, needed: the two ways to ask; the second only of places.
+        promising: whether it changed some images, and more than its controls did.
         baselines: of each, what other targets' candidates of the kind do.
         p_value: of neither being more than half of the smallest effect that counts.
     """
@@ -85,6 +81,7 @@ class Effect:
     tried: Tried
     enough: Outcome
     needed: Outcome | None
+    promising: bool
     baselines: tuple[float, ...] = (0.0, 0.0)
     p_value: float = 1.0
     q_value: float = 1.0
@@ -117,7 +114,7 @@ class Effect:
 
 def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
     """The effect of every candidate, with q-values over all of them."""
-    raw = [Effect(entry, enough(entry.evidence), needed(entry.evidence)) for entry in tried]
+    raw = [_measured(entry, min_effect) for entry in tried]
     found = []
     for entry in raw:
         entry = replace(entry, baselines=tuple(_baseline(entry, raw, k) for k in range(len(entry.parts))))
@@ -126,8 +123,14 @@ def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
     return [replace(entry, q_value=float(q)) for entry, q in zip(found, q_values, strict=True)]
 
 
+def _measured(entry: Tried, min_effect: float) -> Effect:
+    evidence = entry.evidence
+    does_more = FOREIGN in evidence and promising(evidence, min_effect)
+    return Effect(entry, enough(evidence), needed(evidence), does_more)
+
+
 def _p_value(entry: Effect, at_least: float) -> float:
-    if not entry.tried.promising:
+    if not entry.promising:
         return 1.0
     each = [
         p_value(share - at_least, part.error) for share, part in zip(entry.shares, entry.parts, strict=True)
@@ -141,7 +144,7 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
     for other in raw:
         same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
         if same and other.tried.judged != entry.tried.judged:
-            value = other.parts[part].over_control if other.tried.promising else 0.0
+            value = other.parts[part].over_control if other.promising else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
     return values[int(len(values) >= MANY)] if values else 0.0
@@ -149,7 +152,7 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
 
 def that_counts(change: Change, min_effect: float) -> float:
     """The smallest effect of such a change that is a finding."""
-    if change.local:
+    if change.places:
         return min_effect
     return (BY_NATURE if change.kind in NATURAL else ASKED_ONCE) * min_effect
 
@@ -185,7 +188,7 @@ def _is_of_parts(whole: Effect, sure: Sequence[Effect], effects: Sequence[Effect
     parts = [
         entry.enough.over_control
         for entry in (sure if plain else effects)
-        if entry.tried.judged == whole.tried.judged and entry.tried.promising
+        if entry.tried.judged == whole.tried.judged and entry.promising
         if entry.tried.candidate.change.local
     ]
     most = max(parts, default=-math.inf)
@@ -193,12 +196,8 @@ def _is_of_parts(whole: Effect, sure: Sequence[Effect], effects: Sequence[Effect
 
 
 def _both(entry: Effect, min_effect: float) -> bool:
-    """Whether neither of the two effects is missing, or one is overwhelming.
-
-    What lies elsewhere in every image has to be enough: every image has some part that it needs.
-    """
-    alone = entry.shares[0] if entry.tried.candidate.change.kind == "moving" else max(entry.shares)
-    return alone >= ALONE * min_effect or min(entry.shares) >= AT_ALL * min_effect
+    """Whether neither of the two effects is missing, or one is overwhelming."""
+    return max(entry.shares) >= ALONE * min_effect or min(entry.shares) >= AT_ALL * min_effect
 
 
 def _best(entries: Sequence[Effect]) -> Effect | None:
@@ -245,7 +244,7 @@ def _area(entry: Effect) -> int:
 def _better(place: Effect | None, moving: Effect | None) -> Effect | None:
     """What lies at a fixed place seems to move as well: it is found in every image where it is."""
     if place and moving:
-        return moving if moving.effect > place.effect + MORE else place
+        return moving if moving.shares[0] > place.shares[0] + MORE else place
     return place or moving
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -98,8 +98,12 @@ class Change(ABC):
         """
         raise NotImplementedError
 
+    def after(self, pairs: int) -> Change:
+        """The change of the images and sources that follow the first so many."""
+        return self
+
     def painted(self, images: np.ndarray) -> np.ndarray:
-        """The images with their parts painted over from the edges; of a local change only."""
+        """The images with their parts painted over from the edges; of a change of places only."""
         raise NotImplementedError
 
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
@@ -211,13 +215,9 @@ class Moving(Change):
             result[number, rows, columns] = source[self._window(*self.seen[number % len(self.seen)])]
         return result
 
-    def painted(self, images: np.ndarray) -> np.ndarray:
-        result = images.copy()
-        for number in range(len(images)):
-            y, x = self.seen[number % len(self.seen)]
-            box = Box(y, x, self.height, self.width)
-            result[(number, *box.pixels)] = surroundings(images[number : number + 1], box)[0]
-        return result
+    def after(self, pairs: int) -> Change:
+        first = pairs % len(self.seen)
+        return replace(self, seen=self.seen[first:] + self.seen[:first])
 
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
         """Windows of the same images drawn by lot."""

@@ -193,16 +193,16 @@ def background(unit: np.ndarray) -> np.ndarray:
     median = np.median(sides, axis=1)[:, None]
     reach = np.quantile(np.abs(sides - median).max(axis=-1), 0.9, axis=1).clip(LIKE)
     apart = np.abs(unit - median[:, None]).max(axis=-1) > reach[:, None, None]
-    thing = np.asarray(_around(apart) > 0.5)
+    thing = np.asarray(_around(apart) >= 5)
     share = thing.mean(axis=(1, 2))[:, None, None]
     return np.asarray((_around(thing) == 0) & (share > OBJECT[0]) & (share < OBJECT[1]))
 
 
 def _around(mask: np.ndarray) -> np.ndarray:
-    """(n, height, width), the mean of a mask over each pixel and its eight neighbours."""
-    padded = np.pad(mask.astype(np.float64), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    """(n, height, width) uint8, how many of each pixel and its eight neighbours are in a mask."""
+    padded = np.pad(mask.astype(np.uint8), ((0, 0), (1, 1), (1, 1)), mode="edge")
     lines = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    return np.asarray((lines[:, :, :-2] + lines[:, :, 1:-1] + lines[:, :, 2:]) / 9)
+    return np.asarray(lines[:, :, :-2] + lines[:, :, 1:-1] + lines[:, :, 2:])
 
 
 CHANGES: dict[str, type[Change]] = {

@@ -24,8 +24,7 @@ from augnet.findings.outcomes import (
     OTHER_TAKEN,
     PAINTED,
     TAKEN,
-    enough,
-    needed,
+    promising,
 )
 from augnet.statistics.decision import Task
 
@@ -33,9 +32,6 @@ SCREENED = 24
 """Images that a candidate is tried on first."""
 COMPARED = 96
 """Images of either side that are looked at to say which of them show a property of the whole most."""
-PROMISING = 0.1
-"""Effect on them from which on the controls are run, and, beyond these, all images."""
-
 TOGETHER_BYTES = 128 * 1024**2
 """Of changed images, from which on they are predicted before more are made."""
 
@@ -90,6 +86,14 @@ class Arm:
     sources: np.ndarray
     after: np.ndarray
 
+    def followed_by(self, other: Arm) -> Arm:
+        """The same arm on this one's images and then on the other's."""
+        joined = (
+            np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("images", "sources", "after")
+        )
+        return Arm(self.candidate, self.name, *joined)
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -142,6 +146,7 @@ class Trial:
         load, predict: see there.
         limits: of pixel values.
         size: height and width of the images.
+        min_effect: the smallest that counts.
     """
 
     def __init__(
@@ -153,10 +158,11 @@ class Trial:
         predict: Predict,
         limits: Range,
         size: tuple[int, int],
+        min_effect: float,
     ):
         self.target, self.groups, self._limits = target, groups, limits
         self._before, self._load, self._predict = before, load, predict
-        self._size = size
+        self._size, self._min_effect = size, min_effect
 
     def run(self, candidates: Sequence[Candidate]) -> list[Arm]:
         """Every arm that was run, those of a candidate together.
@@ -168,21 +174,25 @@ class Trial:
             number: entry if entry.change.local else replace(entry, donors=self._showing(entry.change))
             for number, entry in enumerate(candidates)
         }
-        arms = self._run(asked, self._first, SCREENED)
-        promising = {n: entry for n, entry in asked.items() if self._promise(arms[n]) >= PROMISING}
-        controls = self._run(promising, self._more, SCREENED)
-        arms |= {n: [*arms[n], *controls[n]] for n in promising}
-        promising = {n: entry for n, entry in promising.items() if self._promise(arms[n]) >= PROMISING}
-        arms |= self._run(promising, lambda change: self._first(change) + self._more(change))
+        few, rest = slice(SCREENED), slice(SCREENED, None)
+        arms = self._run(asked, self._first, few)
+        kept = {n: entry for n, entry in asked.items() if self._is_promising(arms[n])}
+        controls = self._run(kept, self._more, few)
+        arms |= {n: [*arms[n], *controls[n]] for n in kept}
+        kept = {n: entry for n, entry in kept.items() if self._is_promising(arms[n])}
+        more = self._run(kept, lambda change: self._first(change) + self._more(change), rest)
+        for n in kept:
+            others = {arm.name: arm for arm in more[n]}
+            arms[n] = [arm.followed_by(others[arm.name]) if arm.name in others else arm for arm in arms[n]]
         return [arm for number in asked for arm in arms[number]]
 
     def _run(
         self,
         candidates: Mapping[int, Candidate],
         names: Callable[[Change], list[str]],
-        most: int | None = None,
+        part: slice,
     ) -> dict[int, list[Arm]]:
-        """These arms of each candidate; predicted together, for many of them fill a batch."""
+        """These arms of each candidate on a part of its images, predicted together: many fill a batch."""
         found: dict[int, list[Arm]] = {number: [] for number in candidates}
         waiting: list[Changed] = []
 
@@ -197,28 +207,25 @@ class Trial:
 
         for number, candidate in candidates.items():
             for name in names(candidate.change):
-                waiting.append(self._changed(number, candidate, name, most))
+                waiting += self._changed(number, candidate, name, part)
                 if sum(entry.pictures.nbytes for entry in waiting) >= TOGETHER_BYTES:
                     predict()
         predict()
         return found
 
-    def _promise(self, arms: Sequence[Arm]) -> float:
-        """The effect that the arms so far show."""
-        evidence = {arm.name: self.changed(arm) for arm in arms}
-        asked = [part for part in (enough(evidence), needed(evidence)) if part]
-        return float(np.mean([max(0.0, part.over_control) for part in asked]))
+    def _is_promising(self, arms: Sequence[Arm]) -> bool:
+        return promising({arm.name: self.changed(arm) for arm in arms}, self._min_effect)
 
     def _first(self, change: Change) -> list[str]:
         """The arms that are run of every candidate."""
-        return [GIVEN, PAINTED] if change.local else [GIVEN]
+        return [GIVEN, PAINTED] if change.places else [GIVEN]
 
     def _more(self, change: Change) -> list[str]:
         """Those that are run where these change something."""
         if not change.local:
             return [FOREIGN]
         if not change.places:
-            return [FOREIGN, ELSEWHERE, OTHER_PAINTED]
+            return [FOREIGN, ELSEWHERE]
         more = [FOREIGN, ELSEWHERE, OTHER_PAINTED, TAKEN, OTHER_TAKEN]
         return more if self.groups.third else [*more, FILLED]
 
@@ -254,12 +261,15 @@ class Trial:
             after = np.maximum(after, reached)
         return before, after
 
-    def _changed(self, number: int, candidate: Candidate, name: str, most: int | None) -> Changed:
+    def _changed(self, number: int, candidate: Candidate, name: str, part: slice) -> list[Changed]:
+        """One arm of a candidate on a part of its images; none where there are no such images."""
         donors = self.groups.donors[list(candidate.donors)] if candidate.donors else self.groups.donors
         count = len(self.groups.receivers if name in ENOUGH else donors)
-        pairs = np.arange(count if most is None else min(count, most))
+        pairs = np.arange(count)[part]
+        if not len(pairs):
+            return []
         receivers = self.groups.receivers[pairs % len(self.groups.receivers)]
-        change, others = candidate.change, []
+        change, others = candidate.change.after(part.start or 0), []
         if name in ENOUGH:
             foreign = self.groups.foreign[pairs % len(self.groups.foreign)]
             images, sources = receivers, foreign if name == FOREIGN else donors[pairs % len(donors)]
@@ -268,10 +278,12 @@ class Trial:
         if name in (ELSEWHERE, OTHER_TAKEN, OTHER_PAINTED):
             others = change.elsewhere(self._size)
         pictures = self._load(images)
-        if name in (FILLED, PAINTED, OTHER_PAINTED):
-            made = [other.painted(pictures) for other in others or [change]]
-        else:
-            given = self._load(sources)
-            made = [other.put(pictures, given, self._limits) for other in others or [change]]
-        changed = np.choose((pairs % len(made))[:, None, None, None], made)
-        return Changed(number, name, images, sources, changed)
+        paint = name in (FILLED, PAINTED, OTHER_PAINTED)
+        given = pictures if paint else self._load(sources)
+        changed = np.empty_like(pictures)
+        ways = others or [change]  # in turns
+        for first, way in enumerate(ways):
+            turn = slice(first, None, len(ways))
+            into, of = pictures[turn], given[turn]
+            changed[turn] = way.painted(into) if paint else way.put(into, of, self._limits)
+        return [Changed(number, name, images, sources, changed)]

@@ -153,6 +153,7 @@ class Investigator:
             self.auditor.engine.outputs,
             Range.of(self._load(seen)),
             self.auditor.run.model.input_shape[:2],
+            self.auditor.run.config.findings.min_effect,
         )
         ids = np.array([image.image_id for image in design.images], object)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from benchmarks.findings.audit import audit, baseline_findings, read_findings
 from benchmarks.findings.cases import make_case
-from benchmarks.findings.scoring import grade, is_control, score
+from benchmarks.findings.scoring import grade, is_control, is_used, score
 from benchmarks.findings.spec import CONTROLS, KINDS, Spec
 from benchmarks.findings.table import AUDIT, Result, tables
 from benchmarks.results import write_section
@@ -23,8 +23,10 @@ ABOUT = (
     "small models trained on data drawn in code, with and without a planted "
     "shortcut; in none, a fifth or two fifths of the images with it nothing else tells the class. It is used "
     "when adding it to images, or taking it away, changes at least 30 % of the "
-    "predictions. It is named when a confirmed finding has the right class and the right kind, and touches "
-    "the place where there is one; other findings are false, unless they are true of the same pixels (a "
+    "predictions. Models that guess are left out. It is named when a confirmed finding has the right class "
+    "and the right kind, and touches "
+    "the place where there is one (stripes in the background are a pattern too); other findings are false, "
+    "unless they are true of the same pixels (a "
     "fixed patch works anywhere). Thresholds were chosen on even seeds; these are odd ones."
 )
 
@@ -52,7 +54,7 @@ def main() -> None:
             folder = options.cases / str(seed)
             case = make_case(seed, folder)
             print(f"{seed}: {_in_words(case)}", flush=True)
-            if not options.make_only and (case["used"] or is_control(case)):
+            if not options.make_only and (is_used(case) or is_control(case)):
                 results.append(_judge(folder, case, options.again))
             keras.utils.clear_session()
             gc.collect()  # graphs hold themselves

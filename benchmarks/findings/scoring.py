@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.findings.cases import USED
+from benchmarks.findings.cases import TEST_IMAGES, USED
 from benchmarks.findings.shortcuts import Place
 from benchmarks.findings.spec import PLACES
 
@@ -23,7 +24,7 @@ NAMES = {
     "contrast": {"contrast"},
     "blur": {"blur", "frequency"},
     "frequency": {"blur", "frequency"},
-    "background": {"background"},
+    "background": {"background", "frequency"},  # stripes: models that know them know them anywhere
 }
 """Planted kind -> the kinds of finding that name it."""
 
@@ -33,10 +34,12 @@ TRUE_TOO = {
     "contrast": {"blur", "frequency"},
     "blur": {"contrast"},
     "frequency": {"contrast", "background"},
-    "background": {"contrast", "blur", "frequency"},
+    "background": {"contrast", "blur"},
 }
 """Planted kind -> further kinds by which images of it differ from others: neither right nor false."""
 
+GUESSING = 3.0
+"""Standard deviations above chance within which an accuracy may be that of guessing."""
 NEEDED = 0.2
 """Share of the images losing their class without the shortcut from which on the new one needs its absence."""
 
@@ -70,11 +73,27 @@ class Score:
     false: int
 
 
+def has_learned(case: dict[str, Any]) -> bool:
+    """Whether the model does more than guess: one that guesses tells neither classes nor shortcuts.
+
+    Whatever moves its few predictions is true of it, and was not planted.
+    """
+    chance = 1 / len(case["classes"])
+    return case["accuracy"] > chance + GUESSING * math.sqrt(chance * (1 - chance) / TEST_IMAGES)
+
+
+def is_used(case: dict[str, Any]) -> bool:
+    """Whether the planted shortcut is to be named."""
+    return case["used"] and has_learned(case)
+
+
 def is_control(case: dict[str, Any]) -> bool:
     """Whether nothing should be found.
 
     What is in images of all classes may still move a model to one of them, but not where every image has it.
     """
+    if not has_learned(case):
+        return False
     if case["kind"] == "all_classes":
         return case["strength"] == 1 or case["effect"] < USED
     return case["kind"] == "clean"

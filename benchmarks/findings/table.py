@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from benchmarks.findings.scoring import Score, is_control
+from benchmarks.findings.scoring import Score, is_control, is_used
 from benchmarks.findings.spec import KINDS
 
 AUDIT, GRADIENTS = "augnet audit", "gradients only"
@@ -33,7 +33,7 @@ class Result:
 
 def tables(results: Sequence[Result]) -> list[str]:
     """Lines of Markdown; cases that are neither used nor a control count nowhere."""
-    used = [result for result in results if result.case["used"]]
+    used = [result for result in results if is_used(result.case)]
     controls = [result for result in results if is_control(result.case)]
     return [*_by_method(used, controls), "", *_by_group(used, controls)]
 
