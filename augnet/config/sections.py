@@ -299,7 +299,7 @@ class ReportConfig(Section):
 class FindingsConfig(Section):
     enabled: bool = Field(True, description="whether what the model leans on is sought, by changing images")
     images: Whole = Field(
-        200, ge=20, le=10_000, description="images of each output that are changed, and that are drawn from"
+        128, ge=20, le=10_000, description="images of each output that are changed, and that are drawn from"
     )
     seconds: Number = Field(
         600, gt=0, description="time for that in one process; where it is short, fewer images are changed"

@@ -90,9 +90,10 @@ def find_places(shares: Mapping[int, np.ndarray], size: tuple[int, int]) -> dict
     scored: dict[int, list[tuple[float, Box]]] = {target: [] for target in targets}
     grid = shares[targets[0]].shape[1:]
     hot: dict[int, tuple[Box, ...]] = {}
+    sums = {target: summed(maps) for target, maps in shares.items()}
     for shape in sorted({(1, 1), *window_shapes(grid)}):
         even = shape[0] * shape[1] / (grid[0] * grid[1])
-        seen = np.stack([_shown_most(window_shares(shares[target], shape)) for target in targets])
+        seen = np.stack([_shown_most(window_shares(sums[target], shape)) for target in targets])
         for number, target in enumerate(targets):
             others = np.delete(seen, number, axis=0) if len(seen) > 1 else np.full_like(seen, even)
             median = np.median(others, axis=0)
@@ -192,10 +193,10 @@ def _shown_most(windows: np.ndarray) -> np.ndarray:
 def moving(shares: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
     """Windows of two sizes around the hottest part of each image, from the images where it is hottest."""
     found = []
-    grid = shares.shape[1:]
+    grid, sums = shares.shape[1:], summed(shares)
     for sixteenths in SIXTEENTHS[1::2]:
         shape = _window(sixteenths, grid)
-        windows = window_shares(shares, shape)
+        windows = window_shares(sums, shape)
         flat = windows.reshape(len(windows), -1)
         donors = np.argsort(-flat.max(axis=1), kind="stable")[: shown_by(len(flat))]
         boxes = [
@@ -224,14 +225,20 @@ def _window(sixteenths: int, grid: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def window_shares(shares: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(n, row, column) part of each image's sensitivity that is in the window of so many cells from there."""
+def summed(shares: np.ndarray) -> np.ndarray:
+    """(n, rows + 1, columns + 1), the part of each image's sensitivity that lies above and to the left."""
+    sums = np.zeros((len(shares), shares.shape[1] + 1, shares.shape[2] + 1))
+    sums[:, 1:, 1:] = shares.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
+    return sums / sums[:, -1:, -1:]
+
+
+def window_shares(sums: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(n, row, column), the part in the window of so many cells from there; of what `summed` gave."""
     height, width = shape
-    total = np.zeros((len(shares), shares.shape[1] + 1, shares.shape[2] + 1))
-    total[:, 1:, 1:] = shares.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
-    inside = total[:, height:, width:] - total[:, :-height, width:]
-    inside = inside - total[:, height:, :-width] + total[:, :-height, :-width]
-    return np.asarray(inside / total[:, -1:, -1:])
+    inside = sums[:, height:, width:] - sums[:, :-height, width:]
+    inside -= sums[:, height:, :-width]
+    inside += sums[:, :-height, :-width]
+    return inside
 
 
 def _in_pixels(

@@ -66,9 +66,11 @@ class Range:
         return cls(images.min(axis=(0, 1, 2)), images.max(axis=(0, 1, 2)))
 
     def unit(self, images: np.ndarray) -> np.ndarray:
-        """The images with their values in [0, 1], float64."""
+        """The images with their values in [0, 1], float32."""
         span = self.high - self.low
-        return (images.astype(np.float64) - self.low) / np.where(span > 0, span, 1)
+        unit = images - self.low.astype(np.float32)
+        unit /= np.where(span > 0, span, 1).astype(np.float32)
+        return unit
 
     def back(self, unit: np.ndarray) -> np.ndarray:
         """Images of values in [0, 1], cut to those; float32."""

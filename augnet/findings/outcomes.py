@@ -24,7 +24,7 @@ another place."""
 
 PROMISING = 0.75
 """Of the smallest effect that counts: a candidate that does as much on a few images is tried on all. At the
-default it is one standard error less, of 24 images."""
+default it is about one standard error less."""
 
 Evidence = Mapping[str, np.ndarray]
 """Arm -> (n,) how far each image was changed; of one candidate."""

@@ -28,7 +28,7 @@ from augnet.findings.outcomes import (
 )
 from augnet.statistics.decision import Task
 
-SCREENED = 24
+SCREENED = 16
 """Images that a candidate is tried on first."""
 COMPARED = 96
 """Images of either side that are looked at to say which of them show a property of the whole most."""
@@ -170,8 +170,10 @@ class Trial:
         All candidates are tried on the first few images; what changes some of them is tried with its controls
         too, and what does more than these on all images.
         """
+        properties = {entry.change.kind: entry.change for entry in candidates if not entry.change.local}
+        showing = {kind: self._showing(change) for kind, change in properties.items()}
         asked = {
-            number: entry if entry.change.local else replace(entry, donors=self._showing(entry.change))
+            number: replace(entry, donors=showing.get(entry.change.kind, entry.donors))
             for number, entry in enumerate(candidates)
         }
         few, rest = slice(SCREENED), slice(SCREENED, None)
