@@ -28,8 +28,8 @@ from augnet.findings.outcomes import (
 )
 from augnet.statistics.decision import Task
 
-SCREENED = 16
-"""Images that a candidate is tried on first."""
+SCREENED, SETTLED = 16, 48
+"""Images that a candidate is tried on first, and until it is clear whether it is tried on all."""
 COMPARED = 96
 """Images of either side that are looked at to say which of them show a property of the whole most."""
 TOGETHER_BYTES = 128 * 1024**2
@@ -168,7 +168,7 @@ class Trial:
         """Every arm that was run, those of a candidate together.
 
         All candidates are tried on the first few images; what changes some of them is tried with its controls
-        too, and what does more than these on all images.
+        too, what does more than these on more images, and what still does on all.
         """
         properties = {entry.change.kind: entry.change for entry in candidates if not entry.change.local}
         showing = {kind: self._showing(change) for kind, change in properties.items()}
@@ -176,16 +176,19 @@ class Trial:
             number: replace(entry, donors=showing.get(entry.change.kind, entry.donors))
             for number, entry in enumerate(candidates)
         }
-        few, rest = slice(SCREENED), slice(SCREENED, None)
+        few = slice(SCREENED)
         arms = self._run(asked, self._first, few)
         kept = {n: entry for n, entry in asked.items() if self._is_promising(arms[n])}
         controls = self._run(kept, self._more, few)
         arms |= {n: [*arms[n], *controls[n]] for n in kept}
-        kept = {n: entry for n, entry in kept.items() if self._is_promising(arms[n])}
-        more = self._run(kept, lambda change: self._first(change) + self._more(change), rest)
-        for n in kept:
-            others = {arm.name: arm for arm in more[n]}
-            arms[n] = [arm.followed_by(others[arm.name]) if arm.name in others else arm for arm in arms[n]]
+        for part in (slice(SCREENED, SETTLED), slice(SETTLED, None)):
+            kept = {n: entry for n, entry in kept.items() if self._is_promising(arms[n])}
+            more = self._run(kept, lambda change: self._first(change) + self._more(change), part)
+            for n in kept:
+                others = {arm.name: arm for arm in more[n]}
+                arms[n] = [
+                    arm.followed_by(others[arm.name]) if arm.name in others else arm for arm in arms[n]
+                ]
         return [arm for number in asked for arm in arms[number]]
 
     def _run(
