@@ -10,7 +10,7 @@ from benchmarks.findings import networks
 from benchmarks.findings.baselines import hot_windows, sensitivity
 from benchmarks.findings.cases import TEST_IMAGES, Use, draw_data, draw_shortcut, make_case, read_images
 from benchmarks.findings.scenes import SHAPES, TEXTURES, draw_scenes
-from benchmarks.findings.scoring import Finding, grade, is_control, score
+from benchmarks.findings.scoring import Finding, grade, is_control, is_used, score
 from benchmarks.findings.shortcuts import Place, Shortcut
 from benchmarks.findings.spec import CLASS_COUNTS, CONTROLS, KINDS, NETWORKS, PLACES, Spec
 from benchmarks.findings.table import AUDIT, GRADIENTS, Result, tables
@@ -144,6 +144,7 @@ def test_use_is_what_adding_and_removing_change():
 def case_of(kind, **changes):
     place = {"y": 10, "x": 10, "height": 4, "width": 4}
     found = {"kind": kind, "used": True, "output": 1, "size": 32, "strength": 0.8, "effect": 0.6}
+    found |= {"accuracy": 0.6, "classes": [4, 0, 2]}
     found |= {"gains": [0.5, 0, 0.1], "places": [place] if kind in PLACES else []}
     return found | {"network": "dense", "data": "digits"} | changes
 
@@ -169,6 +170,8 @@ def test_other_kinds_are_right_by_name_and_class():
     assert grade(case_of("blur"), Finding("frequency", 2, ())) == "false"
     assert grade(case_of("blur"), at(0, 0, 4, 4)) == "false"
     assert grade(case_of("moving"), at(0, 0, 4, 4)) == "true too"
+    assert grade(case_of("background"), Finding("frequency", 1, ())) == "right"  # stripes, wherever they are
+    assert grade(case_of("frequency"), Finding("background", 1, ())) == "true too"
     for kind in set(KINDS) - set(PLACES):
         assert grade(case_of(kind), Finding(kind, 1, ())) == "right"
 
@@ -180,6 +183,14 @@ def test_nothing_is_right_where_nothing_is_used():
     assert not is_control(everywhere)  # its classes differ in what it does to them
     assert is_control(everywhere | {"effect": 0.1}) and is_control(everywhere | {"strength": 1.0})
     assert not is_control(case_of("corner", used=False))
+
+
+def test_models_that_guess_count_nowhere():
+    for kind in ("inside", "clean"):
+        case = case_of(kind, used=kind == "inside")
+        assert is_used(case) or is_control(case)
+        guessing = case | {"accuracy": 0.39}  # of three classes in 400 images
+        assert not is_used(guessing) and not is_control(guessing)
 
 
 def test_scores_count_findings_and_the_table_counts_scores():

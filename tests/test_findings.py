@@ -203,26 +203,47 @@ def test_a_tag_that_the_model_does_not_read_is_not_found():
     assert findings(model, make_images(model, plant))[0] == []
 
 
-def test_wrong_gradients_confirm_nothing():
-    model, plant = at(CORNER)
-    images = make_images(model, plant)
-    rng = np.random.default_rng(0)
-    model.shares = lambda images: rng.random(images.shape[:3])[rng.permutation(len(images))]
-    for kind in (kind for _, kind in findings(model, images)[0]):
-        assert kind != "place"
-
-
-def test_a_random_model_leans_on_nothing():
-    rng = np.random.default_rng(3)
-    hidden, out = rng.normal(size=(SIZE * SIZE * CHANNELS, 32)), rng.normal(size=(32, 5))
+def test_gradients_that_point_at_a_tag_confirm_nothing_where_the_model_does_not_read_it():
+    reader, plant = at(CORNER)
     model = Model()
-    images = make_images(model)
+    model.shares = reader.shares
+    assert findings(model, make_images(model, plant))[0] == []
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_wrong_gradients_hit_by_chance_is_confirmed_only_where_the_model_reads(seed, shuffled):
+    model, plant = at(CORNER)
+    images, rng, shares = make_images(model, plant), np.random.default_rng(seed), model.shares
+
+    def wrong(images):
+        if not shuffled:
+            return rng.random(images.shape[:3])
+        maps = shares(images)
+        return rng.permuted(maps.reshape(len(maps), -1), axis=1).reshape(maps.shape)
+
+    model.shares = wrong
+    kinds, found = findings(model, images)
+    assert kinds in ([], [(0, "place")])
+    tag = Box(12, 13, 3, 3)
+    assert all(any(box.shared(tag) for box in entry.tried.candidate.change.places) for entry in found)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_model_leans_on_nothing(seed):
+    """Whether the maps are its own or point at a corner, as those of a model that was trained might."""
+    rng = np.random.default_rng(seed)
+    hidden, out = rng.normal(size=(SIZE * SIZE * CHANNELS, 32)), rng.normal(size=(32, 5))
 
     class Random(Model):
         def __call__(self, images):
             return np.maximum((images.reshape(len(images), -1) - 0.5) @ hidden, 0) @ out
 
-    assert findings(Random(), images)[0] == []
+    images = make_images(Model())
+    model = Random()
+    assert findings(model, images)[0] == []
+    model.shares = at(CORNER)[0].shares
+    assert findings(model, images)[0] == []
 
 
 def test_a_tag_read_by_two_outputs_of_many_is_found_for_both():
