@@ -279,7 +279,7 @@ def test_every_candidate_that_was_screened_out_counts_among_the_tests():
     evidence = tried(model, make_images(model, plant))
     measured = effects(evidence, 0.2)
     assert len(measured) == len(evidence) > 50
-    out = [entry for entry in measured if not entry.promising]
+    out = [entry for entry in measured if not entry.tried.promising]
     assert out and all(entry.p_value == 1 and entry.q_value == 1 for entry in out)
 
 

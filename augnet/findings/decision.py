@@ -28,7 +28,7 @@ import numpy as np
 
 from augnet.findings.candidates import Candidate
 from augnet.findings.interventions import Box, Change
-from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed, promising
+from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
@@ -66,6 +66,11 @@ class Tried:
     candidate: Candidate
     evidence: Evidence
 
+    @property
+    def promising(self) -> bool:
+        """Whether the first few images changed, so that the controls were run."""
+        return FOREIGN in self.evidence
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -73,7 +78,6 @@ class Effect:
 
     Attributes:
         enough, needed: the two ways to ask; the second only of places.
-        promising: whether it changed some images, and more than its controls did.
         baselines: of each, what other targets' candidates of the kind do.
         p_value: of neither being more than half of the smallest effect that counts.
     """
@@ -81,7 +85,6 @@ class Effect:
     tried: Tried
     enough: Outcome
     needed: Outcome | None
-    promising: bool
     baselines: tuple[float, ...] = (0.0, 0.0)
     p_value: float = 1.0
     q_value: float = 1.0
@@ -114,7 +117,7 @@ class Effect:
 
 def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
     """The effect of every candidate, with q-values over all of them."""
-    raw = [_measured(entry, min_effect) for entry in tried]
+    raw = [Effect(entry, enough(entry.evidence), needed(entry.evidence)) for entry in tried]
     found = []
     for entry in raw:
         entry = replace(entry, baselines=tuple(_baseline(entry, raw, k) for k in range(len(entry.parts))))
@@ -123,14 +126,8 @@ def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
     return [replace(entry, q_value=float(q)) for entry, q in zip(found, q_values, strict=True)]
 
 
-def _measured(entry: Tried, min_effect: float) -> Effect:
-    evidence = entry.evidence
-    does_more = FOREIGN in evidence and promising(evidence, min_effect)
-    return Effect(entry, enough(evidence), needed(evidence), does_more)
-
-
 def _p_value(entry: Effect, at_least: float) -> float:
-    if not entry.promising:
+    if not entry.tried.promising:
         return 1.0
     each = [
         p_value(share - at_least, part.error) for share, part in zip(entry.shares, entry.parts, strict=True)
@@ -144,7 +141,7 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
     for other in raw:
         same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
         if same and other.tried.judged != entry.tried.judged:
-            value = other.parts[part].over_control if other.promising else 0.0
+            value = other.parts[part].over_control if other.tried.promising else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
     return values[int(len(values) >= MANY)] if values else 0.0
@@ -188,7 +185,7 @@ def _is_of_parts(whole: Effect, sure: Sequence[Effect], effects: Sequence[Effect
     parts = [
         entry.enough.over_control
         for entry in (sure if plain else effects)
-        if entry.tried.judged == whole.tried.judged and entry.promising
+        if entry.tried.judged == whole.tried.judged and entry.tried.promising
         if entry.tried.candidate.change.local
     ]
     most = max(parts, default=-math.inf)
