@@ -82,6 +82,7 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
         "images": f"{run.images}",
         "units": f"{run.units} of up to {-(-run.images // run.units)} images",
         "rows": f"computed: {run.config.jacobian.outputs}; stored: {run.config.store.jacobians or 'none'}",
+        "sketch": _sketch(found),
         "disk": disk,
         "scale": str(run.preprocess["reason"]),
         "labels": f"{len(run.labels)}; {run.label_rule}",
@@ -92,6 +93,15 @@ def forecast_rows(found: Forecast) -> dict[str, str]:
         "failures": failing if sample.failing else "",
         "refused": "\n".join(found.refusals),
     }
+
+
+def _sketch(found: Forecast) -> str:
+    """What is estimated beside the rows; nothing where that is not asked for."""
+    jacobian, outputs = found.run.config.jacobian, found.run.model.output_count
+    if jacobian.sketch is None:
+        return ""
+    rows = jacobian.outputs.count(outputs) + jacobian.sketch
+    return f"{jacobian.sketch} combinations of all {outputs} outputs; {rows} rows in place of {outputs}"
 
 
 def _findings_time(found: Forecast) -> str:

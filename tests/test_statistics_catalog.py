@@ -21,13 +21,16 @@ def test_every_statistic_says_what_it_is():
         assert not entry.worst or entry.is_scalar, f"{entry.name}: only a single number has a worse end"
 
 
+@pytest.mark.parametrize("sketch", [False, True])
 @pytest.mark.parametrize("noise", [(), (0.05, 1e-7, 2)])
-def test_the_columns_are_those_of_the_catalog_in_its_order(noise):
-    columns, entries = schema.statistics(noise), catalog.catalog(noise)
+def test_the_columns_are_those_of_the_catalog_in_its_order(noise, sketch):
+    columns, entries = schema.statistics(noise, sketch), catalog.catalog(noise, sketch)
     assert columns.names[4:-2] == [entry.name for entry in entries]
     assert [columns.field(entry.name).type for entry in entries] == [entry.type for entry in entries]
-    described = [field.name for field in columns if field.type == pa.float64()]
-    assert list(catalog.scalars(noise)) == described and set(SCALARS) <= set(described)
+    errors = [catalog.error_column(entry.name) for entry in CATALOG if entry.estimated and sketch]
+    described = [field.name for field in columns if field.type == pa.float64() and field.name not in errors]
+    assert list(catalog.scalars(noise, sketch)) == described and set(SCALARS) <= set(described)
+    assert set(errors) <= set(columns.names)
 
 
 def test_a_statistic_per_noise_has_a_column_for_each():
@@ -35,9 +38,25 @@ def test_a_statistic_per_noise_has_a_column_for_each():
     place = [entry.name for entry in CATALOG].index("survival")
     made = catalog.catalog((0.05, 1e-7))
     assert [part.name for part in made[place : place + 2]] == ["survival_0.05", "survival_1e-07"]
-    assert [*made[:place], entry, *made[place + 2 :]] == list(CATALOG)
-    for part in made:
+    exact = [part for part in CATALOG if not part.estimated]
+    assert [*made[:place], entry, *made[place + 2 :]] == exact
+    for part in catalog.catalog((0.05, 1e-7), sketch=True):
         assert catalog.statistic_of(part.name) == part
+
+
+def test_what_is_estimated_says_so_and_has_an_error_beside_it():
+    columns = schema.statistics(sketch=True)
+    for field in columns:
+        approximate = (field.metadata or {}).get(b"approximate") == b"true"
+        assert approximate == field.name.startswith("sketch_"), field.name
+    for entry in CATALOG:
+        if entry.estimated:
+            place = columns.get_field_index(entry.name)
+            assert entry.label.startswith("approximate") and columns.names[place + 1] == f"{entry.name}_error"
+            assert entry.name not in schema.STATISTICS.names
+
+
+def test_wrong_names_are_no_columns():
     for wrong in ("survival", "survival_", "survival_x", "margin_l2_3", "survival_0.050", "nothing"):
         with pytest.raises(KeyError):
             catalog.statistic_of(wrong)

@@ -180,7 +180,8 @@ class JacobianModelHandler(ModelHandler[Element, dict[str, Any], Measuring]):
         return results
 
     def _measured_columns(self) -> list[str]:
-        return [statistic.name for statistic in catalog(self._config.statistics.noise)]
+        noise, sketch = self._config.statistics.noise, self._config.jacobian.sketch is not None
+        return [statistic.name for statistic in catalog(noise, sketch)]
 
 
 def _input(image: np.ndarray | bytes, model: Measuring) -> np.ndarray:

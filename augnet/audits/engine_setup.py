@@ -22,6 +22,7 @@ KEYS = {
     "output": "model.output",
     "input_size": "preprocess.size",
     "outputs": "jacobian.outputs",
+    "sketch": "jacobian.sketch",
     "reduce": "jacobian.reduce",
     "precision": "jacobian.precision",
     "memory_bytes": "jacobian.memory",
@@ -102,6 +103,7 @@ def engine_options(
         scale = tuple(preprocess.input_scale.tolist())
     return EngineOptions(
         outputs=jacobian.outputs,
+        sketch=jacobian.sketch or 0,
         stored=store.jacobians,
         store_dtype=store.dtype,
         store_channels=store.channels,

@@ -36,6 +36,7 @@ def fold(output: str) -> Aggregate:
         label_names=run.mapped_labels,
         border=run.config.statistics.border,
         noise=run.config.statistics.noise,
+        sketch=run.config.jacobian.sketch is not None,
     )
     folder.write_json(names.SUMMARY, summary.figures)
     tables = {

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import augnet
-from augnet.audits.engine_setup import open_model, open_preprocess
+from augnet.audits.engine_setup import engine_errors_by_key, open_model, open_preprocess
 from augnet.audits.identity import config_identity, refuse_changes, refuse_other_files, refuse_parts
 from augnet.audits.labels import class_names, name_labels, name_outputs, read_classes
 from augnet.audits.records import REF_COLUMNS
@@ -122,7 +122,9 @@ def prepare(
         log.warning("%s", warning)
     classes = class_names(config.images, source)
     refs = name_labels(source.list(), classes and classes[0])
-    listing = _write_plan(refs, table, unit_images(config, spec))
+    with engine_errors_by_key():
+        unit_size = unit_images(config, spec)
+    listing = _write_plan(refs, table, unit_size)
     label_outputs, label_rule = name_outputs(classes, listing.label_images, spec.output_count)
     groups = spec.output_count + (len(listing.labels) if len(listing.labels) <= MAPPED_LABELS else 0)
     versions = {"python": platform.python_version(), "augnet": augnet.__version__}

@@ -31,7 +31,7 @@ SAMPLE_MARGIN = 1.1
 def unit_images(config: Config, spec: ModelSpec) -> int:
     """Images per unit: a power of two, so that batches fill, within the bounds above; at least one."""
     layout = RowLayout.of(spec, engine_options(config))
-    computed = layout.row_count * math.prod(spec.input_shape) * 4
+    computed = layout.computed * math.prod(spec.input_shape) * 4
     stored = max(1, layout.bytes_per_image)
     most = min(UNIT_IMAGES, UNIT_COMPUTED_BYTES // computed, config.store.shard_bytes // stored)
     return 1 << max(0, most.bit_length() - 1)

@@ -78,6 +78,7 @@ class Auditor:
             gallery=run.config.report.images,
             sampled=group_size(run.task, run.model.output_count, run.sampled),
             noises=len(run.config.statistics.noise),
+            statistics=len(run.scalars),
         )
         self._trials = NoisyTrials(engine, run.task, run.config.statistics.noise, run.images)
         self._bounds = sample_bounds(self._shape.gallery, run.images, run.mapped_label_images)
@@ -109,7 +110,7 @@ class Auditor:
             log.info("unit %d: already done", unit.unit_id)
             return record
         refs = self._planned(unit)
-        files = UnitFiles(self.folder, unit.unit_id, unit.unit_count, self.run.config.statistics.noise)
+        files = UnitFiles(self.folder, unit.unit_id, unit.unit_count, self.run.statistics_schema)
         aggregate = Aggregate.empty(self._shape)
         failures: list[dict[str, Any]] = []
         with files.storing_jacobians(self.run.config.store, self.engine.layout.stored_shape[1:]):

@@ -203,6 +203,11 @@ class PreprocessConfig(Section):
 
 class JacobianConfig(Section):
     outputs: Rows = Field(ALL, description="rows: all | predicted | label | top:N | [0, 3, 7]")
+    sketch: Annotated[int, Field(ge=8, strict=True)] | None = Field(
+        None,
+        description="random combinations of all outputs, such as 32, beside the rows of outputs: top:N; from "
+        "them norm, largest singular value and mean magnitude of all rows are estimated",
+    )
     reduce: (
         Annotated[
             str,
@@ -343,6 +348,15 @@ class Config(Section):
     @classmethod
     def _preprocess_by_name(cls, value: Any) -> Any:
         return {"scale": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _sketch_says_more_than_rows(self) -> Config:
+        if self.jacobian.sketch is not None and self.jacobian.outputs == ALL:
+            raise ValueError(
+                "jacobian.sketch: estimates what jacobian.outputs: all computes; leave it out, or narrow "
+                "jacobian.outputs, such as to top:5"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stored_rows_are_computed(self) -> Config:

@@ -97,6 +97,9 @@ class JacobianBatch:
             to an output to first order, l2 norm over channels, averaged over blocks of pixels; NaN where the
             row was not selected. A is 1, the lead of the predicted output over the best other one with a
             row, or R, every row. None where they were not asked for.
+        sketch_gram: (n, M, M) float64, products of the rows of M random combinations of all outputs, see
+            `measures.sketch.combinations`. None where they were not asked for.
+        sketch_l1: (n, M) float64, the 1-norms of those rows, likewise.
     """
 
     outputs: np.ndarray
@@ -114,6 +117,8 @@ class JacobianBatch:
     rival: np.ndarray | None = None
     views: np.ndarray | None = None
     attributions: np.ndarray | None = None
+    sketch_gram: np.ndarray | None = None
+    sketch_l1: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)

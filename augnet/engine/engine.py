@@ -20,6 +20,7 @@ from augnet.engine.inspection.model_spec import InspectedModel
 from augnet.engine.kernels import ChosenKernels
 from augnet.engine.measures.batch_measures import BatchMeasures
 from augnet.engine.measures.moments import merge_moments
+from augnet.engine.measures.sketch import combinations
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.row_program import RowProgram
 from augnet.engine.tuning import TUNING_SECONDS, Choice
@@ -84,7 +85,7 @@ class Engine:
             model.input_shape,
             model.dtype,
             model.spec.output_count,
-            self.layout.row_count,
+            self.layout.computed,
             memory_bytes=options.memory_bytes,
             raw_pixels=model.spec.model_rescales,
             rounding=ROUNDING.get(options.precision, 0.0),
@@ -94,7 +95,7 @@ class Engine:
         batch_size = options.batch_size or self.program.likely_batch_size()
         batch_size = min(batch_size, options.images or batch_size)
         size = batch_size if choice is None else choice.batch_size
-        dtypes = [model.dtype, "int32", "int32", "int32"]
+        dtypes = [model.dtype, "int32", "int32", "int32", model.dtype]
         self._measuring = BatchedProgram(self._compile_measures, dtypes, size)
         self._bare = BatchedProgram(self._compile_rows, [model.dtype], size)
         self._forward = BatchedProgram(self._compile_outputs, [model.dtype], size)
@@ -152,7 +153,9 @@ class Engine:
         targets = nobody if target_outputs is None else np.asarray(target_outputs, np.int32)
         with self._lock, self.arithmetic():
             self._chosen()
-            batches = self._measuring([images, labels, targets, _draws(images)])
+            draws = _draws(images)
+            sketches = combinations(draws, self.options.sketch, self.spec.output_count)
+            batches = self._measuring([images, labels, targets, draws, sketches])
             return _joined(
                 [self._measures.on_host(backend.to_host(found), count) for found, count in batches]
             )
@@ -220,14 +223,15 @@ class Engine:
 
     def _compile_measures(self, batch_size: int) -> backend.Program:
         def program(
-            images: Tensor, labels: Tensor, targets: Tensor, draws: Tensor, count: Tensor
+            images: Tensor, labels: Tensor, targets: Tensor, draws: Tensor, sketches: Tensor, count: Tensor
         ) -> dict[str, Any]:
-            scores, rows, selected = self._rows(images, targets)
+            scores, rows, selected = self._rows(images, targets, sketches)
             counts = ops.arange(batch_size, dtype="int32") < count
             return self._measures.on_device(images, scores, selected, rows, labels, targets, draws, counts)
 
-        signature = [(self._batch_shape(batch_size), self._model.dtype), *[((batch_size,), "int32")] * 3]
-        return self.program.compile_for(program, [*signature, ((), "int32")])
+        dtype, sketches = self._model.dtype, (batch_size, self.options.sketch, self.spec.output_count)
+        signature = [(self._batch_shape(batch_size), dtype), *[((batch_size,), "int32")] * 3]
+        return self.program.compile_for(program, [*signature, (sketches, dtype), ((), "int32")])
 
     def _compile_rows(self, batch_size: int) -> backend.Program:
         signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
@@ -246,23 +250,31 @@ class Engine:
     def _batch_shape(self, batch_size: int) -> tuple[int, ...]:
         return (batch_size, *self.spec.input_shape)
 
-    def _rows(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row."""
+    def _rows(
+        self, images: Tensor, targets: Tensor | None, sketches: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row.
+
+        Behind them are the rows of combinations of outputs, `sketches` (batch, M, K), where there are any.
+        """
         spec, choice = self.spec, self._chosen()
         x = self._input(images)
         picked: list[Tensor] = []
 
         def cotangents(outputs: Tensor) -> Tensor:
             picked.append(self.options.outputs.select(outputs, targets))
-            return ops.one_hot(ops.transpose(picked[0]), spec.output_count, dtype=outputs.dtype)
+            chosen = ops.one_hot(ops.transpose(picked[0]), spec.output_count, dtype=outputs.dtype)
+            if sketches is None or not self.options.sketch:
+                return chosen
+            mixed = ops.cast(ops.transpose(sketches, (1, 0, 2)), outputs.dtype)
+            return ops.concatenate([chosen, mixed], axis=0)
 
         def compute(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             scores, rows = self.program.rows(x, cotangents, choice)
             return scores, rows, picked[0]
 
         scores, rows, selected = (backend.fused(compute) if choice.xla else compute)(x)
-        shape = (images.shape[0], self.layout.row_count, *spec.input_shape)
-        return scores, ops.reshape(rows, shape), selected
+        return scores, ops.reshape(rows, (images.shape[0], -1, *spec.input_shape)), selected
 
 
 def _draws(images: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from augnet.errors import ConfigError
 from augnet.selection import ALL, RowSelection
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class EngineOptions:
 
     Attributes:
         outputs: rows to compute.
+        sketch: M, random combinations of all outputs whose rows are computed too, see measures/sketch.py; 0:
+            none.
         stored: rows to hand back, of those computed; "all" means all of those. None: no rows.
         store_dtype: "float32", "float16", "bfloat16" or "float64", of the rows handed back.
         store_channels: keep | l2 | sum, what becomes of their channels.
@@ -39,6 +42,7 @@ class EngineOptions:
     """
 
     outputs: RowSelection = ALL
+    sketch: int = 0
     stored: RowSelection | None = ALL
     store_dtype: str = "float32"
     store_channels: Literal["keep", "l2", "sum"] = "keep"
@@ -58,12 +62,14 @@ class RowLayout:
     """The rows of one image: what is computed of a model by these options, and what is handed back.
 
     Attributes:
-        row_count: R, rows computed.
+        row_count: R, rows of outputs.
+        computed: rows computed, those of random combinations too.
         stored_shape: (S, height, width, channel) of the rows handed back, after pooling and reduction.
         bytes_per_image: of the rows handed back.
     """
 
     row_count: int
+    computed: int
     stored_shape: tuple[int, int, int, int]
     bytes_per_image: int
 
@@ -72,10 +78,17 @@ class RowLayout:
         """The layout for a model.
 
         Raises:
-            ConfigError: outputs that the model does not have.
+            ConfigError: outputs that the model does not have, or a sketch of no fewer rows than all.
         """
         options.outputs.refuse_unknown("`outputs`", spec.output_count)
         row_count, kept = options.outputs.count(spec.output_count), 0
+        computed = row_count + options.sketch
+        if options.sketch and computed >= spec.output_count:
+            raise ConfigError(
+                f"`sketch`: {options.sketch} combinations and the {row_count} rows of `outputs`: "
+                f"{options.outputs} are no fewer than the model's {spec.output_count} outputs; leave "
+                "`sketch` out, and take `outputs`: all"
+            )
         if options.stored is not None:
             options.stored.refuse_unknown("`stored`", spec.output_count)
             kept = min(row_count, options.stored.count(spec.output_count))
@@ -87,4 +100,4 @@ class RowLayout:
             channels if options.store_channels == "keep" else 1,
         )
         size = math.prod(stored_shape) * np.dtype(options.store_dtype).itemsize
-        return cls(row_count, stored_shape, size)
+        return cls(row_count, computed, stored_shape, size)

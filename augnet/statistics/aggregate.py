@@ -41,7 +41,8 @@ class Shape:
     """What two aggregates must share to be merged: numbers of outputs and known labels, and the input's size.
 
     Maps are kept over blocks of `map_pool` pixels a side, with the pictures of about `gallery` images, and
-    `sampled` images of each group. Survival is foretold under noise of `noises` standard deviations.
+    `sampled` images of each group. Survival is foretold under noise of `noises` standard deviations; so many
+    `statistics` are described.
     """
 
     outputs: int
@@ -53,6 +54,7 @@ class Shape:
     gallery: int = 0
     sampled: int = 0
     noises: int = 0
+    statistics: int = len(SCALARS)
 
     @property
     def paired_outputs(self) -> int:
@@ -130,7 +132,7 @@ class Aggregate:
             rings=np.zeros((outputs, RINGS)),
             noise=no_trials(shape.noises),
             sample=GroupSample(shape.sampled),
-            gallery=Gallery(shape.gallery, shape.labels, len(SCALARS) + shape.noises),
+            gallery=Gallery(shape.gallery, shape.labels, shape.statistics),
         )
 
     def add(

@@ -19,7 +19,8 @@ from augnet.statistics.decision import task_of as task_of
 from augnet.statistics.focus import map_statistics, ratio
 from augnet.statistics.frequency import band_shares, high_frequency_share
 from augnet.statistics.noise import survival
-from augnet.storage.catalog import catalog, noise_column
+from augnet.statistics.sketch import estimates
+from augnet.storage.catalog import catalog, error_column, noise_column
 
 FLAGS = ("nan", "inf", "zero_gradient", "unconnected", "no_gradient")
 """What can be wrong with an image's Jacobian.
@@ -122,8 +123,15 @@ def image_statistics(
         "alignment": (ratio(np.abs(batch.input_dot), norm_i), mapped),
         "flags": (_raised(flags, images), every),
     }
+    sketch = batch.sketch_gram is not None
+    if batch.sketch_gram is not None and batch.sketch_l1 is not None:
+        finite = usable & np.isfinite(batch.sketch_gram).all(axis=(1, 2))
+        products = np.where(finite[:, None, None], batch.sketch_gram, 0.0)
+        for name, (values, errors) in estimates(products, batch.sketch_l1, inputs).items():
+            measured |= {name: (values, finite), error_column(name): (errors, finite)}
     return {
-        statistic.name: _column(statistic.type, *measured[statistic.name]) for statistic in catalog(noise)
+        statistic.name: _column(statistic.type, *measured[statistic.name])
+        for statistic in catalog(noise, sketch)
     }
 
 

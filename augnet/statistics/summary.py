@@ -19,7 +19,7 @@ from augnet.statistics.frequency import high_frequency_share
 from augnet.statistics.image import FLAGS
 from augnet.statistics.reliability import reliability
 from augnet.storage import schema
-from augnet.storage.catalog import End, scalars
+from augnet.storage.catalog import End, error_column, scalars
 
 SLICE_COLUMNS = ("label", "predicted", "correct")
 """The columns whose values cut the images into slices, beside metadata; a null is in no slice."""
@@ -53,6 +53,7 @@ def summarize(
     *,
     border: float,
     noise: Sequence[float] = (),
+    sketch: bool = False,
     label_names: Sequence[str] = (),
     listed: int = 20,
 ) -> Summary:
@@ -62,6 +63,7 @@ def summarize(
         columns: see `Columns`.
         aggregate: of all units.
         border, noise: as given to `image_statistics`.
+        sketch: whether there are estimates from a sketch.
         label_names: of the aggregate's labels, in their order.
         listed: images listed at each end of each statistic.
 
@@ -78,12 +80,16 @@ def summarize(
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[End, Listed]] = {}
     slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-    for rank, name in enumerate(scalars(noise)):
+    for rank, (name, kind) in enumerate(scalars(noise, sketch).items()):
         values = columns(name).to_numpy()  # a null becomes NaN
         images = np.flatnonzero(~np.isnan(values))
         images = images[np.argsort(values[images])]
         ascending = values[images]
         statistics[name] = describe(ascending)
+        if kind.estimated:
+            errors = columns(error_column(name)).to_numpy()[images]
+            error = float(errors.mean()) if len(errors) else None
+            statistics[name] |= {"approximate": True, "mean_error": error}
         shown = listed if varies(ascending) else 0
         ends[name] = {
             "lowest": _end(values, ascending[:shown], 1),

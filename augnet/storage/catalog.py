@@ -46,6 +46,8 @@ class Statistic:
         uses_label: whether it takes the label into account, and so cannot foretell a wrong prediction.
         source: the paper that defines it.
         per_noise: whether it has a column for each of `statistics.noise`, named as `noise_column` says.
+        estimated: whether it is no exact value but comes of `jacobian.sketch`, without which there is no such
+            column; its standard error is in the column that `error_column` names.
     """
 
     name: str
@@ -57,11 +59,13 @@ class Statistic:
     uses_label: bool = False
     source: str = ""
     per_noise: bool = False
+    estimated: bool = False
 
     @property
     def is_scalar(self) -> bool:
-        """Whether it is one real number per image: what summary, slices and report describe."""
-        return bool(self.type == REAL)
+        """Whether it is one real number per image that says something of it: what summary, slices and report
+        describe."""
+        return bool(self.type == REAL and self.label)
 
 
 GAIN = "output / input"
@@ -208,6 +212,33 @@ CATALOG = (
         source="Etmann et al. 2019, arXiv 1905.04172",
     ),
     Statistic(
+        "sketch_frobenius",
+        "`frobenius` of the rows of all outputs, estimated from `jacobian.sketch` combinations of them",
+        label="approximate: norm of the Jacobian of all outputs",
+        unit=GAIN,
+        worst="highest",
+        source="Hutchinson 1990; Hoffman et al. 2019, arXiv 1908.02729",
+        estimated=True,
+    ),
+    Statistic(
+        "sketch_spectral",
+        "`spectral` of the rows of all outputs, likewise",
+        label="approximate: largest singular value of that of all outputs",
+        unit=GAIN,
+        worst="highest",
+        source="Halko et al. 2011, arXiv 0909.4061; Bai and Ding 2012",
+        estimated=True,
+    ),
+    Statistic(
+        "sketch_magnitude",
+        "the mean over the D inputs of the norm, over all outputs, of their derivatives, likewise",
+        label="approximate: mean sensitivity of all outputs to an input",
+        unit=GAIN,
+        worst="highest",
+        source="Hutchinson 1990",
+        estimated=True,
+    ),
+    Statistic(
         "flags",
         "what is wrong with the Jacobian: nan, inf, zero_gradient, unconnected, no_gradient",
         type=pa.list_(pa.string()),
@@ -224,24 +255,41 @@ def noise_column(name: str, sigma: float) -> str:
     return f"{name}_{sigma:g}"
 
 
-def catalog(noise: Sequence[float] = ()) -> tuple[Statistic, ...]:
-    """The statistics of an audit with these `statistics.noise`, one for each column, in their order."""
+def error_column(name: str) -> str:
+    """Of an estimated statistic, the column of its standard error."""
+    return f"{name}_error"
+
+
+def catalog(noise: Sequence[float] = (), sketch: bool = False) -> tuple[Statistic, ...]:
+    """The statistics of an audit, one for each column, in their order.
+
+    Args:
+        noise: `statistics.noise`.
+        sketch: whether there is a `jacobian.sketch`.
+    """
     found: list[Statistic] = []
     for entry in CATALOG:
         if entry.per_noise:
             found += [replace(entry, name=noise_column(entry.name, sigma)) for sigma in noise]
+        elif entry.estimated:
+            found += [entry, _error_of(entry)] if sketch else []
         else:
             found.append(entry)
     return tuple(found)
 
 
-def scalars(noise: Sequence[float] = ()) -> dict[str, Statistic]:
-    """By name: what is described over the dataset."""
-    return {statistic.name: statistic for statistic in catalog(noise) if statistic.is_scalar}
+def _error_of(entry: Statistic) -> Statistic:
+    meaning = f"the standard error of `{entry.name}`: the exact value is within two in 95 % of the images"
+    return Statistic(error_column(entry.name), meaning, unit=entry.unit, estimated=True)
+
+
+def scalars(noise: Sequence[float] = (), sketch: bool = False) -> dict[str, Statistic]:
+    """By name: what is described over the dataset; the arguments are those of `catalog`."""
+    return {statistic.name: statistic for statistic in catalog(noise, sketch) if statistic.is_scalar}
 
 
 def statistic_of(column: str) -> Statistic:
-    """The statistic that a column holds, of an audit with whatever `statistics.noise`.
+    """The statistic that a column holds, of an audit with whatever `statistics.noise` and `jacobian.sketch`.
 
     Raises:
         KeyError: it holds none.
@@ -251,7 +299,7 @@ def statistic_of(column: str) -> Statistic:
     """
     sigma = column.rpartition("_")[2]
     noise = [float(sigma)] if _NUMBER.fullmatch(sigma) else []
-    return {statistic.name: statistic for statistic in catalog(noise)}[column]
+    return {statistic.name: statistic for statistic in catalog(noise, sketch=True)}[column]
 
 
 SCALARS = scalars()

@@ -99,15 +99,20 @@ class Audit:
         """`statistics.noise`, the standard deviations under which survival was foretold."""
         return tuple(self.run["config"]["statistics"].get("noise", ()))
 
+    @property
+    def _sketched(self) -> bool:
+        """Whether there are estimates from `jacobian.sketch`."""
+        return self.run["config"]["jacobian"].get("sketch") is not None
+
     @cached_property
     def scalars(self) -> dict[str, Statistic]:
         """The statistics that are one number for each image, by the name of their column."""
-        return scalars(self.noise)
+        return scalars(self.noise, self._sketched)
 
     @cached_property
     def statistics_schema(self) -> pa.Schema:
         """Of the files in `statistics/`."""
-        return schema.statistics(self.noise)
+        return schema.statistics(self.noise, self._sketched)
 
     @cached_property
     def statistics(self) -> pa.Table:

@@ -21,14 +21,20 @@ _IMAGE = [*_columns(TEXT, "image_id", "uri", "label"), ("metadata", pa.map_(TEXT
 PLAN = pa.schema([("unit_id", INDEX), *_IMAGE])
 
 
-def statistics(noise: Sequence[float] = ()) -> pa.Schema:
-    """One row per image, of an audit with these `statistics.noise`."""
-    measured = [(statistic.name, statistic.type) for statistic in catalog(noise)]
+def statistics(noise: Sequence[float] = (), sketch: bool = False) -> pa.Schema:
+    """One row per image; the arguments are those of `catalog`.
+
+    Columns that a sketch estimates say so: their fields carry the key `approximate`.
+    """
+    measured = [
+        pa.field(entry.name, entry.type, metadata={"approximate": "true"} if entry.estimated else None)
+        for entry in catalog(noise, sketch)
+    ]
     return pa.schema([*_IMAGE, *measured, ("jacobian_file", TEXT), ("jacobian_row", COUNT)])
 
 
 STATISTICS = statistics()
-"""Of an audit without noise."""
+"""Of an audit without noise and sketch."""
 
 FAILURES = pa.schema(_columns(TEXT, "image_id", "uri", "stage", "error"))
 

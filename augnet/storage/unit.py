@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from augnet.storage.shards import JacobianWriter, open_jacobian_writer, write_ta
 class UnitFiles:
     """The shards of one unit: Jacobians are streamed to disk, the small tables gather in memory.
 
-    `noise` is `statistics.noise`, by which there are more columns.
+    `columns` are those of the statistics, see `schema.statistics`.
     """
 
-    def __init__(self, folder: OutputFolder, unit_id: int, unit_count: int, noise: Sequence[float] = ()):
+    def __init__(
+        self, folder: OutputFolder, unit_id: int, unit_count: int, columns: pa.Schema = schema.STATISTICS
+    ):
         self._folder, self._unit = folder, (unit_id, unit_count)
-        self._columns = schema.statistics(noise)
+        self._columns = columns
         self._statistics: list[pa.RecordBatch] = []
         self._jacobians: JacobianWriter | None = None
         self._jacobian_file: str | None = None

@@ -58,16 +58,17 @@ class BatchMeasures:
             images: (batch, height, width, channel), in the model's own input space.
             scores: (batch, K).
             selected: (batch, R) int32, the output of each row; -1 where there is none.
-            rows: (batch, R, height, width, channel).
+            rows: (batch, R + M, height, width, channel), those of the sketch behind those of outputs.
             labels: (batch,) int32, whose maps an image counts for; -1 for none.
             targets: (batch,) int32, the right output; -1 where it is not known.
             draws: (batch,) int32, not negative, by which the one row is drawn that is measured beside i.
             counts: (batch,) bool, false for padding.
         """
         spec, options, nan = self.spec, self.options, math.nan
-        batch, row_count = rows.shape[:2]
+        batch, row_count = rows.shape[0], self.layout.row_count
         if options.input_scale is not None:
             rows = rows * ops.convert_to_tensor(np.asarray(options.input_scale, float), dtype=rows.dtype)
+        rows, mixed = rows[:, :row_count], rows[:, row_count:]
         if options.outputs.kind == "label":
             rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, nan, rows)
         predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
@@ -111,6 +112,9 @@ class BatchMeasures:
             )
         elif options.attributions == "each":
             measures["attributions"] = on_device.attributions(rows, images)
+        if options.sketch:
+            by_input = ops.reshape(mixed, (batch, options.sketch, -1))
+            measures["sketch_gram"], measures["sketch_l1"] = on_device.products(by_input, None)
         if options.stored is not None:
             measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
         return measures
@@ -188,6 +192,8 @@ class BatchMeasures:
             views=measures["views"][:count],
             attributions=measures["attributions"][:count] if "attributions" in measures else None,
             moments=densify(groups, spec.output_count + labels),
+            sketch_gram=measures["sketch_gram"][:count] if "sketch_gram" in measures else None,
+            sketch_l1=measures["sketch_l1"][:count] if "sketch_l1" in measures else None,
         )
 
 

@@ -28,6 +28,7 @@ augnet.figures = (() => {
     const extremes = ["lowest", "highest"].map((order) =>
       element("button", { type: "button", text: order, "aria-label": `Images with the ${order} ${name}`, onclick: () => augnet.filters.show({ sort: name, order }) }));
     const caption = element("figcaption", {}, element("b", { text: name }), ` ${label}${unit ? `; unit: ${unit}` : ""}. Mean ${format(figures.mean)}, median ${format(figures.q50)}` +
+      (figures.mean_error == null ? "" : `; standard error ${format(figures.mean_error)} on average`) +
       (figures.auroc_wrong == null ? "" : `; AUROC of error ${format(figures.auroc_wrong)}`));
     return element("figure", {}, plot, element("div", { class: "axis" }, format(low), element("span", { class: "buttons" }, ...extremes), format(high)), caption);
   }
