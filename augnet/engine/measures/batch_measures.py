@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from augnet.engine.backends import backend
 from augnet.engine.batch import JacobianBatch, view_pool
 from augnet.engine.inspection.model_spec import ModelSpec
 from augnet.engine.measures import on_device
@@ -78,18 +80,14 @@ class BatchMeasures:
         gram, l1 = on_device.products(by_input, None if self.separate else place)
         flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
         own = on_device.taken(flat, place)
-        wide = ops.cast(own, "float64") * ops.cast(images, "float64")
-        magnitude = ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32")
         measures: dict[str, Any] = {
             "scores": scores,
             "selected": selected,
             "gram": gram,
             "l1": l1 if self.separate else ops.where(found[:, None], l1, nan),
-            "magnitude": ops.where(found[:, None, None], magnitude, nan),
-            "dot": ops.where(found, ops.sum(wide, axis=(1, 2, 3)), nan),
         }
         measures |= _frequencies(own, flat, gram, place, ops.mod(draws, row_count), selected)
-        measures |= self._views(scores, selected, flat, gram, place, found)
+        measures |= self._of_predicted(images, scores, selected, flat, gram, place, found)
         finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
         gathered = ops.logical_and(counts[:, None], finite)
         if options.outputs.fixed:
@@ -119,17 +117,27 @@ class BatchMeasures:
             measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
         return measures
 
-    def _views(
-        self, scores: Tensor, selected: Tensor, flat: Tensor, gram: Tensor, place: Tensor, found: Tensor
+    def _of_predicted(
+        self,
+        images: Tensor,
+        scores: Tensor,
+        selected: Tensor,
+        flat: Tensor,
+        gram: Tensor,
+        place: Tensor,
+        found: Tensor,
     ) -> dict[str, Tensor]:
-        """The nearest rival, and small maps of both rows, of `flat` (batch * R, height, width, channel)."""
+        """What is measured of the predicted row and its nearest rival's, two of `flat` (batch * R, ...)."""
         chosen = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
         rival, met = on_device.nearest_rival(gram, chosen, place)
         met = ops.logical_and(met, found)
         own, other = (on_device.taken(flat, row) for row in (place, rival))
-        maps = on_device.views(own, other, view_pool(*self.spec.input_shape[:2]))
+        pool = view_pool(*self.spec.input_shape[:2])
+        magnitude, dot, maps = backend.fused(partial(on_device.of_two_rows, pool=pool))(own, other, images)
         known = ops.stack([found, met, found, met, met], axis=1)
         return {
+            "magnitude": ops.where(found[:, None, None], magnitude, math.nan),
+            "dot": ops.where(found, dot, math.nan),
             "rival": ops.where(met, ops.take_along_axis(selected, rival[:, None], axis=1)[:, 0], -1),
             "views": ops.where(known[:, :, None, None], maps, math.nan),
         }

@@ -9,12 +9,15 @@ from typing import Any
 
 from keras import ops
 
+from augnet.engine.backends import backend
 from augnet.engine.batch import RESOLUTION
 from augnet.engine.measures.blocks import fitting, joined, summed
 
 SYMMETRIC_ROWS = 128
 """From so many rows, and inputs, on only one half of G is computed."""
 PARTS = 4
+FUSED_IMAGES = 8
+"""Images that one program takes in, reading each once: more gain little and compile longer."""
 ATTRIBUTION_CELLS = 64
 """Along a side of a map of attributions, at most: one pixel each up to images of this size."""
 
@@ -134,6 +137,20 @@ def nearest_rival(gram: Any, scores: Any, place: Any) -> tuple[Any, Any]:
     return ops.cast(ops.argmin(distance, axis=1), "int32"), ops.any(usable, axis=1)
 
 
+def of_two_rows(own: Any, rival: Any, images: Any, pool: int) -> tuple[Any, Any, Any]:
+    """Of predicted rows and rivals: magnitude (batch, height, width) float32, <x, J_i> (batch,) float64,
+    and `views`.
+
+    Args:
+        own, rival: (batch, height, width, channel).
+        images: the same.
+        pool: of the views.
+    """
+    magnitude = ops.cast(ops.sqrt(ops.sum(ops.square(own), axis=-1)), "float32")
+    dot = ops.sum(ops.cast(own, "float64") * ops.cast(images, "float64"), axis=(1, 2, 3))
+    return magnitude, dot, views(own, rival, pool)
+
+
 def views(own: Any, rival: Any, pool: int) -> Any:
     """See `engine.batch.VIEWS`: (batch, view, h, w) float32 of rows (batch, height, width, channel)."""
     summed = [ops.sum(row, axis=-1) for row in (own, rival)]
@@ -184,33 +201,59 @@ def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[
         mean, m2, mean_abs, max_abs, each (R, h, w, channel) float64.
     """
     batch, count = rows.shape[:2]
-    outputs = fitting(count, batch * math.prod(rows.shape[2:]))
     # The rare rows that are not finite would spoil the sums of the others; the copy is made only then.
     column = ops.reshape(weight, (batch, count, 1, 1, 1))
     rows = ops.cond(ops.all(finite), lambda: rows, lambda: ops.where(column > 0, rows, 0))
     images = ops.max(weight, axis=1)
     totals = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
 
+    def summed_up(values: Any) -> Any:
+        """Over the images that count: a matrix product, which is one pass."""
+        flat = ops.reshape(values, (batch, -1))
+        return ops.reshape(ops.matmul(images[None], flat), values.shape[1:])
+
+    def by_pixel() -> tuple[Any, ...]:
+        centre = summed_up(rows) / ops.maximum(totals, 1.0)
+        return centre, *_around(centre, rows, images)
+
     def some_outputs(start: Any, length: int) -> tuple[Any, ...]:
         part = ops.slice(rows, (0, start, 0, 0, 0), (batch, length, *rows.shape[2:]))
-        total = ops.slice(totals, (start, 0, 0, 0), (length, 1, 1, 1))
-
-        def average(values: Any) -> Any:
-            """Sum over the images by the number of those that count: a matrix product, which is one pass."""
-            flat = ops.reshape(values, (batch, -1))
-            return ops.reshape(ops.matmul(images[None], flat), values.shape[1:]) / ops.maximum(total, 1.0)
-
         mean, spread, mean_abs, max_abs = block_moments(part, pool)
-        centre = average(mean)
-        m2 = average(ops.square(mean - centre) + spread) * total
-        # A row that was set to zero took part as one.
-        m2 = ops.maximum(m2 - (ops.sum(images) - total) * ops.square(centre), 0.0)
-        return centre, m2, average(mean_abs), ops.max(max_abs, axis=0)
+        centre = summed_up(mean) / ops.maximum(ops.slice(totals, (start, 0, 0, 0), (length, 1, 1, 1)), 1.0)
+        squares = summed_up(ops.square(mean - centre) + spread)
+        return centre, squares, summed_up(mean_abs), ops.max(max_abs, axis=0)
 
-    centre, m2, mean_abs, max_abs = (
-        ops.cast(part, "float64") for part in joined(some_outputs, count, outputs)
-    )
+    fit = fitting(count, batch * math.prod(rows.shape[2:]))
+    centre, squares, magnitudes, largest = by_pixel() if pool == 1 else joined(some_outputs, count, fit)
+    # A row that was set to zero took part as one.
+    m2 = ops.maximum(squares - (ops.sum(images) - totals) * ops.square(centre), 0.0)
+    found = (centre, m2, magnitudes / ops.maximum(totals, 1.0), largest)
+    centre, m2, mean_abs, max_abs = (ops.cast(part, "float64") for part in found)
     return centre, m2, mean_abs, max_abs
+
+
+def _around(centre: Any, rows: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Over the images: sums of squared deviations and of magnitudes, and the largest magnitude.
+
+    Args:
+        centre: (R, height, width, channel).
+        rows: (batch, R, height, width, channel).
+        weights: (batch,).
+    """
+
+    def add(some: Any, weights: Any, squares: Any, magnitudes: Any, largest: Any) -> tuple[Any, Any, Any]:
+        for k in range(some.shape[0]):
+            magnitude = ops.absolute(some[k])
+            squares = squares + weights[k] * ops.square(some[k] - centre)
+            magnitudes = magnitudes + weights[k] * magnitude
+            largest = ops.maximum(largest, magnitude)
+        return squares, magnitudes, largest
+
+    sums, program = (ops.zeros_like(centre),) * 3, backend.fused(add)
+    for first in range(0, rows.shape[0], FUSED_IMAGES):
+        last = first + FUSED_IMAGES
+        sums = program(rows[first:last], weights[first:last], *sums)
+    return sums
 
 
 def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any, Any, Any, Any]:

@@ -51,8 +51,8 @@ def compiled(
         _weights_as_arguments.reset(token)
 
 
-def fused(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The function of one tensor as an XLA program inside the program it is called from."""
+def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function of tensors as an XLA program inside the program it is called from."""
     return tf.function(function, autograph=False, jit_compile=True)
 
 
