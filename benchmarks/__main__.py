@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("engine", "calls", "pipeline", "formats", "memory", "scale", "report", "compare")
+BENCHMARKS = ("engine", "calls", "pipeline", "formats", "memory", "scale", "report", "compare", "sketch")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

@@ -52,8 +52,9 @@ def test_half_of_the_products_of_many_rows_stand_for_all():
     np.testing.assert_allclose(gram, wide @ wide.transpose(0, 2, 1), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("pool", [1, 2, 3])
-def test_moments_are_those_of_the_finite_rows_of_real_images(rows, pool, block):
+@pytest.mark.parametrize(("pool", "fused"), [(1, 8), (1, 3), (2, 8), (3, 8)])
+def test_moments_are_those_of_the_finite_rows_of_real_images(rows, pool, fused, block, monkeypatch):
+    monkeypatch.setattr(measures, "FUSED_IMAGES", fused)
     weight = np.ones((BATCH, ROWS), np.float32)
     weight[3] = 0
     weight[1, 2] = 0
@@ -87,6 +88,15 @@ def test_the_nearest_rival_is_that_of_a_loop(rows):
         far = [np.linalg.norm(flat[k, j] - flat[k, place[k]]) for j in others]
         gaps = [scores[k, place[k]] - scores[k, j] for j in others]
         assert rival[k] == others[int(np.argmin(np.divide(gaps, far)))]
+
+
+def test_what_is_measured_of_two_rows_is_in_float64_where_it_cancels(rows):
+    own, rival = rows[:, 0], rows[:, 1]
+    x = np.random.default_rng(4).normal(size=own.shape).astype(np.float32)
+    magnitude, dot, maps = measures.of_two_rows(*map(ops.convert_to_tensor, (own, rival, x)), 3)
+    np.testing.assert_allclose(magnitude, np.sqrt((own.astype(float) ** 2).sum(axis=-1)), rtol=1e-6)
+    np.testing.assert_allclose(dot, (own.astype(float) * x).sum(axis=(1, 2, 3)), rtol=1e-12)
+    np.testing.assert_array_equal(maps, measures.views(*map(ops.convert_to_tensor, (own, rival)), 3))
 
 
 def test_views_are_block_means_of_sums_and_norms_over_channels(rows):
