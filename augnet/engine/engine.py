@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -224,7 +223,7 @@ class Engine:
     def _compile_measures(self, batch_size: int) -> backend.Program:
         def program(
             images: Tensor, labels: Tensor, targets: Tensor, draws: Tensor, sketches: Tensor, count: Tensor
-        ) -> dict[str, Any]:
+        ) -> dict[str, Tensor]:
             scores, rows, selected = self._rows(images, targets, sketches)
             counts = ops.arange(batch_size, dtype="int32") < count
             return self._measures.on_device(images, scores, selected, rows, labels, targets, draws, counts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -53,7 +52,7 @@ class BatchMeasures:
         targets: Tensor,
         draws: Tensor,
         counts: Tensor,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Tensor]:
         """The measures of one batch, for tensors, as part of its program.
 
         Args:
@@ -80,7 +79,7 @@ class BatchMeasures:
         gram, l1 = on_device.products(by_input, None if self.separate else place)
         flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
         own = on_device.taken(flat, place)
-        measures: dict[str, Any] = {
+        measures: dict[str, Tensor] = {
             "scores": scores,
             "selected": selected,
             "gram": gram,
@@ -167,7 +166,7 @@ class BatchMeasures:
         rows = on_device.stored_rows(rows, options.store_channels, options.store_pool, options.store_dtype)
         return ops.reshape(rows, (selected.shape[0], *self.layout.stored_shape)), stored
 
-    def on_host(self, measures: dict[str, Any], count: int) -> JacobianBatch:
+    def on_host(self, measures: dict[str, Tensor], count: int) -> JacobianBatch:
         """What `on_device` returned, as arrays, without the padding behind the first `count` images."""
         spec, labels = self.spec, self.options.label_count
         scores = measures["scores"][:count].astype(np.float64)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
 from augnet.engine.backends import backend
+from augnet.engine.types import Tensor
 
 BLOCK_ELEMENTS = 2**21
 """Of the rows, in a block."""
 
-Block = Callable[[Any, int], tuple[Any, ...]]
+Block = Callable[[Tensor, int], tuple[Tensor, ...]]
 """Where a block begins, a tensor, and its length -> tensors."""
 
 
@@ -21,7 +21,7 @@ def fitting(total: int, elements: int) -> int:
     return max(1, min(total, BLOCK_ELEMENTS // elements))
 
 
-def joined(function: Block, total: int, length: int) -> tuple[Any, ...]:
+def joined(function: Block, total: int, length: int) -> tuple[Tensor, ...]:
     """What the function returns for 0 .. total, in blocks of so many, one behind the other along axis 0."""
     whole = backend.mapped(lambda step: function(step * length, length), total // length)
     parts = [ops.reshape(part, (-1, *part.shape[2:])) for part in whole]
@@ -31,7 +31,7 @@ def joined(function: Block, total: int, length: int) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def summed(function: Block, total: int, length: int) -> tuple[Any, ...]:
+def summed(function: Block, total: int, length: int) -> tuple[Tensor, ...]:
     """The sum of what the function returns for 0 .. total, in blocks of so many."""
     sums = backend.summed(lambda step: function(step * length, length), total // length)
     if rest := total % length:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.batch import RINGS, rings_of
 from augnet.engine.measures.blocks import fitting, joined
+from augnet.engine.types import Tensor
 
 SMALLEST = 1e-35
 """Norm below which a row counts as zero: float32 does not hold its inverse."""
 
 
-def ring_shares(rows: Any, squared: Any) -> Any:
+def ring_shares(rows: Tensor, squared: Tensor) -> Tensor:
     """The part of each row's energy in each ring of spatial frequencies, summed over channels.
 
     Args:
@@ -33,7 +32,7 @@ def ring_shares(rows: Any, squared: Any) -> Any:
     flat = ops.reshape(rows, (count, height, width, channels))
     weights = backend.constant(ring_weights(height, width), rows.dtype)
 
-    def some_rows(start: Any, size: int) -> tuple[Any]:
+    def some_rows(start: Tensor, size: int) -> tuple[Tensor]:
         part = ops.slice(flat, (start, 0, 0, 0), (size, height, width, channels))
         part = part * ops.slice(inverse, (start, 0, 0, 0), (size, 1, 1, 1))
         power = backend.power_spectrum(ops.transpose(part, (0, 3, 1, 2)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.batch import RESOLUTION
 from augnet.engine.measures.blocks import fitting, joined, summed
+from augnet.engine.types import Tensor
 
 SYMMETRIC_ROWS = 128
 """From so many rows, and inputs, on only one half of G is computed."""
@@ -22,7 +22,7 @@ ATTRIBUTION_CELLS = 64
 """Along a side of a map of attributions, at most: one pixel each up to images of this size."""
 
 
-def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
+def products(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, Tensor]:
     """G = J J^T and the 1-norms of J_i - J_r, or of J_r alone, of a few images at a time.
 
     Products are those of float64; of an image with many rows they are summed over blocks of inputs.
@@ -38,10 +38,10 @@ def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
     images = fitting(batch, count * size)
     width = fitting(size, images * count)
 
-    def some_images(start: Any, length: int) -> tuple[Any, Any]:
+    def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
         places = None if predicted is None else ops.slice(predicted, (start,), (length,))
 
-        def some_inputs(first: Any, inputs: int) -> tuple[Any, Any]:
+        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, Tensor]:
             part = slope = ops.slice(rows, (start, 0, first), (length, count, inputs))
             if places is not None:
                 own = taken(ops.reshape(part, (length * count, inputs)), places)
@@ -54,7 +54,7 @@ def products(rows: Any, predicted: Any | None) -> tuple[Any, Any]:
     return joined(some_images, batch, images)
 
 
-def taken(rows: Any, places: Any) -> Any:
+def taken(rows: Tensor, places: Tensor) -> Tensor:
     """Of each image's R rows (batch * R, ...) those at places (batch,) or (batch, S): (batch, [S,] ...).
 
     Of many rows one is taken, and the others are not copied.
@@ -64,7 +64,7 @@ def taken(rows: Any, places: Any) -> Any:
     return ops.take(rows, ops.reshape(first, (batch, *[1] * len(chosen))) + places, axis=0)
 
 
-def _gram(rows: Any) -> Any:
+def _gram(rows: Tensor) -> Tensor:
     """Rows (batch, R, inputs) times their transpose."""
     count = rows.shape[1]
     if min(rows.shape[1:]) < SYMMETRIC_ROWS:
@@ -83,7 +83,7 @@ def _gram(rows: Any) -> Any:
     return ops.concatenate(lines, axis=1)
 
 
-def pooled(images: Any, pool: int) -> tuple[Any, Any]:
+def pooled(images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
     """Blocks of pool x pool pixels.
 
     Args:
@@ -106,7 +106,7 @@ def pooled(images: Any, pool: int) -> tuple[Any, Any]:
     return blocks, ops.convert_to_tensor(sizes, dtype=images.dtype)
 
 
-def _over_blocks(reduce: Callable[..., Any], blocks: Any) -> Any:
+def _over_blocks(reduce: Callable[..., Tensor], blocks: Tensor) -> Tensor:
     """The reduction of every block (..., rows, pool, columns, pool, channel): its lines, then its columns."""
     *lead, rows, pool, columns, _, channel = blocks.shape
     lines = reduce(ops.reshape(blocks, (-1, pool, columns * pool * channel)), axis=1)
@@ -114,7 +114,7 @@ def _over_blocks(reduce: Callable[..., Any], blocks: Any) -> Any:
     return ops.reshape(made, (*lead, rows, columns, channel))
 
 
-def nearest_rival(gram: Any, scores: Any, place: Any) -> tuple[Any, Any]:
+def nearest_rival(gram: Tensor, scores: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """The row whose boundary with the predicted one is nearest, by |f_i - f_r| / ||J_i - J_r||.
 
     Args:
@@ -137,7 +137,7 @@ def nearest_rival(gram: Any, scores: Any, place: Any) -> tuple[Any, Any]:
     return ops.cast(ops.argmin(distance, axis=1), "int32"), ops.any(usable, axis=1)
 
 
-def of_two_rows(own: Any, rival: Any, images: Any, pool: int) -> tuple[Any, Any, Any]:
+def of_two_rows(own: Tensor, rival: Tensor, images: Tensor, pool: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of predicted rows and rivals: magnitude (batch, height, width) float32, <x, J_i> (batch,) float64,
     and `views`.
 
@@ -151,7 +151,7 @@ def of_two_rows(own: Any, rival: Any, images: Any, pool: int) -> tuple[Any, Any,
     return magnitude, dot, views(own, rival, pool)
 
 
-def views(own: Any, rival: Any, pool: int) -> Any:
+def views(own: Tensor, rival: Tensor, pool: int) -> Tensor:
     """See `engine.batch.VIEWS`: (batch, view, h, w) float32 of rows (batch, height, width, channel)."""
     summed = [ops.sum(row, axis=-1) for row in (own, rival)]
     norms = [ops.sqrt(ops.sum(ops.square(row), axis=-1)) for row in (own, rival, own - rival)]
@@ -159,7 +159,7 @@ def views(own: Any, rival: Any, pool: int) -> Any:
     return ops.transpose(block_means(stacked, pool), (0, 3, 1, 2))
 
 
-def block_means(images: Any, pool: int) -> Any:
+def block_means(images: Tensor, pool: int) -> Tensor:
     """Means (..., ceil(height / pool), ceil(width / pool), channel) over blocks of pixels."""
     if pool == 1:
         return images
@@ -167,7 +167,7 @@ def block_means(images: Any, pool: int) -> Any:
     return _over_blocks(ops.sum, blocks) / sizes
 
 
-def block_moments(rows: Any, pool: int) -> tuple[Any, Any, Any, Any]:
+def block_moments(rows: Tensor, pool: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, variance inside the block, mean magnitude and largest magnitude over blocks of pixels.
 
     Args:
@@ -188,7 +188,9 @@ def block_moments(rows: Any, pool: int) -> tuple[Any, Any, Any, Any]:
     return mean, spread, _over_blocks(ops.sum, magnitude) / sizes, _over_blocks(ops.max, magnitude)
 
 
-def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[Any, Any, Any, Any]:
+def moments_over_batch(
+    rows: Tensor, weight: Tensor, finite: Tensor, pool: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Moments of each row's map over the images of the batch.
 
     Args:
@@ -207,16 +209,16 @@ def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[
     images = ops.max(weight, axis=1)
     totals = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
 
-    def summed_up(values: Any) -> Any:
+    def summed_up(values: Tensor) -> Tensor:
         """Over the images that count: a matrix product, which is one pass."""
         flat = ops.reshape(values, (batch, -1))
         return ops.reshape(ops.matmul(images[None], flat), values.shape[1:])
 
-    def by_pixel() -> tuple[Any, ...]:
+    def by_pixel() -> tuple[Tensor, ...]:
         centre = summed_up(rows) / ops.maximum(totals, 1.0)
         return centre, *_around(centre, rows, images)
 
-    def some_outputs(start: Any, length: int) -> tuple[Any, ...]:
+    def some_outputs(start: Tensor, length: int) -> tuple[Tensor, ...]:
         part = ops.slice(rows, (0, start, 0, 0, 0), (batch, length, *rows.shape[2:]))
         mean, spread, mean_abs, max_abs = block_moments(part, pool)
         centre = summed_up(mean) / ops.maximum(ops.slice(totals, (start, 0, 0, 0), (length, 1, 1, 1)), 1.0)
@@ -232,7 +234,7 @@ def moments_over_batch(rows: Any, weight: Any, finite: Any, pool: int) -> tuple[
     return centre, m2, mean_abs, max_abs
 
 
-def _around(centre: Any, rows: Any, weights: Any) -> tuple[Any, Any, Any]:
+def _around(centre: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Over the images: sums of squared deviations and of magnitudes, and the largest magnitude.
 
     Args:
@@ -241,7 +243,9 @@ def _around(centre: Any, rows: Any, weights: Any) -> tuple[Any, Any, Any]:
         weights: (batch,).
     """
 
-    def add(some: Any, weights: Any, squares: Any, magnitudes: Any, largest: Any) -> tuple[Any, Any, Any]:
+    def add(
+        some: Tensor, weights: Tensor, squares: Tensor, magnitudes: Tensor, largest: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         for k in range(some.shape[0]):
             magnitude = ops.absolute(some[k])
             squares = squares + weights[k] * ops.square(some[k] - centre)
@@ -256,7 +260,9 @@ def _around(centre: Any, rows: Any, weights: Any) -> tuple[Any, Any, Any]:
     return sums
 
 
-def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any, Any, Any, Any]:
+def moments_by_group(
+    rows: Tensor, group: Tensor, groups: int, pool: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Moments of maps gathered by group.
 
     Args:
@@ -270,7 +276,7 @@ def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any
     mean, spread, mean_abs, max_abs = (ops.cast(part, "float64") for part in block_moments(rows, pool))
     group = ops.where(group < 0, groups, group)  # one group more, thrown away: not every backend drops -1
 
-    def total(values: Any) -> Any:
+    def total(values: Tensor) -> Tensor:
         return ops.segment_sum(values, group, num_segments=groups + 1)
 
     count = ops.reshape(ops.maximum(total(ops.ones_like(group, dtype="float64")), 1.0), (-1, 1, 1, 1))
@@ -280,7 +286,7 @@ def moments_by_group(rows: Any, group: Any, groups: int, pool: int) -> tuple[Any
     return centre[:groups], m2[:groups], (total(mean_abs) / count)[:groups], largest[:groups]
 
 
-def attributions(rows: Any, images: Any) -> Any:
+def attributions(rows: Tensor, images: Tensor) -> Tensor:
     """Maps (batch, A, height, width) of |row x (image - its mean)|, over blocks of pixels of large images.
 
     To first order it is what the pixels' differences from the image's mean colour add to the row's output.
@@ -296,7 +302,7 @@ def attributions(rows: Any, images: Any) -> Any:
     return ops.cast(block_means(maps, pool)[..., 0], "float32")
 
 
-def stored_rows(rows: Any, channels: str, pool: int, dtype: str) -> Any:
+def stored_rows(rows: Tensor, channels: str, pool: int, dtype: str) -> Tensor:
     """Rows (..., height, width, channel) as stored: channels reduced, then blocks of pixels, then dtype."""
     if channels == "l2":
         rows = ops.sqrt(ops.sum(ops.square(rows), axis=-1, keepdims=True))
