@@ -13,8 +13,8 @@ from conftest import write_images
 import augnet
 from augnet.audits.integrity import check
 
-KILLS = int(os.environ.get("AUGNET_KILLS", "20"))
-IMAGES = int(os.environ.get("AUGNET_KILL_IMAGES", "200"))
+KILLS = int(os.environ.get("AUGNET_KILLS", "12"))
+IMAGES = int(os.environ.get("AUGNET_KILL_IMAGES", "120"))
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, cnn_path):

@@ -248,7 +248,7 @@ def test_paths_that_hold_no_model(tmp_path):
         "other.h5": "weights only",
         "empty": "no saved_model.pb",
         "text.keras": "no zip archive",
-        "text.h5": "cannot load",
+        "text.h5": "not an HDF5 file",
         "other.keras": "cannot load",
         "model.pt": "ends in '.pt'",
     }.items():
