@@ -41,8 +41,8 @@ def shown_findings(findings: dict[str, Any], outputs: Sequence[str]) -> list[dic
 def power(tried: Sequence[dict[str, Any]]) -> list[str]:
     """What was tried, and what would have been seen."""
     return [
-        f"{item['kind']}: {item['candidates']:,} candidates; an effect below {item['smallest_effect']:.2g} "
-        "would have gone unseen"
+        f"{item['kind']}: {item['candidates']:,} candidate{'s' * (item['candidates'] != 1)}; an effect below "
+        f"{item['smallest_effect']:.2g} would have gone unseen"
         for item in tried
     ]
 
