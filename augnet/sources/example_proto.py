@@ -8,28 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _LISTS = {"bytes_list": _Field.TYPE_BYTES, "float_list": _Field.TYPE_FLOAT, "int64_list": _Field.TYPE_INT64}
-
-
-def parse_example(record: bytes) -> dict[str, Any] | None:
-    """The features of a record by name, as lists of bytes, of floats or of integers.
-
-    Returns:
-        An empty list for a feature without a kind; None where the bytes are no Example.
-    """
-    try:
-        example = _EXAMPLE.FromString(record)
-    except DecodeError:
-        return None
-    return {name: _values(feature) for name, feature in example.features.feature.items()}
-
-
-def _values(feature: Any) -> list[Any]:
-    kind = feature.WhichOneof("kind")
-    return list(getattr(feature, kind).value) if kind else []
 
 
 def _message_class() -> Any:
@@ -62,4 +43,5 @@ def _add(message: Any, name: str, number: int, type_: int, of: str = "", many: b
     return field
 
 
-_EXAMPLE = _message_class()
+Example = _message_class()
+"""tf.train.Example: `features.feature` maps names to what is a list of bytes, of floats or of integers."""

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, BinaryIO
 
 import google_crc32c
+from google.protobuf.message import DecodeError
 
 from augnet.errors import ConfigError, ImageError
 from augnet.sources.base import ImageRef
@@ -29,7 +30,7 @@ from augnet.sources.container import (
     metadata_of,
     parse_range,
 )
-from augnet.sources.example_proto import parse_example
+from augnet.sources.example_proto import Example
 from augnet.sources.files import DataFile, refuse_size
 
 IMAGE_NAMES = ("image/encoded", "image", "image_raw", "encoded", "jpeg", "png", "img")
@@ -66,7 +67,7 @@ class TFRecordSource(ContainerSource):
             ConfigError: there is no such feature, or none that is likely to hold images.
         """
         features = self.first_readable(self._first_features)
-        of_bytes = [name for name, values in features.items() if values and isinstance(values[0], bytes)]
+        of_bytes = [name for name, feature in features.items() if feature.WhichOneof("kind") == "bytes_list"]
         guesses = [name for name in IMAGE_NAMES if name in of_bytes] or of_bytes[: len(of_bytes) == 1]
         image = choose("images.image", self.config.image, features, guesses, "feature")
         if image is None:
@@ -91,14 +92,14 @@ class TFRecordSource(ContainerSource):
         except (OSError, ValueError):
             return None
 
-    def _first_features(self, file: DataFile) -> dict[str, list[Any]]:
+    def _first_features(self, file: DataFile) -> dict[str, Any]:
         """By name, of a file's first record. Raises ValueError where it has none."""
         stream, _ = self.files.open_unpacked(file.uri)
         with closing(stream):
             for _, record in _records(stream, self.config.max_bytes):
-                features = None if record is None else parse_example(record)
-                if features:
-                    return features
+                example = None if record is None else _parse(record)
+                if example is not None and example.features.feature:
+                    return dict(example.features.feature)
         raise ValueError("no record in it is a tf.train.Example with features")
 
     def _images(self, file: DataFile) -> Iterator[ImageRef]:
@@ -110,9 +111,9 @@ class TFRecordSource(ContainerSource):
                 for (start, size), record in _records(stream, self.config.max_bytes):
                     label, metadata = None, ()  # type: str | None, tuple[tuple[str, str], ...]
                     if (label_feature is not None or further) and record is not None:
-                        features = parse_example(record) or {}
-                        label = label_text(features.get(label_feature or "") or None)
-                        metadata = metadata_of({name: _single(features, name) for name in further}, further)
+                        example = _parse(record)
+                        label = None if label_feature is None else label_text(_values(example, label_feature))
+                        metadata = metadata_of({name: _single(example, name) for name in further}, further)
                     place = byte_range(start, size, gzipped)
                     yield ImageRef(f"{file.name}#{index}", f"{file.uri}#{place}", label, metadata)
                     index += 1
@@ -126,13 +127,13 @@ class TFRecordSource(ContainerSource):
         record, checksum = data[:size], data[size:]
         if checksum != _CHECKSUM.pack(_masked_crc(record)):
             raise ImageError("read", "the record is damaged: its checksum is wrong")
-        features = parse_example(record)
-        if features is None:
+        example = _parse(record)
+        if example is None:
             raise ImageError("read", "the record is no tf.train.Example")
         name, _, _ = self._features
-        values = features.get(name, [])
-        if len(values) != 1 or not isinstance(values[0], bytes):
-            found = ", ".join(map(repr, sorted(features))) or "none"
+        values = _values(example, name)
+        if not isinstance(values, list) or len(values) != 1 or not isinstance(values[0], bytes):
+            found = ", ".join(map(repr, sorted(example.features.feature))) or "none"
             raise ImageError(
                 "read", f"the record has not one image in feature {name!r}; its features: {found}"
             )
@@ -169,9 +170,26 @@ def _records(stream: BinaryIO, limit: int) -> Iterator[tuple[tuple[int, int], by
         yield (start, length), record
 
 
-def _single(features: dict[str, list[Any]], name: str) -> bytes | int | float | None:
+def _parse(record: bytes) -> Any | None:
+    """The Example; None where the bytes are none."""
+    try:
+        return Example.FromString(record)
+    except DecodeError:
+        return None
+
+
+def _values(example: Any | None, name: str) -> list[bytes] | list[int] | list[float] | None:
+    """The values of a feature; None where there is none."""
+    if example is None or name not in example.features.feature:
+        return None
+    feature = example.features.feature[name]
+    kind = feature.WhichOneof("kind")
+    return list(getattr(feature, kind).value) if kind else None
+
+
+def _single(example: Any | None, name: str) -> bytes | int | float | None:
     """The value of a feature; None where it has none or several."""
-    values = features.get(name, [])
+    values = _values(example, name) or ()
     return values[0] if len(values) == 1 else None
 
 
