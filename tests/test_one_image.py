@@ -166,6 +166,12 @@ def test_channels_first_without_onednn_is_refused_with_what_to_set(tmp_path, mon
         load(model, tmp_path)
 
 
+def test_channels_first_that_no_layer_looks_for_needs_no_onednn(tmp_path, monkeypatch):
+    monkeypatch.setattr("augnet.models.one_image.computes_channels_first", lambda: False)
+    model = keras.Sequential([keras.Input((3, 8, 6)), layers.Reshape((-1,)), layers.Dense(2)])
+    assert load(model, tmp_path).input_shape == (None, 8, 6, 3)
+
+
 def test_a_narrow_image_with_channels_last_is_not_taken_for_channels_first(tmp_path):
     model = keras.Sequential([keras.Input((3, 32, 16)), layers.Conv2D(2, 3), layers.Flatten()])
     assert load(model, tmp_path).input_shape == (None, 3, 32, 16)

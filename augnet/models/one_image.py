@@ -58,7 +58,7 @@ def of_one_image(model: keras.Model, constants: Constants) -> keras.Model:
     inputs = keras.tree.flatten(model.inputs)
     image = _image_input(inputs, constants)
     first = _channels_first(model, image)
-    if first and not computes_channels_first():
+    if first and _data_formats(model) and not computes_channels_first():
         raise ModelError(
             "model: its layers take channels first, which TensorFlow computes on this processor by oneDNN "
             "alone; set TF_ENABLE_ONEDNN_OPTS=1 in the environment"
@@ -237,14 +237,16 @@ def _channels_first(model: keras.Model, image: Any) -> bool:
     """Whether the image is (channel, height, width): its layers say so, or its shape leaves no doubt."""
     if len(image.shape) != 4 or image.shape[1] not in CHANNELS:
         return False
-    said = {
-        layer.data_format
-        for layer in model._flatten_layers()
-        if getattr(layer, "data_format", None) in ("channels_first", "channels_last")
-    }
+    said = _data_formats(model)
     if said:
         return said == {"channels_first"}
     return image.shape[3] is not None and image.shape[3] > max(CHANNELS)
+
+
+def _data_formats(model: keras.Model) -> set[str]:
+    """Where the layers look for channels: channels_first, channels_last; none, where no layer does."""
+    found = {getattr(layer, "data_format", "") for layer in model._flatten_layers()}
+    return found & {"channels_first", "channels_last"}
 
 
 def computes_channels_first() -> bool:
