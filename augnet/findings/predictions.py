@@ -18,6 +18,12 @@ CHANCE_DEVIATIONS = 3.0
 ADVICE = "is preprocess.scale what the model was trained with?"
 
 
+def is_guessing(accuracy: float, classes: int, judged: int) -> bool:
+    """Whether so many images may be predicted right by chance."""
+    chance = 1 / classes
+    return accuracy <= chance + CHANCE_DEVIATIONS * math.sqrt(chance * (1 - chance) / judged)
+
+
 def doubted_predictions(
     predicted: Mapping[str, int], labels: Mapping[str, int], judged: int, accuracy: float | None
 ) -> list[str]:
@@ -37,8 +43,6 @@ def doubted_predictions(
         return [f"output {output} is predicted for {most} of {images} images; {ADVICE}"]
     if accuracy is None or judged < MIN_IMAGES or classes < 2:
         return []
-    chance = 1 / classes
-    deviation = math.sqrt(chance * (1 - chance) / judged)
-    if accuracy > chance + CHANCE_DEVIATIONS * deviation:
+    if not is_guessing(accuracy, classes, judged):
         return []
     return [f"the accuracy {accuracy:.1%} is that of guessing among {classes} labels; {ADVICE}"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from augnet.findings.predictions import is_guessing
 from benchmarks.findings.cases import TEST_IMAGES, USED
 from benchmarks.findings.shortcuts import Place
 from benchmarks.findings.spec import PLACES
@@ -38,8 +38,6 @@ TRUE_TOO = {
 }
 """Planted kind -> further kinds by which images of it differ from others: neither right nor false."""
 
-GUESSING = 3.0
-"""Standard deviations above chance within which an accuracy may be that of guessing."""
 NEEDED = 0.2
 """Share of the images losing their class without the shortcut from which on the new one needs its absence."""
 
@@ -78,8 +76,7 @@ def has_learned(case: dict[str, Any]) -> bool:
 
     Whatever moves its few predictions is true of it, and was not planted.
     """
-    chance = 1 / len(case["classes"])
-    return case["accuracy"] > chance + GUESSING * math.sqrt(chance * (1 - chance) / TEST_IMAGES)
+    return not is_guessing(case["accuracy"], len(case["classes"]), TEST_IMAGES)
 
 
 def is_used(case: dict[str, Any]) -> bool:
