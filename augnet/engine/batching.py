@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from augnet.engine.backends import backend
-from augnet.engine.types import Tensor
+from augnet.engine.types import Tensors
 from augnet.errors import AuditError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class BatchedProgram:
             self._program, self._compiled_for = self._build(self.batch_size), self.batch_size
         return self._program
 
-    def __call__(self, arrays: Sequence[Any], *shared: Any) -> Iterator[tuple[Tensor, int]]:
+    def __call__(self, arrays: Sequence[Any], *shared: Any) -> Iterator[tuple[Tensors, int]]:
         """The program's results on the device, batch by batch, each with how many images are in it.
 
         Args:

@@ -23,7 +23,7 @@ from augnet.engine.measures.sketch import combinations
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.row_program import RowProgram
 from augnet.engine.tuning import TUNING_SECONDS, Choice
-from augnet.engine.types import Tensor
+from augnet.engine.types import Tensor, Tensors
 
 ROUNDING = {"bfloat16": 2.0**-8, "tf32": 2.0**-11}
 """Of one product, relative; where it is so coarse that only float64 tells it from a fault."""
@@ -223,7 +223,7 @@ class Engine:
     def _compile_measures(self, batch_size: int) -> backend.Program:
         def program(
             images: Tensor, labels: Tensor, targets: Tensor, draws: Tensor, sketches: Tensor, count: Tensor
-        ) -> dict[str, Tensor]:
+        ) -> dict[str, Tensors]:
             scores, rows, selected = self._rows(images, targets, sketches)
             counts = ops.arange(batch_size, dtype="int32") < count
             return self._measures.on_device(images, scores, selected, rows, labels, targets, draws, counts)

@@ -20,7 +20,7 @@ from augnet.engine.kernels import ChosenKernels
 from augnet.engine.rows import Cotangents, RuleRows, TapeRows, identity, rewrite
 from augnet.engine.rules.base import Kernels
 from augnet.engine.tuning import SMALL_WORK, TUNING_SECONDS, Choice, timed, untimed
-from augnet.engine.types import Tensor
+from augnet.engine.types import Tensor, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class RowProgram:
         return self.rows(x, identity, choice)[1]
 
     def compile(
-        self, function: Callable[..., Tensor], batch_size: int, xla: bool = False, trial: bool = False
+        self, function: Callable[..., Tensors], batch_size: int, xla: bool = False, trial: bool = False
     ) -> backend.Program:
         """A function of an image batch as a program.
 
@@ -208,7 +208,7 @@ class RowProgram:
 
     def compile_for(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., Tensors],
         signature: backend.Signature,
         xla: bool = False,
         trial: bool = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -17,7 +18,7 @@ from augnet.engine.measures.frequency import ring_shares
 from augnet.engine.measures.moments import densify
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.selection import ALL, position
-from augnet.engine.types import Tensor
+from augnet.engine.types import Tensor, Tensors
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class BatchMeasures:
         targets: Tensor,
         draws: Tensor,
         counts: Tensor,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Tensors]:
         """The measures of one batch, for tensors, as part of its program.
 
         Args:
@@ -79,7 +80,7 @@ class BatchMeasures:
         gram, l1 = on_device.products(by_input, None if self.separate else place)
         flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
         own = on_device.taken(flat, place)
-        measures: dict[str, Tensor] = {
+        measures: dict[str, Tensors] = {
             "scores": scores,
             "selected": selected,
             "gram": gram,
@@ -166,7 +167,7 @@ class BatchMeasures:
         rows = on_device.stored_rows(rows, options.store_channels, options.store_pool, options.store_dtype)
         return ops.reshape(rows, (selected.shape[0], *self.layout.stored_shape)), stored
 
-    def on_host(self, measures: dict[str, Tensor], count: int) -> JacobianBatch:
+    def on_host(self, measures: dict[str, Any], count: int) -> JacobianBatch:
         """What `on_device` returned, as arrays, without the padding behind the first `count` images."""
         spec, labels = self.spec, self.options.label_count
         scores = measures["scores"][:count].astype(np.float64)

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from augnet.engine.backends.tensorflow.device import passes_at_once
-from augnet.engine.types import Tensor
+from augnet.engine.types import Tensor, Tensors
 
-Program = Callable[..., Tensor]
+Program = Callable[..., Tensors]
 """A function that was compiled for tensors of fixed shapes. What it returns is up to whoever wrote it."""
 
 Signature = Sequence[tuple[tuple[int, ...], str]]
@@ -30,7 +30,7 @@ _weights_as_arguments: ContextVar[bool] = ContextVar("weights_as_arguments", def
 
 
 def compiled(
-    function: Callable[..., Tensor],
+    function: Callable[..., Tensors],
     signature: Signature,
     xla: bool = False,
     weights_as_arguments: bool = False,
@@ -51,12 +51,12 @@ def compiled(
         _weights_as_arguments.reset(token)
 
 
-def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def fused(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
     """The function of tensors as an XLA program inside the program it is called from."""
     return tf.function(function, autograph=False, jit_compile=True)
 
 
-def run(program: Program, arrays: Sequence[Any], dtypes: Sequence[str]) -> Tensor:
+def run(program: Program, arrays: Sequence[Any], dtypes: Sequence[str]) -> Tensors:
     """The program's results for these arrays or tensors, in its own structure; they stay on the device.
 
     Raises:
@@ -65,7 +65,7 @@ def run(program: Program, arrays: Sequence[Any], dtypes: Sequence[str]) -> Tenso
     return program(*(to_device(array, dtype) for array, dtype in zip(arrays, dtypes, strict=True)))
 
 
-def to_host(tensors: Tensor) -> Tensor:
+def to_host(tensors: Tensors) -> Any:
     """NumPy arrays in the tensors' structure; on a CPU their own memory, which may not be written to."""
     return tf.nest.map_structure(np.asarray, tensors)
 
@@ -132,7 +132,7 @@ def _looped(vjp: Callable[[Tensor], Tensor], cotangents: Tensor, chunk: int) -> 
     return tf.ensure_shape(stack.concat(), (cotangents.shape[0], *shape))
 
 
-def mapped(function: Callable[[Tensor], Tensor], count: int) -> Tensor:
+def mapped(function: Callable[[Tensor], Tensors], count: int) -> Tensors:
     """What the function returns for 0 .. count - 1, stacked; a few at the same time, as in rows_of."""
     if count == 1:
         return tf.nest.map_structure(lambda tensor: tensor[None], function(0))
@@ -142,7 +142,7 @@ def mapped(function: Callable[[Tensor], Tensor], count: int) -> Tensor:
     )
 
 
-def summed(function: Callable[[Tensor], Tensor], count: int) -> Tensor:
+def summed(function: Callable[[Tensor], Tensors], count: int) -> Tensors:
     """The sum of what the function returns for 0 .. count - 1, in this order; a few at the same time.
 
     Unlike the sum of what `mapped` gives, it holds only a few of them at a time.
@@ -150,7 +150,7 @@ def summed(function: Callable[[Tensor], Tensor], count: int) -> Tensor:
     if count == 1:
         return function(0)
 
-    def body(step: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    def body(step: Tensor, sums: Tensors) -> tuple[Tensor, Tensors]:
         return step + 1, tf.nest.map_structure(tf.add, sums, function(step))
 
     none = tf.nest.map_structure(tf.zeros_like, function(tf.constant(0)))
@@ -170,7 +170,7 @@ def seconds(program: Program, tensors: Sequence[tf.Tensor], stop: float) -> floa
     return best
 
 
-def wait(tensors: Tensor) -> None:
+def wait(tensors: Tensors) -> None:
     """Until the device has computed the tensors."""
     for tensor in tf.nest.flatten(tensors):
         tensor[(0,) * tensor.shape.rank].numpy()
