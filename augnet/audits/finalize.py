@@ -30,13 +30,14 @@ def fold(output: str) -> Aggregate:
     run = Run.read(folder)
     _records(folder, run)
     aggregate = _merged(folder, run)
+    audit = Audit(folder)
     summary = summarize(
-        Audit(folder).column,
+        audit.column,
         aggregate,
+        scalars=audit.scalars,
         label_names=run.mapped_labels,
         border=run.config.statistics.border,
         noise=run.config.statistics.noise,
-        sketch=run.config.jacobian.sketch is not None,
     )
     folder.write_json(names.SUMMARY, summary.figures)
     tables = {

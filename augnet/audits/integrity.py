@@ -72,7 +72,7 @@ def _file_problems(folder: OutputFolder, manifest: dict[str, Any]) -> Iterator[s
 
 
 def _schema_problems(folder: OutputFolder, manifest: dict[str, Any], run: Run) -> Iterator[str]:
-    schemas = SCHEMAS | {"statistics": run.statistics_schema}
+    schemas = SCHEMAS | {"statistics": schema.statistics(run.catalog)}
     for name in (entry["name"] for entry in manifest["files"]):
         expected = schemas.get(name.partition("/")[0])
         if expected is not None and name.endswith(".parquet"):

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from augnet.config import Config, config_json
 from augnet.engine import ModelSpec
 from augnet.errors import AuditError
 from augnet.redact import without_secrets
 from augnet.statistics.decision import Task, task_of
-from augnet.storage import names, schema
-from augnet.storage.catalog import Statistic, scalars
+from augnet.storage import names
+from augnet.storage.catalog import Statistic, catalog
 from augnet.storage.files import OutputFolder
 
 MAPPED_LABELS = 1000
@@ -84,14 +82,9 @@ class Run:
         return task_of(self.model.activation, self.model.output_count, bool(self.label_outputs))
 
     @property
-    def scalars(self) -> dict[str, Statistic]:
-        """The statistics that are one number for each image, by the name of their column."""
-        return scalars(self.config.statistics.noise, self.config.jacobian.sketch is not None)
-
-    @property
-    def statistics_schema(self) -> pa.Schema:
-        """Of the files in `statistics/`."""
-        return schema.statistics(self.config.statistics.noise, self.config.jacobian.sketch is not None)
+    def catalog(self) -> tuple[Statistic, ...]:
+        """The statistics that are measured of each image."""
+        return catalog(self.config.statistics.noise, self.config.jacobian.sketch is not None)
 
     @property
     def attributions(self) -> Literal["lead", "each"] | None:

@@ -26,8 +26,9 @@ from augnet.sources import Encoded, ImageRef, Prepared, Preprocess, Source
 from augnet.statistics.aggregate import Aggregate, Shape
 from augnet.statistics.gallery import sample_bounds
 from augnet.statistics.sample import group_size
-from augnet.storage import names
+from augnet.storage import names, schema
 from augnet.storage.addresses import retries
+from augnet.storage.catalog import scalars
 from augnet.storage.files import OutputFolder, UnitRecord
 from augnet.storage.unit import UnitFiles
 
@@ -78,7 +79,7 @@ class Auditor:
             gallery=run.config.report.images,
             sampled=group_size(run.task, run.model.output_count, run.sampled),
             noises=len(run.config.statistics.noise),
-            statistics=len(run.scalars),
+            statistics=len(scalars(run.catalog)),
         )
         self._trials = NoisyTrials(engine, run.task, run.config.statistics.noise, run.images)
         self._bounds = sample_bounds(self._shape.gallery, run.images, run.mapped_label_images)
@@ -110,7 +111,7 @@ class Auditor:
             log.info("unit %d: already done", unit.unit_id)
             return record
         refs = self._planned(unit)
-        files = UnitFiles(self.folder, unit.unit_id, unit.unit_count, self.run.statistics_schema)
+        files = UnitFiles(self.folder, unit.unit_id, unit.unit_count, schema.statistics(self.run.catalog))
         aggregate = Aggregate.empty(self._shape)
         failures: list[dict[str, Any]] = []
         with files.storing_jacobians(self.run.config.store, self.engine.layout.stored_shape[1:]):

@@ -23,8 +23,6 @@ from augnet.engine.rewrites.rule_lookup import with_rules
 from augnet.engine.rules.base import Kernels, split
 from augnet.engine.types import Tensor
 
-"""A tensor of the backend; its shape is said where it is used."""
-
 Cotangents = Callable[[Tensor], Tensor]
 """Outputs (batch, K) -> cotangents (row, batch, K)."""
 

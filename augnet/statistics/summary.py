@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from augnet.statistics.frequency import high_frequency_share
 from augnet.statistics.image import FLAGS
 from augnet.statistics.reliability import reliability
 from augnet.storage import schema
-from augnet.storage.catalog import End, error_column, scalars
+from augnet.storage.catalog import SCALARS, End, Statistic, error_column
 
 SLICE_COLUMNS = ("label", "predicted", "correct")
 """The columns whose values cut the images into slices, beside metadata; a null is in no slice."""
@@ -52,8 +52,8 @@ def summarize(
     aggregate: Aggregate,
     *,
     border: float,
+    scalars: Mapping[str, Statistic] = SCALARS,
     noise: Sequence[float] = (),
-    sketch: bool = False,
     label_names: Sequence[str] = (),
     listed: int = 20,
 ) -> Summary:
@@ -63,7 +63,7 @@ def summarize(
         columns: see `Columns`.
         aggregate: of all units.
         border, noise: as given to `image_statistics`.
-        sketch: whether there are estimates from a sketch.
+        scalars: what is described, by the name of its column.
         label_names: of the aggregate's labels, in their order.
         listed: images listed at each end of each statistic.
 
@@ -80,7 +80,7 @@ def summarize(
     statistics: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[End, Listed]] = {}
     slices: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-    for rank, (name, kind) in enumerate(scalars(noise, sketch).items()):
+    for rank, (name, kind) in enumerate(scalars.items()):
         values = columns(name).to_numpy()  # a null becomes NaN
         images = np.flatnonzero(~np.isnan(values))
         images = images[np.argsort(values[images])]

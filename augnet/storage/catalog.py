@@ -19,7 +19,7 @@ and its entry a line among those of `CATALOG`:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -283,9 +283,9 @@ def _error_of(entry: Statistic) -> Statistic:
     return Statistic(error_column(entry.name), meaning, unit=entry.unit, estimated=True)
 
 
-def scalars(noise: Sequence[float] = (), sketch: bool = False) -> dict[str, Statistic]:
-    """By name: what is described over the dataset; the arguments are those of `catalog`."""
-    return {statistic.name: statistic for statistic in catalog(noise, sketch) if statistic.is_scalar}
+def scalars(statistics: Iterable[Statistic]) -> dict[str, Statistic]:
+    """By name: those that are one number for each image, and are described over the dataset."""
+    return {statistic.name: statistic for statistic in statistics if statistic.is_scalar}
 
 
 def statistic_of(column: str) -> Statistic:
@@ -302,5 +302,5 @@ def statistic_of(column: str) -> Statistic:
     return {statistic.name: statistic for statistic in catalog(noise, sketch=True)}[column]
 
 
-SCALARS = scalars()
+SCALARS = scalars(catalog())
 """Those of every audit."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from augnet.errors import LOOKED_AT, AuditError, did_you_mean, optional
 from augnet.storage import names, schema
-from augnet.storage.catalog import End, Statistic, scalars
+from augnet.storage.catalog import End, Statistic, catalog, scalars
 from augnet.storage.files import OutputFolder
 from augnet.storage.shards import read_table
 
@@ -100,19 +100,18 @@ class Audit:
         return tuple(self.run["config"]["statistics"].get("noise", ()))
 
     @property
-    def _sketched(self) -> bool:
-        """Whether there are estimates from `jacobian.sketch`."""
-        return self.run["config"]["jacobian"].get("sketch") is not None
+    def _catalog(self) -> tuple[Statistic, ...]:
+        return catalog(self.noise, self.run["config"]["jacobian"].get("sketch") is not None)
 
     @cached_property
     def scalars(self) -> dict[str, Statistic]:
         """The statistics that are one number for each image, by the name of their column."""
-        return scalars(self.noise, self._sketched)
+        return scalars(self._catalog)
 
     @cached_property
     def statistics_schema(self) -> pa.Schema:
         """Of the files in `statistics/`."""
-        return schema.statistics(self.noise, self._sketched)
+        return schema.statistics(self._catalog)
 
     @cached_property
     def statistics(self) -> pa.Table:

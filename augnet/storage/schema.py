@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pyarrow as pa
 
-from augnet.storage.catalog import catalog
+from augnet.storage.catalog import Statistic, catalog
 
 TEXT, INDEX, COUNT, REAL = pa.string(), pa.int32(), pa.int64(), pa.float64()
 
@@ -21,19 +21,19 @@ _IMAGE = [*_columns(TEXT, "image_id", "uri", "label"), ("metadata", pa.map_(TEXT
 PLAN = pa.schema([("unit_id", INDEX), *_IMAGE])
 
 
-def statistics(noise: Sequence[float] = (), sketch: bool = False) -> pa.Schema:
-    """One row per image; the arguments are those of `catalog`.
+def statistics(entries: Iterable[Statistic]) -> pa.Schema:
+    """One row per image, of the statistics that its audit has, see `catalog`.
 
     Columns that a sketch estimates say so: their fields carry the key `approximate`.
     """
     measured = [
         pa.field(entry.name, entry.type, metadata={"approximate": "true"} if entry.estimated else None)
-        for entry in catalog(noise, sketch)
+        for entry in entries
     ]
     return pa.schema([*_IMAGE, *measured, ("jacobian_file", TEXT), ("jacobian_row", COUNT)])
 
 
-STATISTICS = statistics()
+STATISTICS = statistics(catalog())
 """Of an audit without noise and sketch."""
 
 FAILURES = pa.schema(_columns(TEXT, "image_id", "uri", "stage", "error"))
