@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import CLASSES, SIZE, small_cnn, write_images
 from PIL import Image
+from scipy.stats import multivariate_normal
 
 import augnet
 from augnet.storage.catalog import CATALOG, SCALARS
 
-BORDER = 0.1
+BORDER, SIGMA = 0.1, 0.5
 TOLERANCE = 1e-5
+INTEGRATION = 1e-3
+"""Of survival: what quasi-random points leave of the probability of an orthant, see `statistics.orthant`."""
 
 
 def colour_cnn():
@@ -39,6 +42,7 @@ def audit(request, tmp_path_factory):
     model, size = (small_cnn(), SIZE) if request.param == "softmax" else (colour_cnn(), (70, 41))
     write_images(folder / "images", 40, size)
     keys = {"findings.enabled": False, "statistics.border": BORDER, "store.shard_bytes": 300_000}
+    keys |= {"statistics.noise": [SIGMA], "statistics.noise_copies": 0}
     return augnet.audit(model, folder / "images", folder / "out", progress=False, **keys)
 
 
@@ -92,6 +96,15 @@ def recomputed(line, rows, sigmoid):
     return found | of_one_row(rows[i])
 
 
+def recomputed_survival(line, rows, sigmoid):
+    """That of the linearised outputs: the signs of all, or the lead over all others, under noise of SIGMA."""
+    f, flat = np.asarray(line["outputs"], np.float64), rows.reshape(len(rows), -1)
+    i = int(f.argmax())
+    gaps = np.abs(f) if sigmoid else np.delete(f[i] - f, i)
+    slopes = np.sign(f)[:, None] * flat if sigmoid else np.delete(flat[i] - flat, i, axis=0)
+    return multivariate_normal.cdf(gaps, cov=SIGMA**2 * slopes @ slopes.T, allow_singular=True)
+
+
 def of_one_row(row):
     a = np.sqrt(np.square(row).sum(axis=-1))
     (height, width), n, total = a.shape, a.size, a.sum()
@@ -130,6 +143,15 @@ def test_every_statistic_of_every_image(audit, rows):
                 assert found == value, name
             else:
                 np.testing.assert_allclose(found, value, rtol=TOLERANCE, atol=TOLERANCE * 0.1, err_msg=name)
+
+
+def test_survival_of_every_image(audit, rows):
+    sigmoid = "sigmoid" in audit.run["model"]["activation"]
+    found = audit.column(f"survival_{SIGMA}").to_numpy()
+    lines = audit.statistics.to_pylist()
+    expected = [recomputed_survival(line, rows[line["image_id"]], sigmoid) for line in lines]
+    assert 0.2 < np.mean(expected) < 0.98, "little is told by noise that all survive, or none"
+    np.testing.assert_allclose(found, expected, atol=INTEGRATION)
 
 
 def test_the_summary_of_every_statistic(audit):
