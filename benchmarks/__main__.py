@@ -8,7 +8,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("engine", "calls", "pipeline", "formats", "memory", "scale", "report", "compare", "sketch")
+BENCHMARKS = (
+    "engine",
+    "calls",
+    "pipeline",
+    "formats",
+    "memory",
+    "scale",
+    "report",
+    "compare",
+    "sketch",
+    "survival",
+)
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
