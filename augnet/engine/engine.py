@@ -39,8 +39,7 @@ class Engine:
     Args:
         model: see inspect_model.
         options: what is computed of it. TensorFlow's switch for TensorFloat-32 is one for the process; while
-        an
-            engine works it is as its precision wants it, so engines that work at the same time share one.
+            an engine works it is as its precision wants it, so engines that work at the same time share one.
             Programs that are seen to take more than options.memory_bytes when they are timed are not used,
             and the batch is halved where all do.
         choice: what choice() of an engine of the same model and options gave; then nothing is timed.

@@ -27,7 +27,6 @@ def mixes_samples(
             tensor or several in any structure of lists and dictionaries.
         images: finite images (n, ...), or a list of them, one for each input. Of only two, the second is not
             seen to change the first.
-
         outputs: of the images, where they are known already and one tensor.
 
     Raises:
