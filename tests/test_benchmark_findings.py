@@ -131,14 +131,23 @@ def test_held_out_digits_are_other_digits():
 
 
 def test_use_is_what_adding_and_removing_change():
-    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-    without = np.array([0, 1, 1, 2, 1, 0, 2, 2])
-    with_it = np.array([0, 0, 0, 0, 0, 0, 0, 2])
+    labels = np.repeat([0, 0, 0, 0, 1, 1, 2, 2], 10)
+    without = np.repeat([0, 1, 1, 2, 1, 0, 2, 2], 10)
+    with_it = np.repeat([0, 0, 0, 0, 0, 0, 0, 2], 10)
     use = Use.measure(without, with_it, labels, output=0, outputs=3)
     assert use.rise == pytest.approx(2 / 3)  # of 4, 6 and 7; image 5 is predicted as 0 anyhow
     assert use.drop == pytest.approx(3 / 4)
     assert use.gains == (0, 0.5, 0.25)
     assert use.effect == use.drop
+
+
+def test_what_few_images_do_is_not_use():
+    """Of 40 images with it, 19 are predicted as the class, and all of these lose it."""
+    labels, without = np.repeat([0, 1], 40), np.repeat([1, 1], 40)
+    with_it = np.where(np.arange(80) < 19, 0, 1)
+    assert Use.measure(without, with_it, labels, output=0, outputs=2).effect == 0
+    with_it[19] = 0
+    assert Use.measure(without, with_it, labels, output=0, outputs=2).drop == 1
 
 
 def case_of(kind, **changes):

@@ -32,11 +32,16 @@ def refs_of(rows: pa.Table | pa.RecordBatch) -> list[ImageRef]:
 
 def unit_record(folder: OutputFolder, run: Run, unit: int) -> UnitRecord | None:
     """The unit's record, if there is one of this run; its files are not looked at."""
+    return read_record(folder, names.shard("records", unit, run.units), unit, run.fingerprint)
+
+
+def read_record(folder: OutputFolder, name: str, unit: int, fingerprint: str) -> UnitRecord | None:
+    """The record in a file, if there is one and it is of this unit and fingerprint."""
     try:
-        record = UnitRecord.from_json(folder.read_bytes(names.shard("records", unit, run.units)))
+        record = UnitRecord.from_json(folder.read_bytes(name))
     except (FileNotFoundError, ValueError):
         return None
-    return record if (record.fingerprint, record.unit_id) == (run.fingerprint, unit) else None
+    return record if (record.fingerprint, record.unit_id) == (fingerprint, unit) else None
 
 
 def unit_records(folder: OutputFolder, run: Run) -> list[UnitRecord | None]:

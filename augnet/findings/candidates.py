@@ -142,9 +142,9 @@ def _distinct(
             kept.append((score, (box,)))
     del kept[PLACES:]
     small = [box for box in hot if _is_small(box, size)]
-    together = [tuple(small[:count]) for count in (1, 2, len(small))]
+    together = [_as_one(small[:count], size) for count in (1, 2, len(small)) if small]
     for boxes in dict.fromkeys(together):
-        if boxes and all(boxes != other for _, other in kept):
+        if all(boxes != other for _, other in kept):
             kept.append((kept[0][0], boxes))
     found = []
     for score, boxes in kept:
@@ -155,10 +155,15 @@ def _distinct(
     return found
 
 
+def _as_one(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[Box, ...]:
+    """The boxes, or the small one that holds them all: gradients are patchy."""
+    around = Box.around(boxes)
+    return (around,) if _is_small(around, size) else tuple(boxes)
+
+
 def _is_small(box: Box, size: tuple[int, int]) -> bool:
-    """Whether a box is no larger than the largest window, or thin: a larger one holds the object itself."""
-    sides = box.height / size[0], box.width / size[1]
-    return max(sides) <= (SIXTEENTHS[-1] + 1) / 16 or min(sides) <= (SIXTEENTHS[0] + 0.5) / 16
+    """Whether a box is about as small as the largest window: a larger one holds the object itself."""
+    return box.area <= ((SIXTEENTHS[-1] + 1) / 16) ** 2 * size[0] * size[1]
 
 
 def _overlap(one: Box, other: Box) -> float:

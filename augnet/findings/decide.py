@@ -19,7 +19,7 @@ from augnet.findings.errors import triage
 from augnet.findings.outcomes import ENOUGH
 from augnet.findings.predictions import doubted_predictions
 from augnet.findings.trials import Target
-from augnet.findings.words import looks_sentence, sentence
+from augnet.findings.words import looks_sentence, output_name, sentence
 from augnet.statistics.intervals import mean_interval
 from augnet.statistics.paired import smallest_effect
 from augnet.storage import names
@@ -134,14 +134,8 @@ def _as_json(entry: Effect, design: Design, run: Run, text: Any) -> dict[str, An
         "donors": len(donors),
         "receivers": entry.enough.count,
         "images": shown,
-        "sentence": text(entry, target, _name(target, label), run),
+        "sentence": text(entry, target, output_name(target.output, label), run),
     }
-
-
-def _name(target: Target, label: str | None) -> str:
-    """'output 3 (cat)' where a label names the output, else 'output 3'."""
-    number = f"output {target.output}"
-    return f"{number} ({label})" if label and label != str(target.output) else number
 
 
 def _confirmed_text(entry: Effect, target: Target, name: str, run: Run) -> str:

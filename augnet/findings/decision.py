@@ -3,13 +3,13 @@
 For each candidate of a target two shares are measured, see `trials`:
 
 - enough: of other images that become the target's with the donors' property, less the largest share that
-  becomes so in a control;
+  changes in a control;
 - needed: of the donors that stop being the target's without the property, in whichever way it is taken, less
-  the share that stops when as much is taken elsewhere.
+  the share that stops when as much is taken elsewhere, or from others.
 
-What any part of the right object does is no shortcut: so of each share is taken off what changes of this
-kind do for the other targets, at their best; where there are many, at their second best, as another target
-may have a shortcut of its own. What a place does is the mean of both: its average effect on images that lack
+What any part of the right object does is no shortcut: so of what a place does is taken off what places do for
+the other targets, at their best; where there are many, at their second best, as another target may have a
+shortcut of its own. What a place does is the mean of both: its average effect on images that lack
 it and on images that have it. Of what moves, and of a property of the whole image, only the first is asked:
 some part of every object is needed, and whatever is natural to a class.
 
@@ -36,10 +36,8 @@ RATE = 0.05
 AT_ALL, ALONE = 0.25, 2.5
 """Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
 degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
-ASKED_ONCE, BY_NATURE = 1.5, 3.0
-"""Of the smallest effect: what must be done by that of which one question is asked; and by a NATURAL one."""
-NATURAL = ("blur", "background", "frequency")
-"""Kinds that textures and objects differ in by nature."""
+ASKED_ONCE = 1.5
+"""Of the smallest effect: what must be done by that of which one question is asked."""
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
@@ -136,11 +134,11 @@ def _p_value(entry: Effect, at_least: float) -> float:
 
 
 def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
-    """What this kind does for the other targets at their best; with MANY of them, at their second best."""
+    """What places do for the other targets at their best; with MANY of them, at their second best."""
     best: dict[int, float] = {}
     for other in raw:
-        same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
-        if same and other.tried.judged != entry.tried.judged:
+        both = other.tried.candidate.change.places and entry.tried.candidate.change.places
+        if both and other.tried.judged != entry.tried.judged:
             value = other.parts[part].over_control if other.tried.promising else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
@@ -149,9 +147,7 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
 
 def that_counts(change: Change, min_effect: float) -> float:
     """The smallest effect of such a change that is a finding."""
-    if change.places:
-        return min_effect
-    return (BY_NATURE if change.kind in NATURAL else ASKED_ONCE) * min_effect
+    return min_effect if change.places else ASKED_ONCE * min_effect
 
 
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:

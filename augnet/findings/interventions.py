@@ -18,7 +18,7 @@ array([5, 4, 3, 2, 1, 0])
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -35,6 +35,14 @@ class Box:
     x: int
     height: int
     width: int
+
+    @classmethod
+    def around(cls, boxes: Sequence[Box]) -> Box:
+        """The smallest box that holds all of these."""
+        y, x = min(box.y for box in boxes), min(box.x for box in boxes)
+        bottom = max(box.y + box.height for box in boxes)
+        right = max(box.x + box.width for box in boxes)
+        return cls(y, x, bottom - y, right - x)
 
     @property
     def area(self) -> int:
@@ -150,18 +158,19 @@ class Place(Change):
         taken = (*self.places, *self.hot)
         apart = [boxes for boxes in found if not any(box.shared(own) for box in boxes for own in taken)]
         if not apart:
-            apart = [tuple(self._drawn(box, size) for box in self.places)]
+            apart = [tuple(drawn(box, taken, size) for box in self.places)]
         return [Place(boxes) for boxes in dict.fromkeys(apart)]
 
-    def _drawn(self, box: Box, size: tuple[int, int]) -> Box:
-        """The box of this size, of some drawn by lot, that shares least with the places."""
-        height, width = size
-        tries = []
-        for number in range(16):
-            lot = rank_of(f"{box} {number}")
-            y, x = lot % (height - box.height + 1), lot // 2**32 % (width - box.width + 1)
-            tries.append(Box(y, x, box.height, box.width))
-        return min(tries, key=lambda drawn: sum(drawn.shared(own) for own in (*self.places, *self.hot)))
+
+def drawn(box: Box, taken: Sequence[Box], size: tuple[int, int], seed: int = 0) -> Box:
+    """Of some boxes as large as this one, drawn by lot, the one that shares least with those taken."""
+    height, width = size
+    tries = []
+    for number in range(16 * seed, 16 * (seed + 1)):
+        lot = rank_of(f"{box} {number}")
+        y, x = lot % (height - box.height + 1), lot // 2**32 % (width - box.width + 1)
+        tries.append(Box(y, x, box.height, box.width))
+    return min(tries, key=lambda one: sum(one.shared(other) for other in taken))
 
 
 def surroundings(images: np.ndarray, box: Box) -> np.ndarray:
@@ -222,11 +231,10 @@ class Moving(Change):
         return replace(self, seen=self.seen[first:] + self.seen[:first])
 
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
-        """Windows of the same images drawn by lot."""
-        height, width = size[0] - self.height + 1, size[1] - self.width + 1
-        lots = [rank_of(f"from {number}") for number in range(len(self.seen))]
-        drawn = tuple((lot % height, lot // 2**32 % width) for lot in lots)
-        return [Moving(self.height, self.width, drawn)]
+        """Other windows of the same images, drawn by lot."""
+        boxes = [Box(y, x, self.height, self.width) for y, x in self.seen]
+        others = [drawn(box, [box], size, number) for number, box in enumerate(boxes)]
+        return [replace(self, seen=tuple((box.y, box.x) for box in others))]
 
     def _window(self, y: int, x: int) -> tuple[slice, slice]:
         return slice(y, y + self.height), slice(x, x + self.width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,9 +11,9 @@ import numpy as np
 from augnet.statistics.paired import standard_error
 
 ENOUGH = (GIVEN, FOREIGN, ELSEWHERE, FILLED) = ("given", "foreign", "elsewhere", "filled")
-"""Arms of "is it enough": the donors' property; that of a third prediction's images; another part of the
-donors; and, where there is no third prediction, the places painted over: what was there may have spoken
-against the target."""
+"""Arms of "is it enough": the donors' property; that of a third prediction's images, which is a control of
+both questions; another part of the donors; and, where there is no third prediction, the places painted over:
+what was there may have spoken against the target."""
 NEEDED = (TAKEN, PAINTED, OTHER_TAKEN, OTHER_PAINTED) = (
     "taken",
     "painted",
@@ -51,6 +52,12 @@ class Outcome:
             float(gain.mean()), max(0.0, float(control.mean())), standard_error(gain - control), len(gain)
         )
 
+    @classmethod
+    def apart(cls, gain: np.ndarray, control: np.ndarray) -> Outcome:
+        """Of what the change did to each image (n,), and the control to others (m,)."""
+        error = math.hypot(standard_error(gain), standard_error(control))
+        return cls(float(gain.mean()), float(control.mean()), error, len(gain))
+
     @property
     def over_control(self) -> float:
         """What the change did beyond the control."""
@@ -68,13 +75,16 @@ def enough(evidence: Evidence) -> Outcome:
 def needed(evidence: Evidence) -> Outcome | None:
     """What its loss does to the donors: one must change whichever way it is lost, and in no control.
 
-    None where it was not asked.
+    The other control is what the loss of what they have there does to images of other predictions. None where
+    it was not asked.
     """
     if PAINTED not in evidence:
         return None
     gain = np.min([evidence[name] for name in (TAKEN, PAINTED) if name in evidence], axis=0)
     controls = [evidence[name] for name in (OTHER_TAKEN, OTHER_PAINTED) if name in evidence]
-    return Outcome.of(gain, np.max(controls, axis=0) if controls else np.zeros_like(gain))
+    own = Outcome.of(gain, np.max(controls, axis=0) if controls else np.zeros_like(gain))
+    others = evidence.get(FOREIGN, np.zeros(1))
+    return own if own.control >= others.mean() else Outcome.apart(gain, others)
 
 
 def promising(evidence: Evidence, min_effect: float) -> bool:

@@ -8,7 +8,7 @@ target's when it is taken from them? Each is asked together with matched control
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -77,14 +77,14 @@ class Arm:
         candidate: its number.
         name: GIVEN ...
         images, sources: (n,) numbers of what was changed, and of what it was changed by.
-        after: (n, K) outputs.
+        after: (n, K) outputs; empty before they are predicted.
     """
 
     candidate: int
     name: str
     images: np.ndarray
     sources: np.ndarray
-    after: np.ndarray
+    after: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
     def followed_by(self, other: Arm) -> Arm:
         """The same arm on this one's images and then on the other's."""
@@ -93,22 +93,6 @@ class Arm:
             for name in ("images", "sources", "after")
         )
         return Arm(self.candidate, self.name, *joined)
-
-
-@dataclass(frozen=True)
-class Changed:
-    """Images of one arm, not yet predicted.
-
-    Attributes:
-        candidate, name, images, sources: as of `Arm`.
-        pictures: (n, height, width, channel), the changed images.
-    """
-
-    candidate: int
-    name: str
-    images: np.ndarray
-    sources: np.ndarray
-    pictures: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -167,8 +151,8 @@ class Trial:
     def run(self, candidates: Sequence[Candidate]) -> list[Arm]:
         """Every arm that was run, those of a candidate together.
 
-        All candidates are tried on the first few images; what changes some of them is tried with its controls
-        too, what does more than these on more images, and what still does on all.
+        All candidates are tried on the first few images; what changes some of them is tried with one control
+        after the other, what does more than these on more images, and what still does on all.
         """
         properties = {entry.change.kind: entry.change for entry in candidates if not entry.change.local}
         showing = {kind: self._showing(change) for kind, change in properties.items()}
@@ -176,19 +160,19 @@ class Trial:
             number: replace(entry, donors=showing.get(entry.change.kind, entry.donors))
             for number, entry in enumerate(candidates)
         }
-        few = slice(SCREENED)
-        arms = self._run(asked, self._first, few)
-        kept = {n: entry for n, entry in asked.items() if self._is_promising(arms[n])}
-        controls = self._run(kept, self._more, few)
-        arms |= {n: [*arms[n], *controls[n]] for n in kept}
-        for part in (slice(SCREENED, SETTLED), slice(SETTLED, None)):
+        kept, arms = asked, {number: list[Arm]() for number in asked}
+        for names in (self._first, self._same, self._elsewhere):
+            for n, found in self._run(kept, names, slice(SCREENED)).items():
+                arms[n] += found
             kept = {n: entry for n, entry in kept.items() if self._is_promising(arms[n])}
-            more = self._run(kept, lambda change: self._first(change) + self._more(change), part)
+        for part in (slice(SCREENED, SETTLED), slice(SETTLED, None)):
+            more = self._run(kept, self._all, part)
             for n in kept:
                 others = {arm.name: arm for arm in more[n]}
                 arms[n] = [
                     arm.followed_by(others[arm.name]) if arm.name in others else arm for arm in arms[n]
                 ]
+            kept = {n: entry for n, entry in kept.items() if self._is_promising(arms[n])}
         return [arm for number in asked for arm in arms[number]]
 
     def _run(
@@ -199,21 +183,20 @@ class Trial:
     ) -> dict[int, list[Arm]]:
         """These arms of each candidate on a part of its images, predicted together: many fill a batch."""
         found: dict[int, list[Arm]] = {number: [] for number in candidates}
-        waiting: list[Changed] = []
+        waiting: list[tuple[Arm, np.ndarray]] = []
 
         def predict() -> None:
             if waiting:
-                after = self._predict(np.concatenate([entry.pictures for entry in waiting]))
-                ends = np.cumsum([len(entry.pictures) for entry in waiting])
-                for entry, outputs in zip(waiting, np.split(after, ends[:-1]), strict=True):
-                    arm = Arm(entry.candidate, entry.name, entry.images, entry.sources, outputs)
-                    found[entry.candidate].append(arm)
+                after = self._predict(np.concatenate([pictures for _, pictures in waiting]))
+                ends = np.cumsum([len(pictures) for _, pictures in waiting])
+                for (arm, _), outputs in zip(waiting, np.split(after, ends[:-1]), strict=True):
+                    found[arm.candidate].append(replace(arm, after=outputs))
                 waiting.clear()
 
         for number, candidate in candidates.items():
             for name in names(candidate.change):
                 waiting += self._changed(number, candidate, name, part)
-                if sum(entry.pictures.nbytes for entry in waiting) >= TOGETHER_BYTES:
+                if sum(pictures.nbytes for _, pictures in waiting) >= TOGETHER_BYTES:
                     predict()
         predict()
         return found
@@ -225,14 +208,19 @@ class Trial:
         """The arms that are run of every candidate."""
         return [GIVEN, PAINTED] if change.places else [GIVEN]
 
-    def _more(self, change: Change) -> list[str]:
-        """Those that are run where these change something."""
-        if not change.local:
-            return [FOREIGN]
+    def _same(self, change: Change) -> list[str]:
+        """The control that is run first: it rules out most of what is natural."""
+        return [FOREIGN]
+
+    def _elsewhere(self, change: Change) -> list[str]:
+        """Those that are run of what is left."""
         if not change.places:
-            return [FOREIGN, ELSEWHERE]
-        more = [FOREIGN, ELSEWHERE, OTHER_PAINTED, TAKEN, OTHER_TAKEN]
-        return more if self.groups.third else [*more, FILLED]
+            return [ELSEWHERE] if change.local else []
+        arms = [ELSEWHERE, OTHER_PAINTED, TAKEN, OTHER_TAKEN]
+        return arms if self.groups.third else [*arms, FILLED]
+
+    def _all(self, change: Change) -> list[str]:
+        return self._first(change) + self._same(change) + self._elsewhere(change)
 
     def _showing(self, change: Change) -> tuple[int, ...]:
         """The donors that show most of what tells donors from receivers, by their traits."""
@@ -257,17 +245,18 @@ class Trial:
     def scores(self, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
         """(n,) each, the target's score of every image before and after.
 
-        An image that a foreign source made one of its own counts as much as one that it made the target's:
-        what a place does for any class is no reason to name this one.
+        An image whose prediction a foreign source changed counts as one that it made the target's, whatever
+        it became: where any change matters to any class, there is no reason to name this one.
         """
         before, after = self.target.score(self._before[arm.images]), self.target.score(arm.after)
         if arm.name == FOREIGN and self.target.task == "multiclass":
-            reached = arm.after.argmax(axis=1) == self._before[arm.sources].argmax(axis=1)
-            after = np.maximum(after, reached)
-        return before, after
+            after = arm.after.argmax(axis=1) != self._before[arm.images].argmax(axis=1)
+        return before, after.astype(np.float64)
 
-    def _changed(self, number: int, candidate: Candidate, name: str, part: slice) -> list[Changed]:
-        """One arm of a candidate on a part of its images; none where there are no such images."""
+    def _changed(
+        self, number: int, candidate: Candidate, name: str, part: slice
+    ) -> list[tuple[Arm, np.ndarray]]:
+        """One arm of a candidate on a part of its images, and these changed; none where there are none."""
         donors = self.groups.donors[list(candidate.donors)] if candidate.donors else self.groups.donors
         count = len(self.groups.receivers if name in ENOUGH else donors)
         pairs = np.arange(count)[part]
@@ -291,4 +280,4 @@ class Trial:
             turn = slice(first, None, len(ways))
             into, of = pictures[turn], given[turn]
             changed[turn] = way.painted(into) if paint else way.put(into, of, self._limits)
-        return [Changed(number, name, images, sources, changed)]
+        return [(Arm(number, name, images, sources), changed)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from augnet.audits.records import WorkUnit
+from augnet.audits.records import WorkUnit, read_record
 from augnet.audits.unit import Auditor
 from augnet.findings.design import Design, design_of
 from augnet.findings.interventions import Range
@@ -114,7 +114,7 @@ class Investigator:
         """
         folder = self.auditor.folder
         place = ("interventions", unit.unit_id, unit.unit_count)
-        record = self._record(names.shard(*place, suffix="json"))
+        record = read_record(folder, names.shard(*place, suffix="json"), unit.unit_id, self._fingerprint)
         if record and all(folder.intact(entry) for entry in record.files):
             return record
         table = self._table(unit.unit_id)
@@ -132,13 +132,6 @@ class Investigator:
         target = self.design.targets[unit.unit_id]
         log.info("output %d: %d images changed", target.output, len(table))
         return record
-
-    def _record(self, name: str) -> UnitRecord | None:
-        try:
-            record = UnitRecord.from_json(self.auditor.folder.read_bytes(name))
-        except (FileNotFoundError, ValueError):
-            return None
-        return record if record.fingerprint == self._fingerprint else None
 
     def _table(self, unit: int) -> pa.Table:
         """`schema.INTERVENTIONS` of one target."""

@@ -20,6 +20,12 @@ PROPERTIES = {
 """Kind -> what it is."""
 
 
+def output_name(output: int, label: str | None) -> str:
+    """'output 3 (cat)' where a label names the output, else 'output 3'."""
+    number = f"output {output}"
+    return f"{number} ({label})" if label and label != str(output) else number
+
+
 def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -> str:
     """What was done to how many images, and what became of them."""
     change = effect.tried.candidate.change
@@ -27,7 +33,7 @@ def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -
     goal = name if target.positive else f"not {name}"
     it, is_ = ("it", "is") if len(change.places) < 2 else ("they", "are")
     them = "it" if it == "it" else "them"
-    other = "another part" if change.local else "that of other images"
+    other = "another part, or that of other images," if change.local else "that of other images"
     enough, needed = effect.enough, effect.needed
     if target.task == "regression":
         way = "up" if target.positive else "down"
@@ -43,7 +49,7 @@ def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -
         )
     text = (
         f"{goal} leans on {thing}: of {enough.count} images of other predictions, {enough.changed:.0%} "
-        f"become {goal} when {it} {is_} put into them, and {enough.control:.0%} when {other} is"
+        f"become {goal} when {it} {is_} put into them, and {enough.control:.0%} change when {other} is"
     )
     if needed is None:
         return text

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from augnet.findings.words import output_name
 from augnet.statistics.sample import MIN_IMAGES
 from augnet.storage.reader import Audit
 
 
 def output_names(audit: Audit) -> list[str]:
-    """Of every output: 'output 3 (cat)' where a label names it, else 'output 3'."""
+    """What every output is called in sentences."""
     labels = {index: label for label, index in reversed(audit.run["label_outputs"].items())}
     count = max([audit.run["model"]["output_count"], *(index + 1 for index in labels)])
-    named = ((k, labels.get(k, str(k))) for k in range(count))
-    return [f"output {k} ({label})" if label != str(k) else f"output {k}" for k, label in named]
+    return [output_name(k, labels.get(k)) for k in range(count)]
 
 
 def findings(audit: Audit) -> list[str]:

@@ -20,14 +20,13 @@ from benchmarks.findings.table import AUDIT, Result, tables
 from benchmarks.results import write_section
 
 ABOUT = (
-    "small models trained on data drawn in code, with and without a planted "
-    "shortcut; in none, a fifth or two fifths of the images with it nothing else tells the class. It is used "
-    "when adding it to images, or taking it away, changes at least 30 % of the "
-    "predictions. Models that guess are left out. It is named when a confirmed finding has the right class "
-    "and the right kind, and touches "
-    "the place where there is one (stripes in the background are a pattern too); other findings are false, "
-    "unless they are true of the same pixels (a "
-    "fixed patch works anywhere). Thresholds were chosen on even seeds; these are odd ones."
+    "small models trained on data drawn in code, with and without a planted shortcut; in none, a fifth or"
+    " two fifths of the images with it nothing else tells the class. It is used when adding it to images,"
+    " or taking it away, changes at least 30 % of the predictions, of at least 20. Models that guess are "
+    "left out. It is named when a confirmed finding has the right class and the right kind, and touches "
+    "the place where there is one (stripes in the background are a pattern too); other findings are "
+    "false, unless they are true of the same pixels (a fixed patch works anywhere). Thresholds were "
+    "chosen on even seeds; these are odd ones."
 )
 
 
@@ -36,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.findings", description=__doc__)
     parser.add_argument("--cases", type=Path, required=True, help="folder that keeps models, data and audits")
     parser.add_argument(
-        "--seeds", type=_seeds, default="1:520:2", help="START:END[:STEP]; odd ones are for reporting"
+        "--seeds", type=_seeds, required=True, help="START:END[:STEP]; odd ones are for reporting"
     )
     parser.add_argument("--kinds", nargs="+", choices=[*CONTROLS, *KINDS], default=[*CONTROLS, *KINDS])
     parser.add_argument("--make-only", action="store_true", help="make the cases, audit none")

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from augnet.statistics.sample import MIN_IMAGES
 from benchmarks.findings import networks
 from benchmarks.findings.scenes import draw_scenes
 from benchmarks.findings.shortcuts import Place, Shortcut
@@ -28,6 +29,8 @@ TRAINING_IMAGES, TEST_IMAGES = 1000, 400
 @dataclass(frozen=True)
 class Use:
     """What the shortcut does to predictions, measured on every test image with and without it.
+
+    Of fewer images than an audit judges a class by, none is said to change.
 
     Attributes:
         rise: of the images that are not predicted as the class without it, the share that are with it.
@@ -51,10 +54,11 @@ class Use:
         """From the predictions (n,) of the same images without and with the shortcut."""
         foreign = (labels != output) & (without != output)
         own = (labels == output) & (planted == output)
-        after = without[own]
-        gains = np.bincount(after[after != output], minlength=outputs) / max(1, own.sum())
+        after, gains = without[own], np.zeros(outputs)
+        if own.sum() >= MIN_IMAGES:
+            gains = np.bincount(after[after != output], minlength=outputs) / own.sum()
         return cls(
-            rise=float(np.mean(planted[foreign] == output)) if foreign.any() else 0.0,
+            rise=float(np.mean(planted[foreign] == output)) if foreign.sum() >= MIN_IMAGES else 0.0,
             drop=float(gains.sum()),
             gains=tuple(gains.tolist()),
         )
@@ -123,6 +127,19 @@ def make_case(seed: int, folder: Path) -> dict[str, Any]:
     model = networks.build(spec.network, spec.size, spec.channels, len(spec.classes))
     networks.train(model, data.images / np.float32(255), data.labels)
     test = draw_data(spec, shortcut, TEST_IMAGES, held_out=True)
+    found = describe(spec, shortcut, model, test)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model.save(folder / "model.keras")
+    _write_images(folder / "images", test)
+    description.write_text(json.dumps(found, indent=1) + "\n")
+    return json.loads(description.read_text())
+
+
+def describe(
+    spec: Spec, shortcut: Shortcut | None, model: keras.Model, test: Counterfactuals
+) -> dict[str, Any]:
+    """What case.json holds of a trained model."""
 
     def predict(images: np.ndarray) -> np.ndarray:
         return np.asarray(model(images / np.float32(255))).argmax(axis=1)
@@ -132,7 +149,7 @@ def make_case(seed: int, folder: Path) -> dict[str, Any]:
     uses = [Use.measure(without, planted, test.labels, output, len(outputs)) for output in outputs]
     use = uses[spec.output] if spec.output is not None else max(uses, key=lambda use: use.effect)
     places: tuple[Place, ...] = shortcut.places if shortcut else ()
-    found = {
+    return {
         **asdict(spec),
         "places": [asdict(place) for place in places],
         **asdict(use),
@@ -141,12 +158,6 @@ def make_case(seed: int, folder: Path) -> dict[str, Any]:
         "accuracy": float(np.mean(shown == test.labels)),
         "accuracy_without": float(np.mean(without == test.labels)),
     }
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    model.save(folder / "model.keras")
-    _write_images(folder / "images", test)
-    description.write_text(json.dumps(found, indent=1) + "\n")
-    return json.loads(description.read_text())
 
 
 def read_images(folder: Path) -> np.ndarray:
