@@ -25,7 +25,7 @@ from augnet.statistics.sample import MIN_IMAGES, GroupSample, Sampled
 
 log = logging.getLogger(__name__)
 
-PASSES = 1200
+PASSES = 800
 """Forward passes for each target, about, where little is found."""
 BOXES = ("places", "hot")
 """Parts of a change that are boxes."""
