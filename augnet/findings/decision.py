@@ -36,8 +36,10 @@ RATE = 0.05
 AT_ALL, ALONE = 0.25, 2.5
 """Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
 degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
-ASKED_ONCE = 1.5
-"""Of the smallest effect: what must be done by that of which one question is asked."""
+ASKED_ONCE, BY_NATURE = 1.5, 3.0
+"""Of the smallest effect: what must be done by that of which one question is asked; and by a NATURAL one."""
+NATURAL = ("blur", "background", "frequency")
+"""Kinds that textures and objects differ in by nature."""
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
@@ -147,7 +149,9 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
 
 def that_counts(change: Change, min_effect: float) -> float:
     """The smallest effect of such a change that is a finding."""
-    return min_effect if change.places else ASKED_ONCE * min_effect
+    if change.places:
+        return min_effect
+    return (BY_NATURE if change.kind in NATURAL else ASKED_ONCE) * min_effect
 
 
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
