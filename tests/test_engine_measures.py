@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from augnet.engine.backends import backend
-from augnet.engine.measures import blocks
+from augnet.engine.measures import blocks, gram
 from augnet.engine.measures import on_device as measures
 
 BATCH, ROWS, HEIGHT, WIDTH, CHANNELS = 4, 3, 11, 7, 2
@@ -27,9 +27,9 @@ def rows():
 def test_products_are_those_of_float64(rows, block):
     flat = rows.reshape(BATCH, ROWS, -1)
     predicted = np.array([2, 0, 1, 1], np.int32)
-    gram, l1 = measures.products(ops.convert_to_tensor(flat), predicted)
+    made, l1 = gram.products(ops.convert_to_tensor(flat), predicted)
     wide = flat.astype(float)
-    np.testing.assert_allclose(gram, wide @ wide.transpose(0, 2, 1), rtol=1e-12)
+    np.testing.assert_allclose(made, wide @ wide.transpose(0, 2, 1), rtol=1e-12)
     own = wide[np.arange(BATCH), predicted]
     np.testing.assert_allclose(l1, np.abs(wide - own[:, None]).sum(axis=2), rtol=1e-5)
 
@@ -38,18 +38,64 @@ def test_products_of_a_thousand_rows_take_less_memory_than_the_rows():
     """Nothing is run: the sizes of all tensors outside of the loop over blocks are known beforehand."""
     batch, count, size = 8, 1000, 32 * 32 * 3
     program = backend.compiled(
-        lambda rows, predicted: measures.products(rows, predicted),
+        lambda rows, predicted: gram.products(rows, predicted),
         [((batch, count, size), "float32"), ((batch,), "int32")],
     )
     sizes = [out.shape.num_elements() for op in program.graph.get_operations() for out in op.outputs]
     assert max(size for size in sizes if size) == batch * count * size
 
 
-def test_half_of_the_products_of_many_rows_stand_for_all():
+MANY_ROWS = {
+    "independent": lambda rng, shape: rng.normal(size=shape),
+    "of low rank": lambda rng, shape: rng.normal(size=(*shape[:2], 9)) @ rng.normal(size=(9, shape[2])),
+    "tiny and huge": lambda rng, shape: rng.normal(size=shape) * 10 ** rng.uniform(-30, 15, (*shape[:2], 1)),
+    "nearly the same": lambda rng, shape: rng.normal(size=shape[2]) + 1e-3 * rng.normal(size=shape),
+    "one of them zero": lambda rng, shape: rng.normal(size=shape) * (np.arange(shape[1]) != 70)[:, None],
+}
+
+
+@pytest.mark.parametrize("kind", MANY_ROWS)
+@pytest.mark.parametrize("elements", [2**13, 2**21])
+def test_products_of_many_rows_in_float32_keep_norms_distances_and_eigenvalues(kind, elements, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", elements)
+    flat = MANY_ROWS[kind](np.random.default_rng(0), (2, 130, 333)).astype("float32")
+    place = np.array([129, 40], np.int32)
+    signature = [(flat.shape, "float32"), (place.shape, "int32")]
+    program = backend.compiled(lambda *given: gram.products(*given), signature)
+    found, l1 = backend.to_host(backend.run(program, [flat, place], ["float32", "int32"]))
+    for k in range(2):
+        wide = flat[k].astype(float)
+        slopes = wide - wide[place[k]]
+        norms, apart = np.linalg.norm(wide, axis=1), np.square(slopes).sum(axis=1)
+        assert np.all(np.abs(found[k] - wide @ wide.T) <= 1e-6 * np.outer(norms, norms))
+        np.testing.assert_allclose(l1[k], np.abs(slopes).sum(axis=1), rtol=1e-6)
+        squared = np.diagonal(found[k])
+        between = squared + squared[place[k]] - 2 * found[k, place[k]]
+        assert np.all(np.abs(between - apart) <= 1e-6 * apart + 1e-8 * np.sqrt(apart) * norms)
+        mean = np.square(norms).mean()
+        noise = np.abs(np.linalg.eigvalsh(found[k]) - np.linalg.eigvalsh(wide @ wide.T))
+        assert noise[:120].max() < gram.NOISE * mean
+
+
+def test_a_row_that_is_not_finite_spoils_no_product_of_others():
+    flat = np.random.default_rng(0).normal(size=(3, 130, 200)).astype("float32")
+    wide = flat.astype(float) @ flat.astype(float).transpose(0, 2, 1)
+    flat[0, 5, 7], flat[1, 6, 8], flat[2, 7, 9] = np.nan, np.inf, np.nan
+    found, _ = gram.products(ops.convert_to_tensor(flat), np.array([3, 6, 7], np.int32))
+    for k, bad in enumerate((5, 6, 7)):
+        others = np.arange(130) != bad
+        np.testing.assert_allclose(
+            np.asarray(found)[k][others][:, others], wide[k][others][:, others], rtol=1e-4, atol=1e-4
+        )
+        assert not np.isfinite(np.asarray(found)[k, bad]).any()
+    assert np.isinf(np.asarray(found)[1, 6, 6])
+
+
+def test_products_of_many_rows_are_those_of_float64_where_asked_for():
     flat = np.random.default_rng(0).normal(size=(2, 130, 140)).astype("float32")
-    gram, _ = measures.products(ops.convert_to_tensor(flat), np.zeros(2, np.int32))
+    made, _ = gram.products(ops.convert_to_tensor(flat), np.zeros(2, np.int32), exact=True)
     wide = flat.astype(float)
-    np.testing.assert_allclose(gram, wide @ wide.transpose(0, 2, 1), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(made, wide @ wide.transpose(0, 2, 1), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("pool", "fused"), [(1, 8), (1, 3), (2, 8), (3, 8)])

@@ -75,6 +75,8 @@ class JacobianBatch:
         probabilities: (n, K) float64, or None where the model has no final softmax or sigmoid.
         selected: (n, R) int32, the model output of each row.
         gram: (n, R, R) float64, G = J J^T over all inputs.
+        gram_noise: rounding of small eigenvalues of G, as a share of the mean squared norm of the rows; 0.0
+            where products are those of float64.
         boundary_l1: (n, R) float64, 1-norm of the slope towards each row's decision boundary: of J_i - J_r,
             i the predicted output, NaN where i is not selected; of J_r alone where every output decides by
             its own sign, for a model with a final sigmoid or with one output.
@@ -117,6 +119,7 @@ class JacobianBatch:
     rival: np.ndarray | None = None
     views: np.ndarray | None = None
     attributions: np.ndarray | None = None
+    gram_noise: float = 0.0
     sketch_gram: np.ndarray | None = None
     sketch_l1: np.ndarray | None = None
 

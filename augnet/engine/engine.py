@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -288,9 +289,9 @@ def _joined(batches: list[JacobianBatch]) -> JacobianBatch:
     for batch in batches[1:]:
         merge_moments(moments, batch.moments)
     first, names = batches[0], [field.name for field in fields(JacobianBatch) if field.name != "moments"]
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(batch, name) for batch in batches])
         for name in names
-        if getattr(first, name) is not None
+        if isinstance(getattr(first, name), np.ndarray)
     }
     return replace(first, moments=moments, **columns)

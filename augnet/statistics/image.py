@@ -87,7 +87,7 @@ def image_statistics(
     survived = survival(batch, gram, position, task, logits, every_row, noise, noisy_copies)
     loss_gradient = decision.loss_gradients(batch, gram, task, label_outputs, every_row & logits)
     inputs = int(np.prod(batch.magnitude.shape[1:])) * batch.moments.mean.shape[-1]
-    singular = _singular_values(gram, inputs)
+    singular = _singular_values(gram, inputs, batch.gram_noise)
     rings = batch.rings[:, 0]
     spread_out = mapped & (rings.sum(axis=1) > 0)
     zero_is_expected = np.isin(batch.selected, [*unconnected, *no_gradient])
@@ -185,12 +185,15 @@ def _finite(batch: JacobianBatch, has_row: np.ndarray) -> tuple[np.ndarray, np.n
     return known & ~nan & ~inf, nan, inf
 
 
-def _singular_values(gram: np.ndarray, inputs: int) -> np.ndarray:
+def _singular_values(gram: np.ndarray, inputs: int, noise: float) -> np.ndarray:
     """(n, min(R, inputs)) float64, descending: square roots of the eigenvalues of G.
 
     An eigenvalue is right to about 1e-16 of the largest, so a singular value to about 1e-8 of the largest.
+    Where G is coarser, eigenvalues below `noise` times the mean of all are its rounding and count as zero.
     """
-    eigenvalues = np.linalg.eigvalsh(gram)[:, ::-1][:, :inputs]
+    eigenvalues = np.linalg.eigvalsh(gram)[:, ::-1]
+    least = noise * eigenvalues.mean(axis=1, keepdims=True)
+    eigenvalues = np.where(eigenvalues < least, 0.0, eigenvalues)[:, :inputs]
     return np.sqrt(np.maximum(eigenvalues, 0.0))
 
 

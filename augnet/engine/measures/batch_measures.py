@@ -15,6 +15,7 @@ from augnet.engine.batch import JacobianBatch, view_pool
 from augnet.engine.inspection.model_spec import ModelSpec
 from augnet.engine.measures import on_device
 from augnet.engine.measures.frequency import ring_shares
+from augnet.engine.measures.gram import noise, products, taken
 from augnet.engine.measures.moments import densify
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.selection import ALL, position
@@ -42,6 +43,11 @@ class BatchMeasures:
     def separate(self) -> bool:
         """Whether each output decides by its own sign: those of a final sigmoid, or a single one."""
         return self.spec.activation == "sigmoid" or self.spec.output_count == 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether G is of float64 products alone: rows are, or float32 products would be coarse."""
+        return self.options.precision in ("float64", "tf32")
 
     def on_device(
         self,
@@ -77,9 +83,9 @@ class BatchMeasures:
         place, found = position(selected, predicted[:, None])
         place, found = place[:, 0], found[:, 0]
         by_input = ops.reshape(rows, (batch, row_count, -1))
-        gram, l1 = on_device.products(by_input, None if self.separate else place)
+        gram, l1 = products(by_input, None if self.separate else place, self.exact)
         flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
-        own = on_device.taken(flat, place)
+        own = taken(flat, place)
         measures: dict[str, Tensors] = {
             "scores": scores,
             "selected": selected,
@@ -97,7 +103,7 @@ class BatchMeasures:
             group = ops.reshape(ops.where(gathered, selected, -1), (-1,))
             measures["moments"] = on_device.moments_by_group(flat, group, spec.output_count, self.map_pool)
         if options.label_count:
-            own_gathered = on_device.taken(ops.reshape(gathered, (-1,)), place)
+            own_gathered = taken(ops.reshape(gathered, (-1,)), place)
             group = ops.where(ops.logical_and(own_gathered, found), labels, -1)
             measures["label_group"] = group
             measures["label_moments"] = on_device.moments_by_group(
@@ -112,7 +118,7 @@ class BatchMeasures:
             measures["attributions"] = on_device.attributions(rows, images)
         if options.sketch:
             by_input = ops.reshape(mixed, (batch, options.sketch, -1))
-            measures["sketch_gram"], measures["sketch_l1"] = on_device.products(by_input, None)
+            measures["sketch_gram"], measures["sketch_l1"] = products(by_input, None, self.exact)
         if options.stored is not None:
             measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
         return measures
@@ -131,7 +137,7 @@ class BatchMeasures:
         chosen = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
         rival, met = on_device.nearest_rival(gram, chosen, place)
         met = ops.logical_and(met, found)
-        own, other = (on_device.taken(flat, row) for row in (place, rival))
+        own, other = (taken(flat, row) for row in (place, rival))
         pool = view_pool(*self.spec.input_shape[:2])
         magnitude, dot, maps = backend.fused(partial(on_device.of_two_rows, pool=pool))(own, other, images)
         known = ops.stack([found, met, found, met, met], axis=1)
@@ -149,7 +155,7 @@ class BatchMeasures:
         reached = ops.take_along_axis(scores, ops.maximum(selected, 0), axis=1)
         reached = ops.where(ops.equal(selected, predicted[:, None]), -math.inf, reached)
         rival = ops.cast(ops.argmax(reached, axis=1), "int32")
-        return own - on_device.taken(flat, rival)
+        return own - taken(flat, rival)
 
     def _stored(
         self, flat: Tensor, selected: Tensor, scores: Tensor, targets: Tensor
@@ -161,7 +167,7 @@ class BatchMeasures:
         else:
             stored = wanted.select(scores, targets)
             places, found = position(selected, stored)
-            rows = on_device.taken(flat, places)
+            rows = taken(flat, places)
             if wanted.kind == "label":
                 rows = ops.where(found[:, :, None, None, None], rows, math.nan)
         rows = on_device.stored_rows(rows, options.store_channels, options.store_pool, options.store_dtype)
@@ -189,6 +195,7 @@ class BatchMeasures:
             probabilities=probabilities(scores, spec.activation, spec.space),
             selected=selected,
             gram=gram,
+            gram_noise=noise(self.layout.row_count, math.prod(spec.input_shape), self.exact),
             boundary_l1=measures["l1"][:count],
             magnitude=measures["magnitude"][:count],
             input_dot=measures["dot"][:count],
@@ -216,7 +223,7 @@ def _frequencies(
         place, other: (batch,) int32, positions of the two rows.
         selected: (batch, R) int32.
     """
-    drawn = on_device.taken(flat, other)
+    drawn = taken(flat, other)
     both = ops.stack([place, other], axis=1)
     squared = ops.take_along_axis(ops.diagonal(gram, axis1=1, axis2=2), both, axis=1)
     return {

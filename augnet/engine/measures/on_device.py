@@ -4,83 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 
 from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.batch import RESOLUTION
-from augnet.engine.measures.blocks import fitting, joined, summed
+from augnet.engine.measures.blocks import fitting, joined
+from augnet.engine.measures.gram import taken
 from augnet.engine.types import Tensor
 
-SYMMETRIC_ROWS = 128
-"""From so many rows, and inputs, on only one half of G is computed."""
-PARTS = 4
 FUSED_IMAGES = 8
 """Images that one program takes in, reading each once: more gain little and compile longer."""
 ATTRIBUTION_CELLS = 64
 """Along a side of a map of attributions, at most: one pixel each up to images of this size."""
-
-
-def products(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, Tensor]:
-    """G = J J^T and the 1-norms of J_i - J_r, or of J_r alone, of a few images at a time.
-
-    Products are those of float64; of an image with many rows they are summed over blocks of inputs.
-
-    Args:
-        rows: (batch, R, inputs).
-        predicted: (batch,) int32, position of row i; None: the rows alone.
-
-    Returns:
-        gram (batch, R, R) float64, l1 (batch, R) float64.
-    """
-    batch, count, size = rows.shape
-    images = fitting(batch, count * size)
-    width = fitting(size, images * count)
-
-    def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        places = None if predicted is None else ops.slice(predicted, (start,), (length,))
-
-        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, Tensor]:
-            part = slope = ops.slice(rows, (start, 0, first), (length, count, inputs))
-            if places is not None:
-                own = taken(ops.reshape(part, (length * count, inputs)), places)
-                slope = part - own[:, None, :]
-            l1 = ops.sum(ops.absolute(slope), axis=-1)
-            return _gram(ops.cast(part, "float64")), ops.cast(l1, "float64")
-
-        return summed(some_inputs, size, width)
-
-    return joined(some_images, batch, images)
-
-
-def taken(rows: Tensor, places: Tensor) -> Tensor:
-    """Of each image's R rows (batch * R, ...) those at places (batch,) or (batch, S): (batch, [S,] ...).
-
-    Of many rows one is taken, and the others are not copied.
-    """
-    batch, *chosen = places.shape
-    first = ops.arange(batch, dtype="int32") * (rows.shape[0] // batch)
-    return ops.take(rows, ops.reshape(first, (batch, *[1] * len(chosen))) + places, axis=0)
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """Rows (batch, R, inputs) times their transpose."""
-    count = rows.shape[1]
-    if min(rows.shape[1:]) < SYMMETRIC_ROWS:
-        return ops.matmul(rows, ops.transpose(rows, (0, 2, 1)))
-    edges = [count * part // PARTS for part in range(PARTS + 1)]
-    upper = [
-        ops.matmul(rows[:, first:last], ops.transpose(rows[:, first:], (0, 2, 1)))
-        for first, last in pairwise(edges)
-    ]
-    lines = []
-    for i, (first, last) in enumerate(pairwise(edges)):
-        left = [
-            ops.transpose(upper[j][:, :, first - edges[j] : last - edges[j]], (0, 2, 1)) for j in range(i)
-        ]
-        lines.append(ops.concatenate([*left, upper[i]], axis=2))
-    return ops.concatenate(lines, axis=1)
 
 
 def pooled(images: Tensor, pool: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,179 @@
+"""G = J J^T and the 1-norms of rows, a block of inputs at a time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from keras import ops
+
+from augnet.engine.backends import backend
+from augnet.engine.measures.blocks import fitting, joined, summed
+from augnet.engine.types import Tensor
+
+MANY = 128
+"""From so many rows, and inputs, on G costs as much as its rows: half of it is computed, in float32."""
+PARTS = 4
+"""Parts of many rows: the tiles of G are products of two of them. More save little, and compile longer."""
+NOISE = 4e-6
+"""Of small eigenvalues of G of products in float32, in units of the rows' mean squared norm: 3e-7 for 1000
+rows of MobileNetV2, at most 3e-6 for random rows of low rank (128 to 1000 of 128 to 150,000 inputs)."""
+SMALLEST = 1e-35
+"""Largest number of a row below which it counts as zero: float32 does not hold the inverse."""
+
+
+def products(rows: Tensor, predicted: Tensor | None, exact: bool = False) -> tuple[Tensor, Tensor]:
+    """G = J J^T and the 1-norms of J_i - J_r, or of J_r alone, of a few images at a time.
+
+    Products of few rows are those of float64, summed over blocks of inputs. Those of many are summed in
+    float32 within a block, and in float64 over blocks: an entry of G is then wrong by less than 1e-6 of the
+    product of the two norms, a squared distance between row i and another one by about as much of itself, and
+    a small eigenvalue by less than `NOISE` of the mean squared norm.
+
+    Args:
+        rows: (batch, R, inputs).
+        predicted: (batch,) int32, position of row i; None: the rows alone.
+        exact: float64 for many rows too.
+
+    Returns:
+        gram (batch, R, R) float64, l1 (batch, R) float64.
+    """
+    batch, count, size = rows.shape
+    images = fitting(batch, count * size)
+    width = fitting(size, images * count)
+    if noise(count, size, exact):
+        return _products_of_many(rows, predicted, images, width)
+    parts = PARTS if min(count, size) >= MANY else 1
+
+    def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        places = None if predicted is None else ops.slice(predicted, (start,), (length,))
+
+        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, ...]:
+            part = slope = ops.slice(rows, (start, 0, first), (length, count, inputs))
+            if places is not None:
+                own = taken(ops.reshape(part, (length * count, inputs)), places)
+                slope = part - own[:, None, :]
+            l1 = ops.sum(ops.absolute(slope), axis=-1)
+            tiles = _upper(*_lines(ops.cast(part, "float64"), parts))
+            return *tiles, ops.cast(l1, "float64")
+
+        *tiles, l1 = summed(some_inputs, size, width)
+        return _of_tiles(tiles, parts), l1
+
+    return joined(some_images, batch, images)
+
+
+def noise(count: int, size: int, exact: bool) -> float:
+    """NOISE of G of so many rows of so many inputs; 0.0 where its products are those of float64."""
+    return 0.0 if exact or min(count, size) < MANY else NOISE
+
+
+def _products_of_many(
+    rows: Tensor, predicted: Tensor | None, images: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """See `products`: in blocks of so many images and inputs.
+
+    Rows are scaled, as squares of small gradients would vanish in float32. What a row has of row i is taken
+    off before its products are made, and put back in float64: else the small distance between two long rows
+    would be lost in rounding.
+    """
+    batch, count, size = rows.shape
+    inverse = _inverse_scale(rows)
+    if predicted is None:
+        own, weight = ops.zeros((batch, size), rows.dtype), ops.zeros((batch, count), rows.dtype)
+    else:
+        own = taken(ops.reshape(rows, (batch * count, size)), predicted)
+        finite = ops.all(ops.isfinite(own), axis=1, keepdims=True)
+        own = ops.where(finite, own, 0.0)
+        own_inverse = ops.take_along_axis(inverse, predicted[:, None], axis=1)
+        weight = own_inverse * _along(rows, predicted, inverse, own * own_inverse)
+
+    def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        of_rows = [ops.slice(part, (start, 0), (length, count)) for part in (inverse, weight)]
+
+        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, ...]:
+            part = ops.slice(rows, (start, 0, first), (length, count, inputs))
+            base = ops.slice(own, (start, first), (length, inputs))
+            lines, turned, l1 = backend.fused(_prepared)(part, base, *of_rows)
+            made = (*_upper(lines, turned), l1)
+            return tuple(ops.cast(tensor, "float64") for tensor in made)
+
+        *tiles, l1 = summed(some_inputs, size, width)
+        return _of_tiles(tiles, PARTS), l1
+
+    gram, l1 = joined(some_images, batch, images)
+    if predicted is not None:
+        along = ops.cast(weight, "float64") / ops.cast(own_inverse, "float64")
+        gram = _put_back(gram, along, predicted)
+    scale = 1.0 / ops.cast(inverse, "float64")
+    return gram * scale[:, :, None] * scale[:, None, :], l1
+
+
+def _inverse_scale(rows: Tensor) -> Tensor:
+    """(batch, R): one over the largest magnitude of each row, and 1 for one that is zero or not finite."""
+    largest = ops.maximum(ops.max(rows, axis=-1), -ops.min(rows, axis=-1))  # no copy of the magnitudes
+    usable = ops.logical_and(ops.isfinite(largest), largest > SMALLEST)
+    return ops.where(usable, 1.0 / ops.where(usable, largest, 1.0), 1.0)
+
+
+def _along(rows: Tensor, predicted: Tensor, inverse: Tensor, own: Tensor) -> Tensor:
+    """How much of row i, scaled (batch, inputs), each scaled row has: (batch, R); 0 for itself."""
+    squared = ops.sum(ops.square(own), axis=-1, keepdims=True)
+    share = ops.matmul(rows, own[:, :, None])[:, :, 0] * inverse / squared
+    others = ops.arange(rows.shape[1], dtype="int32") != predicted[:, None]
+    return ops.where(ops.logical_and(ops.isfinite(share), others), share, 0.0)
+
+
+def _put_back(gram: Tensor, along: Tensor, predicted: Tensor) -> Tensor:
+    """G of rows, of that of rows from which so much of row i was taken: (batch, R, R), (batch, R) float64."""
+    beside = taken(ops.reshape(gram, (-1, gram.shape[1])), predicted)  # products with row i
+    beside = ops.where(ops.isfinite(beside), beside, 0.0)
+    squared = ops.take_along_axis(beside, predicted[:, None], axis=1)
+    gram = gram + along[:, :, None] * beside[:, None, :]
+    return gram + (beside + squared * along)[:, :, None] * along[:, None, :]
+
+
+def _prepared(
+    part: Tensor, own: Tensor, inverse: Tensor, weight: Tensor
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """What products of a block (image, R, inputs) are made of, and 1-norms (image, R) of J_i - J_r.
+
+    Args:
+        own: (image, inputs), row i.
+        inverse: (image, R), what rows are scaled by.
+        weight: (image, R), what is taken off of row i.
+    """
+    l1 = ops.sum(ops.absolute(part - own[:, None, :]), axis=-1)
+    rows = part * inverse[:, :, None] - weight[:, :, None] * own[:, None, :]
+    return *_lines(rows, PARTS), l1
+
+
+def _lines(rows: Tensor, parts: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows (image, R, inputs) in so many parts, and the transpose of each."""
+    edges = [rows.shape[1] * part // parts for part in range(parts + 1)]
+    lines = [rows[:, first:last] for first, last in pairwise(edges)]
+    return lines, [ops.transpose(line, (0, 2, 1)) for line in lines]
+
+
+def _upper(lines: list[Tensor], turned: list[Tensor]) -> list[Tensor]:
+    """The tiles of the upper half of G: products of each part with itself and those behind it."""
+    return [ops.matmul(line, other) for i, line in enumerate(lines) for other in turned[i:]]
+
+
+def _of_tiles(tiles: list[Tensor], parts: int) -> Tensor:
+    """G (image, R, R) of its upper half."""
+    upper = iter(tiles)
+    lines: list[list[Tensor]] = [[] for _ in range(parts)]
+    for i, line in enumerate(lines):
+        line += [ops.transpose(lines[j][i], (0, 2, 1)) for j in range(i)]
+        line += [next(upper) for _ in range(i, parts)]
+    return ops.concatenate([ops.concatenate(line, axis=2) for line in lines], axis=1)
+
+
+def taken(rows: Tensor, places: Tensor) -> Tensor:
+    """Of each image's R rows (batch * R, ...) those at places (batch,) or (batch, S): (batch, [S,] ...).
+
+    Of many rows one is taken, and the others are not copied.
+    """
+    batch, *chosen = places.shape
+    first = ops.arange(batch, dtype="int32") * (rows.shape[0] // batch)
+    return ops.take(rows, ops.reshape(first, (batch, *[1] * len(chosen))) + places, axis=0)
