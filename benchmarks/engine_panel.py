@@ -33,16 +33,38 @@ def small_cnn() -> keras.Model:
     return keras.Sequential([*steps, layers.Flatten(), layers.Dense(10)])
 
 
-def vit() -> keras.Model:
-    image = keras.Input((96, 96, 3))
-    x = layers.Reshape((144, 96))(layers.Conv2D(96, 8, strides=8)(image))
-    for _ in range(4):
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        x = layers.Add()([x, layers.MultiHeadAttention(4, 24)(y, y)])
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        x = layers.Add()([x, layers.Dense(96)(layers.Dense(384, activation="gelu")(y))])
-    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
-    return keras.Model(image, layers.Dense(10)(x))
+def vit(size: int, patch: int, width: int, heads: int, blocks: int) -> Callable[[], keras.Model]:
+    def make() -> keras.Model:
+        image = keras.Input((size, size, 3))
+        x = layers.Reshape(((size // patch) ** 2, width))(layers.Conv2D(width, patch, strides=patch)(image))
+        for _ in range(blocks):
+            y = layers.LayerNormalization(epsilon=1e-6)(x)
+            x = layers.Add()([x, layers.MultiHeadAttention(heads, width // heads)(y, y)])
+            y = layers.LayerNormalization(epsilon=1e-6)(x)
+            x = layers.Add()([x, layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(y))])
+        x = layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
+        return keras.Model(image, layers.Dense(10)(x))
+
+    return make
+
+
+def resnet18_groups() -> keras.Model:
+    """ResNet18 with GroupNormalization."""
+
+    def normalized(x, filters, size, strides):
+        x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+        return layers.GroupNormalization(32)(x)
+
+    image = keras.Input((224, 224, 3))
+    x = layers.ReLU()(normalized(image, 64, 7, 2))
+    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    for filters, strides in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+        y = layers.ReLU()(normalized(x, filters, 3, strides))
+        y = normalized(y, filters, 3, 1)
+        if y.shape != x.shape:
+            x = normalized(x, filters, 1, strides)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    return keras.Model(image, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
 def unet() -> keras.Model:
@@ -80,13 +102,19 @@ PANEL: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
     "MobileNetV2 0.35, 1000 outputs": (application("MobileNetV2", 1000, alpha=0.35), (1,)),
     "ResNet50": (application("ResNet50"), (1, 8)),
     "EfficientNetB0": (application("EfficientNetB0"), (1, 8)),
-    "ViT 96x96": (vit, (4, 16)),
+    "ViT 96x96": (vit(96, 8, 96, 4, 4), (4, 16)),
     "U-Net 64x64, pooled": (unet, (8, 32)),
     "MLP 16 to 256": (mlp, (32, 128, 512)),
     "DenseNet121": (application("DenseNet121"), (1, 2)),
     "Xception": (application("Xception"), (1, 2)),
     "MobileNetV3Small": (application("MobileNetV3Small"), (1, 8)),
     "ConvNeXtTiny": (application("ConvNeXtTiny"), (1,)),
+    "NASNetMobile": (application("NASNetMobile"), (1, 4)),
+    "VGG16": (application("VGG16"), (1, 2)),
+    "InceptionV3": (application("InceptionV3"), (1, 4)),
+    "EfficientNetV2S": (application("EfficientNetV2S"), (1, 2)),
+    "ResNet18 with GroupNorm": (resnet18_groups, (1, 4)),
+    "ViT 224x224, 12 blocks": (vit(224, 16, 384, 6, 12), (1, 4)),
 }
 """Name -> model, and the batches that the peers are tried at."""
 
@@ -104,5 +132,6 @@ def build(name: str) -> keras.Model:
                 (layer.beta, -0.1),
             )
             for variable, low in ranges:
-                variable.assign(rng.uniform(low, low + (0.2 if low < 0 else 1), variable.shape))
+                if variable is not None:  # without scale or centre
+                    variable.assign(rng.uniform(low, low + (0.2 if low < 0 else 1), variable.shape))
     return model
