@@ -244,17 +244,25 @@ def table(result: dict) -> tuple[str, str]:
     own = ("ours", "our forward pass", "ours, with all measures", "model(x)")
     peers = {name: way for name, way in best.items() if name not in own}
     peer = min(peers, key=lambda name: np.median(peers[name].wall))
-    wall = np.median(peers[peer].wall) / np.median(ours.wall)
-    cpu = min(np.median(way.cpu) for way in peers.values()) / np.median(ours.cpu)
+    peer_cpu = min(np.median(way.cpu) for way in peers.values())
+    ratios = " | ".join(
+        f"{np.median(peers[peer].wall) / np.median(way.wall):.2f} | {peer_cpu / np.median(way.cpu):.2f}"
+        for way in (ours, best["ours, with all measures"])
+    )
     forward = min(np.median(best[name].wall) for name in ("model(x)", "our forward pass"))
     passes = result["passes"] or result["engine"].layout.row_count
     plain = np.median(ours.wall) / np.median(best["model(x)"].wall)
     efficiency = (1 + passes) * forward / np.median(ours.wall)
     line = (
-        f"| {result['name']} | {peer} | {wall:.2f} | {cpu:.2f} | {plain:.1f} | {passes} | {efficiency:.2f} "
-        f"| {ours.first:.1f} |"
+        f"| {result['name']} | {peer}, {peers[peer].batch} | {ratios} | {plain:.1f} | {passes} "
+        f"| {efficiency:.2f} | {ours.first:.1f} |"
     )
     return "\n".join(lines), line
+
+
+def _with_measures(line: str) -> float:
+    """The ratio of processor time with all measures, of a line of the summary."""
+    return float(line.split("|")[6])
 
 
 def main(arguments: Sequence[str] = ("--write",)) -> None:
@@ -287,14 +295,15 @@ def main(arguments: Sequence[str] = ("--write",)) -> None:
         lines += done.stdout.splitlines()
     made = [
         "The engine (`python -m benchmarks.engine`) against everything a user could pick instead, on the",
-        "same weights and images, interleaved in one process (JAX right after, in its own). Ratio: the",
-        "fastest peer's time over ours, wall time and processor time; plain evaluations: our time over that",
-        "of one `model(x)`.",
+        "same weights and images, interleaved in one process (JAX right after, in its own). Ratio: the time",
+        "of the fastest peer, at its best batch, over ours, wall and processor time, for rows alone and with",
+        "all measures of them; the worst models first. Plain evaluations: our time over that of one",
+        "`model(x)`.",
         "",
-        "| model | fastest peer | ratio | ratio of processor time | plain evaluations | passes | efficiency "
-        "| first result s |",
-        "|---|---|---|---|---|---|---|---|",
-        *(line[2:] for line in lines if line.startswith("= ")),
+        "| model | fastest peer, batch | rows, wall | processor | measures, wall | processor "
+        "| plain evaluations | passes | efficiency | first result s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *sorted((line[2:] for line in lines if line.startswith("= ")), key=_with_measures),
         "",
         *(line for line in lines if line.startswith(("|", "###", "Left", "Peak")) or not line),
     ]

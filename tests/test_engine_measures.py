@@ -107,7 +107,10 @@ def test_moments_are_those_of_the_finite_rows_of_real_images(rows, pool, fused, 
     finite = np.ones((BATCH, ROWS), bool)
     finite[1, 2] = False
     spoiled = rows.copy()
+    spoiled[0] *= 30  # a first image unlike the others
+    rows = spoiled.copy()
     spoiled[1, 2, 4, 4] = np.nan
+    weight[0, 1], finite[0, 1], spoiled[0, 1, 3, 3] = 0, False, np.inf
     made = measures.moments_over_batch(*map(ops.convert_to_tensor, (spoiled, weight, finite)), pool)
     for row in range(ROWS):
         kept = rows[weight[:, row] > 0, row].astype(float)

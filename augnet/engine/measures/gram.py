@@ -14,6 +14,8 @@ MANY = 128
 """From so many rows, and inputs, on G costs as much as its rows: half of it is computed, in float32."""
 PARTS = 4
 """Parts of many rows: the tiles of G are products of two of them. More save little, and compile longer."""
+FEW_PER_BLOCK = 16
+"""Parts of a block that few rows are cut into: in float64 they stay in a core's own cache."""
 NOISE = 4e-6
 """Of small eigenvalues of G of products in float32, in units of the rows' mean squared norm: 3e-7 for 1000
 rows of MobileNetV2, at most 3e-6 for random rows of low rank (128 to 1000 of 128 to 150,000 inputs)."""
@@ -38,11 +40,11 @@ def products(rows: Tensor, predicted: Tensor | None, exact: bool = False) -> tup
         gram (batch, R, R) float64, l1 (batch, R) float64.
     """
     batch, count, size = rows.shape
-    images = fitting(batch, count * size)
-    width = fitting(size, images * count)
     if noise(count, size, exact):
-        return _products_of_many(rows, predicted, images, width)
+        return _products_of_many(rows, predicted)
     parts = PARTS if min(count, size) >= MANY else 1
+    images = fitting(batch, FEW_PER_BLOCK * count * size)
+    width = fitting(size, FEW_PER_BLOCK * images * count)
 
     def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
         places = None if predicted is None else ops.slice(predicted, (start,), (length,))
@@ -67,16 +69,16 @@ def noise(count: int, size: int, exact: bool) -> float:
     return 0.0 if exact or min(count, size) < MANY else NOISE
 
 
-def _products_of_many(
-    rows: Tensor, predicted: Tensor | None, images: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """See `products`: in blocks of so many images and inputs.
+def _products_of_many(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `products`.
 
     Rows are scaled, as squares of small gradients would vanish in float32. What a row has of row i is taken
     off before its products are made, and put back in float64: else the small distance between two long rows
     would be lost in rounding.
     """
     batch, count, size = rows.shape
+    images = fitting(batch, count * size)
+    width = fitting(size, images * count)
     inverse = _inverse_scale(rows)
     if predicted is None:
         own, weight = ops.zeros((batch, size), rows.dtype), ops.zeros((batch, count), rows.dtype)

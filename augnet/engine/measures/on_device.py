@@ -144,56 +144,68 @@ def moments_over_batch(
     rows = ops.cond(ops.all(finite), lambda: rows, lambda: ops.where(column > 0, rows, 0))
     images = ops.max(weight, axis=1)
     totals = ops.reshape(ops.sum(weight, axis=0), (count, 1, 1, 1))
-
-    def summed_up(values: Tensor) -> Tensor:
-        """Over the images that count: a matrix product, which is one pass."""
-        flat = ops.reshape(values, (batch, -1))
-        return ops.reshape(ops.matmul(images[None], flat), values.shape[1:])
-
-    def by_pixel() -> tuple[Tensor, ...]:
-        centre = summed_up(rows) / ops.maximum(totals, 1.0)
-        return centre, *_around(centre, rows, images)
+    zeros = ops.sum(images) - totals  # a row that was set to zero takes part as one
 
     def some_outputs(start: Tensor, length: int) -> tuple[Tensor, ...]:
         part = ops.slice(rows, (0, start, 0, 0, 0), (batch, length, *rows.shape[2:]))
         mean, spread, mean_abs, max_abs = block_moments(part, pool)
-        centre = summed_up(mean) / ops.maximum(ops.slice(totals, (start, 0, 0, 0), (length, 1, 1, 1)), 1.0)
-        squares = summed_up(ops.square(mean - centre) + spread)
-        return centre, squares, summed_up(mean_abs), ops.max(max_abs, axis=0)
+
+        def summed_up(values: Tensor) -> Tensor:
+            flat = ops.reshape(values, (batch, -1))
+            return ops.reshape(ops.matmul(images[None], flat), values.shape[1:])
+
+        apart = mean - mean[:1]
+        squares = summed_up(ops.square(apart) + spread)
+        return mean[0], summed_up(apart), squares, summed_up(mean_abs), ops.max(max_abs, axis=0)
 
     fit = fitting(count, batch * math.prod(rows.shape[2:]))
-    centre, squares, magnitudes, largest = by_pixel() if pool == 1 else joined(some_outputs, count, fit)
-    # A row that was set to zero took part as one.
-    m2 = ops.maximum(squares - (ops.sum(images) - totals) * ops.square(centre), 0.0)
-    found = (centre, m2, magnitudes / ops.maximum(totals, 1.0), largest)
+    sums = _sums(rows, images) if pool == 1 else joined(some_outputs, count, fit)
+    return backend.fused(_moments)(totals, zeros, *sums)
+
+
+def _moments(
+    totals: Tensor,
+    zeros: Tensor,
+    shift: Tensor,
+    total: Tensor,
+    squares: Tensor,
+    magnitudes: Tensor,
+    largest: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_sums` gives as moments, as many of the rows summed being zeros that do not count."""
+    total, squares = total + zeros * shift, squares - zeros * ops.square(shift)
+    totals = ops.maximum(totals, 1.0)
+    m2 = ops.maximum(squares - ops.square(total) / totals, 0.0)
+    found = (shift + total / totals, m2, magnitudes / totals, largest)
     centre, m2, mean_abs, max_abs = (ops.cast(part, "float64") for part in found)
     return centre, m2, mean_abs, max_abs
 
 
-def _around(centre: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Over the images: sums of squared deviations and of magnitudes, and the largest magnitude.
+def _sums(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """Over the images: the first one's rows, sums of deviations from them, of their squares and of
+    magnitudes, and the largest magnitude. A deviation from one of them loses no digits, and takes one pass.
 
     Args:
-        centre: (R, height, width, channel).
         rows: (batch, R, height, width, channel).
         weights: (batch,).
     """
 
-    def add(
-        some: Tensor, weights: Tensor, squares: Tensor, magnitudes: Tensor, largest: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        for k in range(some.shape[0]):
-            magnitude = ops.absolute(some[k])
-            squares = squares + weights[k] * ops.square(some[k] - centre)
+    def add(some: list[Tensor], weights: Tensor, shift: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
+        total, squares, magnitudes, largest = sums
+        for k, row in enumerate(some):
+            apart, magnitude = row - shift, ops.absolute(row)
+            total = total + weights[k] * apart
+            squares = squares + weights[k] * ops.square(apart)
             magnitudes = magnitudes + weights[k] * magnitude
             largest = ops.maximum(largest, magnitude)
-        return squares, magnitudes, largest
+        return total, squares, magnitudes, largest
 
-    sums, program = (ops.zeros_like(centre),) * 3, backend.fused(add)
-    for first in range(0, rows.shape[0], FUSED_IMAGES):
-        last = first + FUSED_IMAGES
-        sums = program(rows[first:last], weights[first:last], *sums)
-    return sums
+    flat = ops.reshape(rows, (rows.shape[0], -1))  # a loop over one axis is faster than one over four
+    sums, program = (ops.zeros_like(flat[0]),) * 4, backend.fused(add)
+    for first in range(0, flat.shape[0], FUSED_IMAGES):
+        some = range(first, min(first + FUSED_IMAGES, flat.shape[0]))
+        sums = program([flat[k] for k in some], weights[first : some.stop], flat[0], *sums)
+    return tuple(ops.reshape(part, rows.shape[1:]) for part in (flat[0], *sums))
 
 
 def moments_by_group(
