@@ -42,14 +42,23 @@ def test_parquet_gives_the_tensors_back(tmp_path):
     assert table["output"].to_pylist() == [0, 3] * 8
 
 
-def test_plain_readers_see_a_fixed_size_list(tmp_path):
+@pytest.mark.parametrize(
+    ("dtype", "compression", "encoding"),
+    [
+        ("float32", "LZ4", "PLAIN"),
+        ("float16", "LZ4", "PLAIN"),
+        ("float64", "LZ4", "PLAIN"),
+        ("bfloat16", "ZSTD", "BYTE_STREAM_SPLIT"),
+    ],
+)
+def test_plain_readers_see_a_fixed_size_list(tmp_path, dtype, compression, encoding):
     path = tmp_path / "a.parquet"
-    write(path, "parquet")
+    write(path, "parquet", dtype)
     schema = pq.ParquetFile(path).schema
     assert schema.column(2).path == "jacobian.list.element"
     column = pq.ParquetFile(path).metadata.row_group(0).column(2)
-    assert column.compression == "ZSTD"
-    assert "BYTE_STREAM_SPLIT" in column.encodings
+    assert column.compression == compression
+    assert encoding in column.encodings
 
 
 def test_row_groups_are_bounded_by_bytes(tmp_path, monkeypatch):
