@@ -110,7 +110,7 @@ PANEL: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
     "MobileNetV3Small": (application("MobileNetV3Small"), (1, 8)),
     "ConvNeXtTiny": (application("ConvNeXtTiny"), (1,)),
     "NASNetMobile": (application("NASNetMobile"), (1, 4)),
-    "VGG16": (application("VGG16"), (1, 2)),
+    "VGG16": (application("VGG16"), (1,)),
     "InceptionV3": (application("InceptionV3"), (1, 4)),
     "EfficientNetV2S": (application("EfficientNetV2S"), (1, 2)),
     "ResNet18 with GroupNorm": (resnet18_groups, (1, 4)),

@@ -27,6 +27,8 @@ CASES = (
     ("MobileNetV2, 224x224x3, 10 outputs", mobilenet, 224, ("all",), (128, 384)),
 )
 ROUNDS = 3
+REPORT_IMAGES = 100
+"""Fewer than by default: the cost of pictures grows up to 2,000 images, and then no more."""
 
 
 def main() -> None:
@@ -35,7 +37,8 @@ def main() -> None:
         "`python -m benchmarks pipeline`: whole audits of two sizes, in process with two threads, against a "
         "bare loop of the compiled engine over the same images, already decoded. The rate of the audit is "
         "that of the images by which the larger is larger; what both spend on starting and ending stands "
-        f"beside it. Audits and bare loop take turns, {ROUNDS} times; shown are the medians.",
+        f"beside it; the report has {REPORT_IMAGES} images. Audits and bare loop take turns, {ROUNDS} times; "
+        "shown are the medians.",
         "",
         "| model | images | stored | bare loop, images/s | audit, images/s | share | start and end |",
         "|---|---|---|---|---|---|---|",
@@ -73,6 +76,7 @@ def _config(folder: Path, count: int, stored: str) -> Config:
             "images.limit": count,
             "output": str(folder / "audit"),
             "store.jacobians": stored,
+            "report.images": REPORT_IMAGES,
         }
     )
 
