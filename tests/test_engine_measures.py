@@ -91,6 +91,21 @@ def test_a_row_that_is_not_finite_spoils_no_product_of_others():
     assert np.isinf(np.asarray(found)[1, 6, 6])
 
 
+@pytest.mark.parametrize("width", [20, 128])
+def test_products_of_many_rows_behind_a_cut_are_those_of_its_factors(width):
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal(size=shape).astype("float32") for shape in ((2, 150, width), (2, width, 300)))
+    flat, place = left @ right, np.array([0, 149], np.int32)
+    made, l1 = gram.products(*map(ops.convert_to_tensor, (flat, place)), False, (left, right))
+    wide = left.astype(float) @ right.astype(float)
+    norms = np.linalg.norm(wide, axis=2)
+    apart = np.abs(made - wide @ wide.transpose(0, 2, 1)) / (norms[:, :, None] * norms[:, None, :])
+    assert apart.max() < (1e-13 if width < gram.MANY else 1e-6)
+    own = wide[[0, 1], place]
+    np.testing.assert_allclose(l1, np.abs(wide - own[:, None]).sum(axis=2), rtol=1e-5)
+    assert np.sort(np.linalg.eigvalsh(made))[:, : 150 - width].max() < 1e-10
+
+
 def test_products_of_many_rows_are_those_of_float64_where_asked_for():
     flat = np.random.default_rng(0).normal(size=(2, 130, 140)).astype("float32")
     made, _ = gram.products(ops.convert_to_tensor(flat), np.zeros(2, np.int32), exact=True)

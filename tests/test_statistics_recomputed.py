@@ -156,7 +156,7 @@ def test_every_statistic_of_every_image(audit, rows):
 
 
 def compare_all(audit, rows, sigmoid, named=True):
-    """Every statistic of every image; without labels that are `named` as outputs, those of a label are null."""
+    """Every statistic of every image; those of a label are null unless labels are `named` as outputs are."""
     lines = audit.statistics.to_pylist()
     assert len(lines) == len(rows)
     exact = {entry.name for entry in CATALOG if not entry.estimated and not entry.per_noise}

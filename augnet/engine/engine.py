@@ -23,6 +23,7 @@ from augnet.engine.measures.moments import merge_moments
 from augnet.engine.measures.sketch import combinations
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.row_program import RowProgram
+from augnet.engine.rows import product
 from augnet.engine.tuning import TUNING_SECONDS, Choice
 from augnet.engine.types import Tensor, Tensors
 
@@ -224,9 +225,9 @@ class Engine:
         def program(
             images: Tensor, labels: Tensor, targets: Tensor, draws: Tensor, sketches: Tensor, count: Tensor
         ) -> dict[str, Tensors]:
-            scores, rows, selected = self._rows(images, targets, sketches)
+            scores, factors, selected = self._factors(images, targets, sketches)
             counts = ops.arange(batch_size, dtype="int32") < count
-            return self._measures.on_device(images, scores, selected, rows, labels, targets, draws, counts)
+            return self._measures.on_device(images, scores, selected, factors, labels, targets, draws, counts)
 
         dtype, sketches = self._model.dtype, (batch_size, self.options.sketch, self.spec.output_count)
         signature = [(self._batch_shape(batch_size), dtype), *[((batch_size,), "int32")] * 3]
@@ -234,7 +235,13 @@ class Engine:
 
     def _compile_rows(self, batch_size: int) -> backend.Program:
         signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
-        return self.program.compile_for(lambda images, count: self._rows(images, None)[1], signature)
+
+        def rows(images: Tensor, count: Tensor) -> Tensor:
+            return ops.reshape(
+                product(self._factors(images, None)[1]), (batch_size, -1, *self.spec.input_shape)
+            )
+
+        return self.program.compile_for(rows, signature)
 
     def _compile_outputs(self, batch_size: int) -> backend.Program:
         signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
@@ -249,10 +256,10 @@ class Engine:
     def _batch_shape(self, batch_size: int) -> tuple[int, ...]:
         return (batch_size, *self.spec.input_shape)
 
-    def _rows(
+    def _factors(
         self, images: Tensor, targets: Tensor | None, sketches: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs (batch, K), rows (batch, R, height, width, channel), the output (batch, R) of each row.
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """Outputs (batch, K), rows (batch, R, inputs) or two factors of them, the output (batch, R) of each.
 
         Behind them are the rows of combinations of outputs, `sketches` (batch, M, K), where there are any.
         """
@@ -268,12 +275,11 @@ class Engine:
             mixed = ops.cast(ops.transpose(sketches, (1, 0, 2)), outputs.dtype)
             return ops.concatenate([chosen, mixed], axis=0)
 
-        def compute(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            scores, rows = self.program.rows(x, cotangents, choice)
-            return scores, rows, picked[0]
+        def compute(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+            scores, factors = self.program.factors(x, cotangents, choice)
+            return scores, factors, picked[0]
 
-        scores, rows, selected = (backend.fused(compute) if choice.xla else compute)(x)
-        return scores, ops.reshape(rows, (images.shape[0], -1, *spec.input_shape)), selected
+        return (backend.fused(compute) if choice.xla else compute)(x)
 
 
 def _draws(images: np.ndarray) -> np.ndarray:

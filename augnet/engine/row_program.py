@@ -17,7 +17,7 @@ from augnet.engine.graph.graph import Graph
 from augnet.engine.graph.precision import in_precision
 from augnet.engine.inspection.probes import PROBES, probe_images
 from augnet.engine.kernels import ChosenKernels
-from augnet.engine.rows import Cotangents, RuleRows, TapeRows, identity, rewrite
+from augnet.engine.rows import Cotangents, RuleRows, TapeRows, identity, product, rewrite
 from augnet.engine.rules.base import Kernels
 from augnet.engine.tuning import SMALL_WORK, TUNING_SECONDS, Choice, timed, untimed
 from augnet.engine.types import Tensor, Tensors
@@ -185,10 +185,16 @@ class RowProgram:
             x: (batch, *input_shape).
             cotangents: outputs (batch, K) -> (R, batch, K).
         """
+        outputs, factors = self.factors(x, cotangents, choice)
+        return outputs, product(factors)
+
+    def factors(self, x: Tensor, cotangents: Cotangents, choice: Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As `rows`, but behind a cut two factors of the rows, see `RuleRows.factors`."""
         kernels = ChosenKernels(choice.kernels)
         if choice.program == "rules" and self.rules is not None:
-            return self.rules.rows(x, cotangents, choice.rows_per_pass, kernels)
-        return self.tape.rows(x, cotangents, choice.rows_per_pass, kernels)
+            return self.rules.factors(x, cotangents, choice.rows_per_pass, kernels)
+        outputs, rows = self.tape.rows(x, cotangents, choice.rows_per_pass, kernels)
+        return outputs, (rows,)
 
     def all_rows(self, x: Tensor, choice: Choice) -> Tensor:
         """Rows (batch, K, inputs) of every output, by fewer passes where outputs see separate parts of x."""

@@ -114,6 +114,16 @@ class RuleRows:
 
         With `only` no more than so many backward passes are done, for timing them.
         """
+        outputs, factors = self.factors(x, cotangents, chunk, kernels, only)
+        return outputs, factors[-1] if only is not None else product(factors)
+
+    def factors(
+        self, x: Tensor, cotangents: Cotangents, chunk: int, kernels: Kernels, only: int | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Outputs (batch, K), and the rows (batch, row, inputs) or two factors of them.
+
+        Behind a cut they are d output / d cut (batch, row, width) and d cut / d x (batch, width, inputs).
+        """
         graph, batch = self.graph, x.shape[0]
         if self.cut is None:
             whole = linearize(graph.nodes, {graph.input: x}, kernels)
@@ -124,7 +134,7 @@ class RuleRows:
                 g = ops.reshape(g, (g.shape[0], *output.shape))
                 return whole.vjp({graph.output: g})[graph.input]
 
-            return outputs, _batch_first(backend.rows_of(vjp, cotangents(outputs)[:only], chunk))
+            return outputs, (_batch_first(backend.rows_of(vjp, cotangents(outputs)[:only], chunk)),)
         trunk = linearize(self.cut.trunk, {graph.input: x}, kernels)
         at_cut = {value: trunk.tensors[value] for value in self.cut.values}
         head = linearize(self.cut.head, at_cut, kernels)
@@ -132,14 +142,14 @@ class RuleRows:
         outputs = ops.reshape(output, (batch, self.output_count))
         left = self._head_rows(head, at_cut, output, cotangents(outputs))
         if not self.cut.trunk:
-            return outputs, left
+            return outputs, (left,)
         basis = _basis(at_cut, x.dtype)
 
         def trunk_vjp(g: Tensor) -> Tensor:
             return trunk.vjp(_split_at_cut(g, at_cut))[graph.input]
 
         right = _batch_first(backend.rows_of(trunk_vjp, basis[:only], chunk))
-        return outputs, ops.matmul(left, right) if only is None else right
+        return outputs, (left, right)
 
     def _head_rows(
         self, head: Linearized, at_cut: dict[Value, Tensor], output: Tensor, wanted: Tensor
@@ -183,6 +193,11 @@ class RuleRows:
     def passes(self) -> int | None:
         """Backward passes through the trunk, or None for one per row."""
         return None if self.cut is None else self.cut.width
+
+
+def product(factors: tuple[Tensor, ...]) -> Tensor:
+    """Rows (batch, row, inputs), of themselves or of two factors."""
+    return factors[0] if len(factors) == 1 else ops.matmul(*factors)
 
 
 def identity(outputs: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from augnet.engine.measures.frequency import ring_shares
 from augnet.engine.measures.gram import noise, products, taken
 from augnet.engine.measures.moments import densify
 from augnet.engine.options import EngineOptions, RowLayout
+from augnet.engine.rows import product
 from augnet.engine.selection import ALL, position
 from augnet.engine.types import Tensor, Tensors
 
@@ -54,7 +55,7 @@ class BatchMeasures:
         images: Tensor,
         scores: Tensor,
         selected: Tensor,
-        rows: Tensor,
+        factors: tuple[Tensor, ...],
         labels: Tensor,
         targets: Tensor,
         draws: Tensor,
@@ -66,24 +67,30 @@ class BatchMeasures:
             images: (batch, height, width, channel), in the model's own input space.
             scores: (batch, K).
             selected: (batch, R) int32, the output of each row; -1 where there is none.
-            rows: (batch, R + M, height, width, channel), those of the sketch behind those of outputs.
+            factors: the rows (batch, R + M, inputs), those of the sketch behind those of outputs, or two
+                factors of them, (batch, R + M, width) and (batch, width, inputs).
             labels: (batch,) int32, whose maps an image counts for; -1 for none.
             targets: (batch,) int32, the right output; -1 where it is not known.
             draws: (batch,) int32, not negative, by which the one row is drawn that is measured beside i.
             counts: (batch,) bool, false for padding.
         """
         spec, options, nan = self.spec, self.options, math.nan
-        batch, row_count = rows.shape[0], self.layout.row_count
+        batch, row_count = images.shape[0], self.layout.row_count
+        *left, right = factors
         if options.input_scale is not None:
-            rows = rows * ops.convert_to_tensor(np.asarray(options.input_scale, float), dtype=rows.dtype)
+            scale = ops.convert_to_tensor(np.asarray(options.input_scale, float), dtype=right.dtype)
+            pixels = ops.reshape(right, (*right.shape[:2], *spec.input_shape))
+            right = ops.reshape(pixels * scale, right.shape)
+        rows = product((*left, right))
         rows, mixed = rows[:, :row_count], rows[:, row_count:]
         if options.outputs.kind == "label":
-            rows = ops.where(ops.reshape(selected, (batch, -1, 1, 1, 1)) < 0, nan, rows)
+            rows = ops.where(selected[:, :, None] < 0, nan, rows)
         predicted = ops.cast(ops.argmax(scores, axis=-1), "int32")
         place, found = position(selected, predicted[:, None])
         place, found = place[:, 0], found[:, 0]
-        by_input = ops.reshape(rows, (batch, row_count, -1))
-        gram, l1 = products(by_input, None if self.separate else place, self.exact)
+        parts = (left[0][:, :row_count], right) if left else ()
+        gram, l1 = products(rows, None if self.separate else place, self.exact, parts)
+        rows = ops.reshape(rows, (batch, row_count, *spec.input_shape))
         flat = ops.reshape(rows, (batch * row_count, *spec.input_shape))
         own = taken(flat, place)
         measures: dict[str, Tensors] = {
@@ -117,8 +124,7 @@ class BatchMeasures:
         elif options.attributions == "each":
             measures["attributions"] = on_device.attributions(rows, images)
         if options.sketch:
-            by_input = ops.reshape(mixed, (batch, options.sketch, -1))
-            measures["sketch_gram"], measures["sketch_l1"] = products(by_input, None, self.exact)
+            measures["sketch_gram"], measures["sketch_l1"] = products(mixed, None, self.exact)
         if options.stored is not None:
             measures["rows"], measures["stored"] = self._stored(flat, selected, scores, targets)
         return measures

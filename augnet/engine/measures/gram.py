@@ -23,7 +23,9 @@ SMALLEST = 1e-35
 """Largest number of a row below which it counts as zero: float32 does not hold the inverse."""
 
 
-def products(rows: Tensor, predicted: Tensor | None, exact: bool = False) -> tuple[Tensor, Tensor]:
+def products(
+    rows: Tensor, predicted: Tensor | None, exact: bool = False, factors: tuple[Tensor, ...] = ()
+) -> tuple[Tensor, Tensor]:
     """G = J J^T and the 1-norms of J_i - J_r, or of J_r alone, of a few images at a time.
 
     Products of few rows are those of float64, summed over blocks of inputs. Those of many are summed in
@@ -35,11 +37,15 @@ def products(rows: Tensor, predicted: Tensor | None, exact: bool = False) -> tup
         rows: (batch, R, inputs).
         predicted: (batch,) int32, position of row i; None: the rows alone.
         exact: float64 for many rows too.
+        factors: of the rows, (batch, R, width) and (batch, width, inputs), where such are known: G of many
+            rows is then made of that of the second, which is less work.
 
     Returns:
         gram (batch, R, R) float64, l1 (batch, R) float64.
     """
     batch, count, size = rows.shape
+    if factors and min(count, size) >= MANY:
+        return _products_of_factors(rows, predicted, exact, *factors)
     if noise(count, size, exact):
         return _products_of_many(rows, predicted)
     parts = PARTS if min(count, size) >= MANY else 1
@@ -64,6 +70,30 @@ def products(rows: Tensor, predicted: Tensor | None, exact: bool = False) -> tup
     return joined(some_images, batch, images)
 
 
+def _products_of_factors(
+    rows: Tensor, predicted: Tensor | None, exact: bool, left: Tensor, right: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `products`."""
+    batch, count, size = rows.shape
+    own = ops.zeros((batch, size), rows.dtype) if predicted is None else _own(rows, predicted)
+    images = fitting(batch, count * size)
+    width = fitting(size, images * count)
+
+    def some_images(start: Tensor, length: int) -> tuple[Tensor, ...]:
+        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, ...]:
+            part = ops.slice(rows, (start, 0, first), (length, count, inputs))
+            base = ops.slice(own, (start, first), (length, inputs))
+            return (ops.cast(backend.fused(_l1)(part, base), "float64"),)
+
+        return summed(some_inputs, size, width)
+
+    inner, _ = products(right, None, exact)
+    inner = 0.5 * (inner + ops.transpose(inner, (0, 2, 1)))  # to the last digit, or G would be of higher rank
+    left = ops.cast(left, "float64")
+    gram = ops.matmul(ops.matmul(left, inner), ops.transpose(left, (0, 2, 1)))
+    return gram, *joined(some_images, batch, images)
+
+
 def noise(count: int, size: int, exact: bool) -> float:
     """NOISE of G of so many rows of so many inputs; 0.0 where its products are those of float64."""
     return 0.0 if exact or min(count, size) < MANY else NOISE
@@ -83,7 +113,7 @@ def _products_of_many(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, T
     if predicted is None:
         own, weight = ops.zeros((batch, size), rows.dtype), ops.zeros((batch, count), rows.dtype)
     else:
-        own = taken(ops.reshape(rows, (batch * count, size)), predicted)
+        own = _own(rows, predicted)
         finite = ops.all(ops.isfinite(own), axis=1, keepdims=True)
         own = ops.where(finite, own, 0.0)
         own_inverse = ops.take_along_axis(inverse, predicted[:, None], axis=1)
@@ -108,6 +138,16 @@ def _products_of_many(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, T
         gram = _put_back(gram, along, predicted)
     scale = 1.0 / ops.cast(inverse, "float64")
     return gram * scale[:, :, None] * scale[:, None, :], l1
+
+
+def _own(rows: Tensor, predicted: Tensor) -> Tensor:
+    """Row i of each image, (batch, inputs)."""
+    return taken(ops.reshape(rows, (-1, rows.shape[2])), predicted)
+
+
+def _l1(part: Tensor, own: Tensor) -> Tensor:
+    """1-norms (image, R) of J_i - J_r, of a block (image, R, inputs) and row i (image, inputs)."""
+    return ops.sum(ops.absolute(part - own[:, None, :]), axis=-1)
 
 
 def _inverse_scale(rows: Tensor) -> Tensor:
@@ -144,7 +184,7 @@ def _prepared(
         inverse: (image, R), what rows are scaled by.
         weight: (image, R), what is taken off of row i.
     """
-    l1 = ops.sum(ops.absolute(part - own[:, None, :]), axis=-1)
+    l1 = _l1(part, own)
     rows = part * inverse[:, :, None] - weight[:, :, None] * own[:, None, :]
     return *_lines(rows, PARTS), l1
 
