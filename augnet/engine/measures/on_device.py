@@ -115,13 +115,32 @@ def block_moments(rows: Tensor, pool: int) -> tuple[Tensor, Tensor, Tensor, Tens
     if pool == 1:
         return rows, 0.0, ops.absolute(rows), ops.absolute(rows)
     blocks, sizes = pooled(rows, pool)
-    mean = _over_blocks(ops.sum, blocks) / sizes
-    apart = blocks - mean[..., :, None, :, None, :]
-    if blocks.shape[-5] * pool != rows.shape[-3] or blocks.shape[-3] * pool != rows.shape[-2]:
-        apart = apart * pooled(ops.ones_like(rows[..., :1]), pool)[0]  # nothing beyond the edge
-    magnitude = ops.absolute(blocks)
-    spread = _over_blocks(ops.sum, ops.square(apart)) / sizes
-    return mean, spread, _over_blocks(ops.sum, magnitude) / sizes, _over_blocks(ops.max, magnitude)
+    *lead, height, _, width, _, channel = blocks.shape
+    lines = ops.reshape(blocks, (-1, pool, width * pool * channel))
+
+    def over_columns(reduce: Callable[..., Tensor], of_lines: Tensor) -> Tensor:
+        """Of blocks, of what their lines were reduced to."""
+        made = reduce(ops.reshape(of_lines, (-1, pool, channel)), axis=1)
+        return ops.reshape(made, (*lead, height, width, channel))
+
+    total, magnitudes, largest = backend.fused(_of_lines)(lines)
+    mean = over_columns(ops.sum, total) / sizes
+    centre = ops.repeat(ops.reshape(mean, (-1, width, 1, channel)), pool, axis=2)
+    squares = backend.fused(_squares)(lines, ops.reshape(centre, (-1, lines.shape[2])))
+    beyond = pool**2 - sizes  # zeros behind the edge, which are the mean apart
+    spread = ops.maximum(over_columns(ops.sum, squares) - beyond * ops.square(mean), 0.0) / sizes
+    return mean, spread, over_columns(ops.sum, magnitudes) / sizes, over_columns(ops.max, largest)
+
+
+def _of_lines(lines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (n, width) over the lines (n, line, width) of blocks, of magnitudes too, and the largest."""
+    magnitude = ops.absolute(lines)
+    return ops.sum(lines, axis=1), ops.sum(magnitude, axis=1), ops.max(magnitude, axis=1)
+
+
+def _squares(lines: Tensor, centre: Tensor) -> Tensor:
+    """Sums (n, width) over lines (n, line, width) of squared deviations from (n, width)."""
+    return ops.sum(ops.square(lines - centre[:, None]), axis=1)
 
 
 def moments_over_batch(
