@@ -76,7 +76,7 @@ def test_plan_knows_the_size_on_disk(tmp_path, cnn_path, store):
     assert main(["audit", *(f"--{key}={value}" for key, value in flags.items()), "--log-level=error"]) == 0
     written = sum(path.stat().st_size for path in (out / "jacobians").iterdir())
     assert abs(found.disk_bytes / written - 1) < 0.1
-    assert found.stored_bytes > written or store
+    assert found.stored_bytes > written or store.get("dtype") != "bfloat16"
 
 
 def test_an_audit_that_fits_once_compressed_starts(tmp_path, images, cnn_path, capsys):

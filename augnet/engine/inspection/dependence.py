@@ -22,8 +22,9 @@ from augnet.engine.types import Tensor
 SIZES = (0.1, 1.0, 1e2, 1e6)
 """Of the random inputs; each is tried with both signs, so that no ReLU is dead under all of them."""
 IMAGES = 2 * len(SIZES)
-SAME = 1e-6
-"""Relative difference that is rounding: a constant may be computed in another order for another image."""
+SAME = 1e-4
+"""Relative difference that is rounding: a constant may be computed in another order for another image, and be
+the small sum of large terms. What depends on the image differs by more: its inputs do by factors of 1e7."""
 
 
 @dataclass(frozen=True)
