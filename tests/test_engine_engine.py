@@ -440,9 +440,9 @@ def test_a_mixed_precision_model_is_differentiated_in_float32():
     assert error(engine_of(model).measure(x).rows, oracle(model, x)).max() < 1e-5
 
 
-@pytest.mark.parametrize("seed", [0, 7, 12])
+@pytest.mark.parametrize("seed", [0, 7, 12, 53])
 def test_a_step_without_a_gradient_is_refused(seed):
-    keras.utils.set_random_seed(seed)  # of 7 and 12 an output is the small sum of large terms
+    keras.utils.set_random_seed(seed)  # but of 0 an output is the small sum of large terms
     image = keras.Input((4, 4, 1))
     stepped = layers.Flatten()(keras.ops.cast(keras.ops.cast(10 * image, "int32"), "float32"))
     with pytest.raises(ModelError, match="no gradient flows"):
