@@ -137,10 +137,11 @@ def _p_value(entry: Effect, at_least: float) -> float:
 
 def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
     """What places do for the other targets at their best; with MANY of them, at their second best."""
+    if not entry.tried.candidate.change.places:
+        return 0.0
     best: dict[int, float] = {}
     for other in raw:
-        both = other.tried.candidate.change.places and entry.tried.candidate.change.places
-        if both and other.tried.judged != entry.tried.judged:
+        if other.tried.candidate.change.places and other.tried.judged != entry.tried.judged:
             value = other.parts[part].over_control if other.tried.promising else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
