@@ -8,6 +8,7 @@ from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.measures.blocks import fitting, joined, summed
+from augnet.engine.selection import taken
 from augnet.engine.types import Tensor
 
 MANY = 128
@@ -209,13 +210,3 @@ def _of_tiles(tiles: list[Tensor], parts: int) -> Tensor:
         line += [ops.transpose(lines[j][i], (0, 2, 1)) for j in range(i)]
         line += [next(upper) for _ in range(i, parts)]
     return ops.concatenate([ops.concatenate(line, axis=2) for line in lines], axis=1)
-
-
-def taken(rows: Tensor, places: Tensor) -> Tensor:
-    """Of each image's R rows (batch * R, ...) those at places (batch,) or (batch, S): (batch, [S,] ...).
-
-    Of many rows one is taken, and the others are not copied.
-    """
-    batch, *chosen = places.shape
-    first = ops.arange(batch, dtype="int32") * (rows.shape[0] // batch)
-    return ops.take(rows, ops.reshape(first, (batch, *[1] * len(chosen))) + places, axis=0)

@@ -10,7 +10,7 @@ from keras import ops
 from augnet.engine.backends import backend
 from augnet.engine.batch import RESOLUTION
 from augnet.engine.measures.blocks import fitting, joined
-from augnet.engine.measures.gram import taken
+from augnet.engine.selection import taken
 from augnet.engine.types import Tensor
 
 FUSED_IMAGES = 8
