@@ -53,7 +53,7 @@ class MapMoments:
 
     Attributes:
         count: (group,) int64, rows gathered.
-        mean: (group, height, width, channel) float64.
+        mean: (group, height, width, channel), of the rows' type in a batch and float64 where they gather.
         m2: sum over rows of the (block mean of the) squared deviation from `mean`.
         mean_abs: mean of the magnitude.
         max_abs: largest magnitude.

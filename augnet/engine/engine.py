@@ -19,7 +19,7 @@ from augnet.engine.graph.precision import refuse_missing
 from augnet.engine.inspection.model_spec import InspectedModel
 from augnet.engine.kernels import ChosenKernels
 from augnet.engine.measures.batch_measures import BatchMeasures
-from augnet.engine.measures.moments import merge_moments
+from augnet.engine.measures.moments import empty_moments, merge_moments
 from augnet.engine.measures.sketch import combinations
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.row_program import RowProgram
@@ -27,6 +27,8 @@ from augnet.engine.rows import product
 from augnet.engine.tuning import TUNING_SECONDS, Choice
 from augnet.engine.types import Tensor, Tensors
 
+DRAWN_LINES = 4
+"""Of every so many lines of an image one decides its draw."""
 ROUNDING = {"bfloat16": 2.0**-8, "tf32": 2.0**-11}
 """Of one product, relative; where it is so coarse that only float64 tells it from a fault."""
 
@@ -284,15 +286,15 @@ class Engine:
 
 def _draws(images: np.ndarray) -> np.ndarray:
     """(n,) int32 numbers, not negative, that an image's own values decide: the same in every batch."""
-    return np.array([zlib.crc32(image.tobytes()) >> 1 for image in images], np.int32)
+    return np.array([zlib.crc32(image[::DRAWN_LINES].tobytes()) >> 1 for image in images], np.int32)
 
 
 def _joined(batches: list[JacobianBatch]) -> JacobianBatch:
     """Batches, measured one after the other, as one."""
     if len(batches) == 1:
         return batches[0]
-    moments = batches[0].moments
-    for batch in batches[1:]:
+    moments = empty_moments(*batches[0].moments.mean.shape)
+    for batch in batches:
         merge_moments(moments, batch.moments)
     first, names = batches[0], [field.name for field in fields(JacobianBatch) if field.name != "moments"]
     columns: dict[str, Any] = {

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from augnet.engine.batch import RINGS, VIEWS, JacobianBatch, MapMoments, view_pool
-from augnet.engine.measures.moments import merge_moments
+from augnet.engine.measures.moments import empty_moments, merge_moments
 from augnet.statistics.gallery import Gallery
 from augnet.statistics.image import FLAGS, predicted_outputs
-from augnet.statistics.moments import MOMENTS, block_mean, empty_moments, without_nonfinite
+from augnet.statistics.moments import MOMENTS, block_mean, without_nonfinite
 from augnet.statistics.reliability import no_trials
 from augnet.statistics.sample import GroupSample
 from augnet.storage.catalog import SCALARS

@@ -15,11 +15,6 @@ MOMENTS = ("count", *FLOAT64_MAPS)
 """The arrays of MapMoments."""
 
 
-def empty_moments(groups: int, *shape: int) -> MapMoments:
-    """Moments of no rows: of maps, shape (height, width, channel) after pooling, or of numbers, shape ()."""
-    return MapMoments(np.zeros(groups, np.int64), *(np.zeros((groups, *shape)) for _ in FLOAT64_MAPS))
-
-
 def without_nonfinite(moments: MapMoments) -> MapMoments:
     """The moments without the groups that hold a NaN or Inf: better a few rows less than no dataset map."""
     axes = (1, 2, 3)

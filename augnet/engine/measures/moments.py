@@ -7,17 +7,31 @@ import numpy as np
 from augnet.engine.batch import MapMoments
 
 
+def empty_moments(groups: int, *shape: int) -> MapMoments:
+    """Moments of no rows, to gather others in: of maps (height, width, channel), or of numbers ()."""
+    return MapMoments(np.zeros(groups, np.int64), *(np.zeros((groups, *shape)) for _ in range(4)))
+
+
 def densify(parts: list[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]], groups: int) -> MapMoments:
-    """All groups' moments from parts: group numbers, counts, (mean, m2, mean_abs, max_abs)."""
-    shape = parts[0][2][0].shape[1:]
+    """All groups' moments from parts: group numbers, counts, (mean, m2, mean_abs, max_abs).
+
+    They may be the parts' own memory, and are zero where a group has no rows.
+    """
+    numbers = np.concatenate([part[0] for part in parts])
     count = np.zeros(groups, np.int64)
-    maps = [np.zeros((groups, *shape)) for _ in range(4)]
-    for numbers, counts, tensors in parts:
-        count[numbers] = counts
-        for target, tensor in zip(maps, tensors, strict=True):
-            target[numbers] = tensor
-            target[numbers[counts == 0]] = 0
+    count[numbers] = np.concatenate([part[1] for part in parts])
+    tensors = zip(*(part[2] for part in parts), strict=True)
+    maps = [each[0] if len(parts) == 1 else np.concatenate(each) for each in tensors]
+    if not np.array_equal(numbers, np.arange(groups)):
+        maps = [_scattered(part, numbers, groups) for part in maps]
     return MapMoments(count, *maps)
+
+
+def _scattered(maps: np.ndarray, numbers: np.ndarray, groups: int) -> np.ndarray:
+    """Maps (m, ...) as those of the groups `numbers` (m,) among (groups, ...), zero for others."""
+    found = np.zeros((groups, *maps.shape[1:]), maps.dtype)
+    found[numbers] = maps
+    return found
 
 
 def merge_moments(into: MapMoments, other: MapMoments) -> None:

@@ -155,7 +155,7 @@ def moments_over_batch(
         finite: (batch, R) bool.
 
     Returns:
-        mean, m2, mean_abs, max_abs, each (R, h, w, channel) float64.
+        mean, m2, mean_abs, max_abs, each (R, h, w, channel) of the rows' type.
     """
     batch, count = rows.shape[:2]
     # The rare rows that are not finite would spoil the sums of the others; the copy is made only then.
@@ -195,9 +195,7 @@ def _moments(
     total, squares = total + zeros * shift, squares - zeros * ops.square(shift)
     totals = ops.maximum(totals, 1.0)
     m2 = ops.maximum(squares - ops.square(total) / totals, 0.0)
-    found = (shift + total / totals, m2, magnitudes / totals, largest)
-    centre, m2, mean_abs, max_abs = (ops.cast(part, "float64") for part in found)
-    return centre, m2, mean_abs, max_abs
+    return shift + total / totals, m2, magnitudes / totals, largest
 
 
 def _sums(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
@@ -227,9 +225,7 @@ def _sums(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
     return tuple(ops.reshape(part, rows.shape[1:]) for part in (flat[0], *sums))
 
 
-def moments_by_group(
-    rows: Tensor, group: Tensor, groups: int, pool: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def moments_by_group(rows: Tensor, group: Tensor, groups: int, pool: int) -> tuple[Tensor, ...]:
     """Moments of maps gathered by group.
 
     Args:
@@ -238,7 +234,7 @@ def moments_by_group(
         groups: their number.
 
     Returns:
-        mean, m2, mean_abs, max_abs, each (groups, h, w, channel) float64; zero for an empty group.
+        mean, m2, mean_abs, max_abs, each (groups, h, w, channel) of the rows' type; zero for an empty group.
     """
     mean, spread, mean_abs, max_abs = (ops.cast(part, "float64") for part in block_moments(rows, pool))
     group = ops.where(group < 0, groups, group)  # one group more, thrown away: not every backend drops -1
@@ -250,7 +246,8 @@ def moments_by_group(
     centre = total(mean) / count
     m2 = total(ops.square(mean - ops.take(centre, group, axis=0)) + spread)
     largest = ops.maximum(ops.segment_max(max_abs, group, num_segments=groups + 1), 0.0)
-    return centre[:groups], m2[:groups], (total(mean_abs) / count)[:groups], largest[:groups]
+    found = (centre, m2, total(mean_abs) / count, largest)
+    return tuple(ops.cast(part[:groups], rows.dtype) for part in found)
 
 
 def attributions(rows: Tensor, images: Tensor) -> Tensor:
