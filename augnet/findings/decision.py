@@ -33,9 +33,9 @@ from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
 """False discovery rate of the findings."""
-AT_ALL, ALONE = 0.25, 2.5
-"""Of the smallest effect: what is enough must be needed too, and what is needed enough, at least to the first
-degree; from the second on, one alone will do: a tag may be enough, but not needed, for clear images."""
+AT_ALL, ALONE = 0.5, 2.5
+"""Of the smallest effect: so much a place must be enough, or so much needed. Every object has parts that are
+needed a little; a tag may be enough and not needed, for clear images."""
 ASKED_ONCE, BY_NATURE = 1.5, 3.0
 """Of the smallest effect: what must be done by that of which one question is asked; and by a NATURAL one."""
 NATURAL = ("blur", "background", "frequency")
@@ -162,7 +162,7 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
         for entry in effects
         if entry.effect >= that_counts(entry.tried.candidate.change, min_effect)
         and entry.q_value <= RATE
-        and _both(entry, min_effect)
+        and _by_itself(entry, min_effect)
     ]
     found = []
     for judged in sorted({entry.tried.judged for entry in sure}):
@@ -193,9 +193,9 @@ def _is_of_parts(whole: Effect, sure: Sequence[Effect], effects: Sequence[Effect
     return whole.effect <= most + (0 if plain else MORE)
 
 
-def _both(entry: Effect, min_effect: float) -> bool:
-    """Whether neither of the two effects is missing, or one is overwhelming."""
-    return max(entry.shares) >= ALONE * min_effect or min(entry.shares) >= AT_ALL * min_effect
+def _by_itself(entry: Effect, min_effect: float) -> bool:
+    """Whether it is enough to some degree, or needed beyond doubt."""
+    return entry.shares[0] >= AT_ALL * min_effect or entry.shares[-1] >= ALONE * min_effect
 
 
 def _best(entries: Sequence[Effect]) -> Effect | None:
