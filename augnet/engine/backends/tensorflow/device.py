@@ -29,10 +29,14 @@ def device_kind() -> str:
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
+_most_allocated = 0
+"""Bytes that tensors have taken at their peak; what TensorFlow has had of a CPU's memory it keeps."""
+
+
 def free_bytes() -> int:
     """Memory of the device that is not in use."""
     if device_kind() == "cpu":
-        return host.free_bytes()
+        return host.free_bytes() + _kept_bytes()
     limits = [
         device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"
     ]
@@ -40,19 +44,40 @@ def free_bytes() -> int:
 
 
 def used_bytes() -> int:
-    """Memory of the device that this process uses; 0 where the system does not tell."""
-    if device_kind() == "cpu":
-        return host.used_bytes()
-    return tf.config.experimental.get_memory_info("GPU:0")["current"]
+    """Memory of the device that this process uses; 0 where nothing tells."""
+    known = _allocated()
+    return host.used_bytes() if known is None else known["current"]
 
 
 def peak_of(function: Callable[[], Result]) -> tuple[Result, int]:
-    """What the function returns, and the most of used_bytes() meanwhile; 0 where the system does not tell."""
-    if device_kind() == "cpu":
+    """What the function returns, and the most of used_bytes() meanwhile; 0 where nothing tells."""
+    if _allocated() is None:
         return host.peak_of(function)
-    tf.config.experimental.reset_memory_stats("GPU:0")
+    _kept_bytes()  # notes the peak until now
+    tf.config.experimental.reset_memory_stats(_device())
     result = function()
-    return result, tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return result, tf.config.experimental.get_memory_info(_device())["peak"]
+
+
+def _kept_bytes() -> int:
+    """Memory that TensorFlow has had from the system and does not use at the moment, at least."""
+    global _most_allocated
+    if (known := _allocated()) is None:
+        return 0
+    _most_allocated = max(_most_allocated, known["peak"])
+    return _most_allocated - known["current"]
+
+
+def _device() -> str:
+    return f"{device_kind()}:0".upper()
+
+
+def _allocated() -> dict[str, int] | None:
+    """Bytes of tensors, at the moment and at their peak; None for a CPU's where memory is the system's."""
+    try:
+        return tf.config.experimental.get_memory_info(_device())
+    except ValueError:
+        return None
 
 
 def passes_at_once() -> int:
