@@ -28,12 +28,3 @@ def mobilenet(size: int, outputs: int) -> keras.Model:
     """MobileNetV2 on (size, size, 3)."""
     keras.utils.set_random_seed(0)
     return keras.applications.MobileNetV2((size, size, 3), weights=None, classes=outputs)
-
-
-def narrow_mobilenet(size: int, outputs: int) -> keras.Model:
-    """MobileNetV2 on (size, size, 3), at a third of its width: a device that is three times as fast.
-
-    The faster the device, the more the pipeline's own work shows.
-    """
-    keras.utils.set_random_seed(0)
-    return keras.applications.MobileNetV2((size, size, 3), alpha=0.35, weights=None, classes=outputs)
