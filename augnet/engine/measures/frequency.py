@@ -8,10 +8,8 @@ from keras import ops
 from augnet.engine.backends import backend
 from augnet.engine.batch import RINGS, rings_of
 from augnet.engine.measures.blocks import fitting, joined
+from augnet.engine.measures.gram import SMALLEST
 from augnet.engine.types import Tensor
-
-SMALLEST = 1e-35
-"""Norm below which a row counts as zero: float32 does not hold its inverse."""
 
 
 def ring_shares(rows: Tensor, squared: Tensor) -> Tensor:

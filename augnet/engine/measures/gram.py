@@ -21,7 +21,7 @@ NOISE = 4e-6
 """Of small eigenvalues of G of products in float32, in units of the rows' mean squared norm: 3e-7 for 1000
 rows of MobileNetV2, at most 3e-6 for random rows of low rank (128 to 1000 of 128 to 150,000 inputs)."""
 SMALLEST = 1e-35
-"""Largest number of a row below which it counts as zero: float32 does not hold the inverse."""
+"""Norm, or largest number, of a row below which it counts as zero: float32 does not hold the inverse."""
 
 
 def products(

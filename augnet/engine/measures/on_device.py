@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from keras import ops
 
@@ -44,8 +45,14 @@ def pooled(images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
 
 def _over_blocks(reduce: Callable[..., Tensor], blocks: Tensor) -> Tensor:
     """The reduction of every block (..., rows, pool, columns, pool, channel): its lines, then its columns."""
-    *lead, rows, pool, columns, _, channel = blocks.shape
+    _, pool, columns, _, channel = blocks.shape[-5:]
     lines = reduce(ops.reshape(blocks, (-1, pool, columns * pool * channel)), axis=1)
+    return _over_columns(reduce, lines, blocks.shape)
+
+
+def _over_columns(reduce: Callable[..., Tensor], lines: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The reduction of blocks of this shape, of what their lines were reduced to."""
+    *lead, rows, pool, columns, _, channel = shape
     made = reduce(ops.reshape(lines, (-1, pool, channel)), axis=1)
     return ops.reshape(made, (*lead, rows, columns, channel))
 
@@ -115,13 +122,9 @@ def block_moments(rows: Tensor, pool: int) -> tuple[Tensor, Tensor, Tensor, Tens
     if pool == 1:
         return rows, 0.0, ops.absolute(rows), ops.absolute(rows)
     blocks, sizes = pooled(rows, pool)
-    *lead, height, _, width, _, channel = blocks.shape
+    width, _, channel = blocks.shape[-3:]
     lines = ops.reshape(blocks, (-1, pool, width * pool * channel))
-
-    def over_columns(reduce: Callable[..., Tensor], of_lines: Tensor) -> Tensor:
-        """Of blocks, of what their lines were reduced to."""
-        made = reduce(ops.reshape(of_lines, (-1, pool, channel)), axis=1)
-        return ops.reshape(made, (*lead, height, width, channel))
+    over_columns = partial(_over_columns, shape=blocks.shape)
 
     total, magnitudes, largest = backend.fused(_of_lines)(lines)
     mean = over_columns(ops.sum, total) / sizes
