@@ -18,6 +18,7 @@ import pytest
 import s3fs
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import WSGIRequestHandler
 
 from augnet.storage import addresses
 
@@ -66,6 +67,7 @@ class Proxy(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement
     server: Proxy
 
     def pass_on(self) -> None:
@@ -121,6 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def s3_server(patch: pytest.MonkeyPatch, seed: int = 0, bucket: str = BUCKET) -> Iterator[Proxy]:
     """The proxy of a running S3 server with an empty bucket, which the environment leads s3fs to."""
+    patch.setattr(WSGIRequestHandler, "disable_nagle_algorithm", True)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     s3_backends.reset()  # what servers hold is this process's
