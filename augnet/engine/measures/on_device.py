@@ -210,10 +210,10 @@ def _sums(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         weights: (batch,).
     """
 
-    def add(some: list[Tensor], weights: Tensor, shift: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
+    def add(some: Tensor, weights: Tensor, shift: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
         total, squares, magnitudes, largest = sums
-        for k, row in enumerate(some):
-            apart, magnitude = row - shift, ops.absolute(row)
+        for k in range(some.shape[0]):
+            apart, magnitude = some[k] - shift, ops.absolute(some[k])
             total = total + weights[k] * apart
             squares = squares + weights[k] * ops.square(apart)
             magnitudes = magnitudes + weights[k] * magnitude
@@ -223,8 +223,9 @@ def _sums(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
     flat = ops.reshape(rows, (rows.shape[0], -1))  # a loop over one axis is faster than one over four
     sums, program = (ops.zeros_like(flat[0]),) * 4, backend.fused(add)
     for first in range(0, flat.shape[0], FUSED_IMAGES):
-        some = range(first, min(first + FUSED_IMAGES, flat.shape[0]))
-        sums = program([flat[k] for k in some], weights[first : some.stop], flat[0], *sums)
+        count = min(FUSED_IMAGES, flat.shape[0] - first)
+        some = ops.slice(flat, (first, 0), (count, flat.shape[1]))
+        sums = program(some, weights[first : first + count], flat[0], *sums)
     return tuple(ops.reshape(part, rows.shape[1:]) for part in (flat[0], *sums))
 
 
