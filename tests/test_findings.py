@@ -8,6 +8,7 @@ from augnet.findings.candidates import Candidate, find_places
 from augnet.findings.decision import Tried, confirmed, effects
 from augnet.findings.interventions import Box, Moving, Place
 from augnet.findings.properties import Background, Blur, Brightness, Contrast
+from augnet.findings.trials import Arm, Groups, Target, Trial
 
 CORNER = (slice(12, 15), slice(13, 16))
 LINE = (slice(0, SIZE), slice(SIZE - 1, SIZE))
@@ -163,7 +164,7 @@ def evidence(enough, needed=None, count=100):
 def decided(*entries):
     """Kinds that are confirmed of candidates (change, evidence) of one target."""
     tried = [Tried(0, 0, number, Candidate(change), found) for number, (change, found) in enumerate(entries)]
-    return [entry.tried.candidate.change.kind for entry in confirmed(effects(tried, 0.2), 0.2)]
+    return [entry.tried.candidate.change.kind for entry in confirmed(effects(tried), 0.2)]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,8 @@ def decided(*entries):
         (0.9, 0.0, True),  # another place keeps the class
         (0.0, 0.9, True),
         (0.1, 0.4, True),
-        (0.0, 0.45, False),
+        (0.0, 0.45, True),
+        (0.0, 0.35, False),
         (0.1, 0.2, False),
     ],
 )
@@ -185,9 +187,7 @@ def test_what_a_place_costs_any_prediction_is_no_reason_to_name_one(others, foun
     measured = evidence(0.6, 0.6)
     measured["foreign"] = np.roll(evidence(others)["given"], 50)
     assert (decided((Place((Box(0, 0, 2, 2),)), measured)) == ["place"]) is found
-    assert effects([Tried(0, 0, 0, Candidate(Blur()), measured)], 0.2)[0].effect == pytest.approx(
-        0.6 - others
-    )
+    assert effects([Tried(0, 0, 0, Candidate(Blur()), measured)])[0].effect == pytest.approx(0.6 - others)
 
 
 def test_of_kinds_that_change_as_many_images_the_first_is_named():
@@ -202,16 +202,44 @@ def test_a_place_and_a_property_of_the_whole_image_explain_each_other():
     assert decided((place, evidence(0.6, 0.3)), (Contrast(), evidence(0.8))) == ["contrast"]
     assert decided((place, evidence(0.8, 0.3)), (Contrast(), evidence(0.8))) == ["place"]
     assert decided((place, evidence(0.6, 0.0)), (Background(), evidence(0.68))) == ["place"]
-    assert decided((place, evidence(0.3, 0.0)), (Brightness(False), evidence(0.35))) == ["brightness"]
+    assert decided((place, evidence(0.3, 0.0)), (Brightness(False), evidence(0.35))) == []
+    assert decided((place, evidence(0.3, 0.0)), (Brightness(False), evidence(0.45))) == ["brightness"]
 
 
-def test_what_is_asked_once_has_to_do_more():
+def test_what_images_differ_in_by_nature_has_to_do_more():
     moving = Moving(2, 2, ((0, 0),))
-    assert decided((moving, evidence(0.28))) == [] and decided((moving, evidence(0.4))) == ["moving"]
-    assert decided((Contrast(), evidence(0.28))) == [] and decided((Contrast(), evidence(0.4))) == [
-        "contrast"
-    ]
-    assert decided((Blur(), evidence(0.5))) == [] and decided((Blur(), evidence(0.7))) == ["blur"]
+    for change in (moving, Contrast()):
+        assert decided((change, evidence(0.15))) == [] and decided((change, evidence(0.28))) == [change.kind]
+    assert decided((Blur(), evidence(0.35))) == [] and decided((Blur(), evidence(0.5))) == ["blur"]
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_an_image_is_as_near_to_a_class_as_the_decision_and_its_probability(logits):
+    shares = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
+    outputs = np.log(shares) + 3 if logits else shares
+    assert Target(0, True, "multiclass", logits).score(outputs) == pytest.approx([0.75, 0.05])
+    yes = np.array([[0.6], [0.1]])
+    outputs = np.log(yes / (1 - yes)) if logits else yes
+    assert Target(0, True, "binary", logits).score(outputs) == pytest.approx([0.8, 0.05])
+    assert Target(0, False, "binary", logits).score(outputs) == pytest.approx([0.2, 0.95])
+
+
+def test_what_a_third_image_does_for_its_class_or_of_the_whole_for_any_is_a_control():
+    outputs = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.6, 0.4], [0, 0, 0.4, 0.6]])
+    groups = Groups(np.array([0]), np.array([1, 2]), np.array([2, 1]), True)
+    target = Target(0, True, "multiclass", logits=False)
+    trial = Trial(target, groups, outputs, None, None, None, (1, 3), 0.2)
+
+    def changed(local, *became):
+        return trial.changed(
+            Arm(0, "foreign", local, groups.receivers, groups.foreign, outputs[list(became)])
+        ).tolist()
+
+    assert changed(True, 2, 2) == pytest.approx([0.8, 0])  # the first got what is that one's
+    assert changed(True, 0, 0) == [1, 1]
+    assert changed(True, 3, 3) == pytest.approx([0.2, 0])
+    assert changed(False, 0, 0) == [1, 1] and changed(False, 1, 2) == [0, 0]
+    assert changed(False, 3, 3) == pytest.approx([1, 0.6])  # an unsure one
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -306,7 +334,7 @@ def test_a_tag_read_by_two_outputs_of_many_is_found_for_both():
 def test_every_candidate_that_was_screened_out_counts_among_the_tests():
     model, plant = at(CORNER)
     evidence = tried(model, make_images(model, plant))
-    measured = effects(evidence, 0.2)
+    measured = effects(evidence)
     assert len(measured) == len(evidence) > 50
     out = [entry for entry in measured if not entry.tried.promising]
     assert out and all(entry.p_value == 1 and entry.q_value == 1 for entry in out)

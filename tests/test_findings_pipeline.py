@@ -188,6 +188,8 @@ def test_interventions_have_their_columns(tagged, tmp_path):
     audit(tagged / "m.keras", tagged / "images", tmp_path / "out")
     table = pq.read_table(tmp_path / "out/interventions/part-00002-of-00003.parquet")
     given = table.filter(np.array(table["arm"].to_pylist()) == "given").to_pydict()
-    assert set(given["before"]) == {0.0} and set(given["after"]) <= {0.0, 1.0}
+    before, after = (np.array(given[name]) for name in ("before", "after"))
+    assert before.min() > 0 and before.max() < 0.5  # other predictions, whose probability counts half
+    assert after.min() > 0 and after.max() > 0.9
     moved = np.array(given["output_after"]) - np.array(given["output_before"])
-    assert moved[np.array(given["after"]) == 1].mean() > 0
+    assert moved[after > before + 0.5].mean() > 0

@@ -45,7 +45,7 @@ def decide(output: str) -> None:
     design = Design.from_json(folder.read_json(names.CANDIDATES))
     tried = [entry for unit in range(len(design.targets)) for entry in _tried(folder, design, unit)]
     minimum = run.config.findings.min_effect
-    measured = effects(tried, minimum)
+    measured = effects(tried)
     found = confirmed(measured, minimum)
     doubts = _doubts(audit, run)
     looks = looked_at(tried, found, STANDS_OUT)

@@ -2,10 +2,10 @@
 
 For each candidate of a target two shares are measured, see `trials`:
 
-- enough: of other images that become the target's with the donors' property, less the largest share that
-  changes in a control;
-- needed: of the donors that stop being the target's without the property, in whichever way it is taken, less
-  the share that stops when as much is taken elsewhere, or from others.
+- enough: how far other images come towards the target with the donors' property, less how far in the
+  strongest control;
+- needed: how far the donors go from the target without the property, in whichever way it is taken, less how
+  far when as much is taken elsewhere, or from others.
 
 What any part of the right object does is no shortcut: so of what a place does is taken off what places do for
 the other targets, at their best; where there are many, at their second best, as another target may have a
@@ -13,9 +13,8 @@ shortcut of its own. What a place does is the mean of both: its average effect o
 it and on images that have it. Of what moves, and of a property of the whole image, only the first is asked:
 some part of every object is needed, and whatever is natural to a class.
 
-A finding is an effect of at least `min_effect`, and one of its shares is more than half of that, at a false
-discovery rate of RATE over all that was tried. Of a regression, shares are replaced by standard deviations of
-the output.
+A finding is an effect of at least `min_effect`, and one of its shares is no accident, at a false discovery
+rate of RATE over all that was tried. Of a regression, shares are standard deviations of the output.
 """
 
 from __future__ import annotations
@@ -33,11 +32,8 @@ from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
 """False discovery rate of the findings."""
-AT_ALL, ALONE = 0.5, 2.5
-"""Of the smallest effect: so much a place must be enough, or so much needed. Every object has parts that are
-needed a little; a tag may be enough and not needed, for clear images."""
-ASKED_ONCE, BY_NATURE = 1.5, 3.0
-"""Of the smallest effect: what must be done by that of which one question is asked; and by a NATURAL one."""
+BY_NATURE = 2.0
+"""Of the smallest effect: what must be done by a NATURAL kind."""
 NATURAL = ("blur", "background", "frequency")
 """Kinds that textures and objects differ in by nature."""
 MANY = 4
@@ -46,8 +42,6 @@ AS_GOOD = 0.9
 """Of the best candidate's effect: among those that reach it, the smallest place carries it."""
 AS_MANY = 0.95
 """Of what the strongest change of the whole image does: the first that reaches it is named."""
-PLAIN = ("colour", "brightness")
-"""Kinds that a part of the image has little of."""
 MORE = 0.1
 """By so much several places, or a change of the whole image, must do better to be the explanation."""
 
@@ -79,7 +73,7 @@ class Effect:
     Attributes:
         enough, needed: the two ways to ask; the second only of places.
         baselines: of each, what other targets' candidates of the kind do.
-        p_value: of neither being more than half of the smallest effect that counts.
+        p_value: of neither doing anything.
     """
 
     tried: Tried
@@ -115,23 +109,21 @@ class Effect:
         return (self.enough,) if self.needed is None else (self.enough, self.needed)
 
 
-def effects(tried: Sequence[Tried], min_effect: float) -> list[Effect]:
+def effects(tried: Sequence[Tried]) -> list[Effect]:
     """The effect of every candidate, with q-values over all of them."""
     raw = [Effect(entry, enough(entry.evidence), needed(entry.evidence)) for entry in tried]
     found = []
     for entry in raw:
         entry = replace(entry, baselines=tuple(_baseline(entry, raw, k) for k in range(len(entry.parts))))
-        found.append(replace(entry, p_value=_p_value(entry, min_effect / 2)))
+        found.append(replace(entry, p_value=_p_value(entry)))
     q_values = benjamini_hochberg(np.array([entry.p_value for entry in found]))
     return [replace(entry, q_value=float(q)) for entry, q in zip(found, q_values, strict=True)]
 
 
-def _p_value(entry: Effect, at_least: float) -> float:
+def _p_value(entry: Effect) -> float:
     if not entry.tried.promising:
         return 1.0
-    each = [
-        p_value(share - at_least, part.error) for share, part in zip(entry.shares, entry.parts, strict=True)
-    ]
+    each = [p_value(share, part.error) for share, part in zip(entry.shares, entry.parts, strict=True)]
     return min(1.0, len(each) * min(each))
 
 
@@ -150,9 +142,7 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
 
 def that_counts(change: Change, min_effect: float) -> float:
     """The smallest effect of such a change that is a finding."""
-    if change.places:
-        return min_effect
-    return (BY_NATURE if change.kind in NATURAL else ASKED_ONCE) * min_effect
+    return (BY_NATURE if change.kind in NATURAL else 1.0) * min_effect
 
 
 def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
@@ -160,9 +150,7 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
     sure = [
         entry
         for entry in effects
-        if entry.effect >= that_counts(entry.tried.candidate.change, min_effect)
-        and entry.q_value <= RATE
-        and _by_itself(entry, min_effect)
+        if entry.effect >= that_counts(entry.tried.candidate.change, min_effect) and entry.q_value <= RATE
     ]
     found = []
     for judged in sorted({entry.tried.judged for entry in sure}):
@@ -170,32 +158,24 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
         place = _best([entry for entry in own if entry.tried.candidate.change.kind == "place"])
         moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
         whole = _first_of([entry for entry in own if not entry.tried.candidate.change.local])
-        if whole and _is_of_parts(whole, own, effects):
+        if whole and _is_of_parts(whole, effects):
             whole = None
         found.append(whole or _better(place, moving))
     return sorted((entry for entry in found if entry), key=lambda entry: -entry.effect)
 
 
-def _is_of_parts(whole: Effect, sure: Sequence[Effect], effects: Sequence[Effect]) -> bool:
+def _is_of_parts(whole: Effect, effects: Sequence[Effect]) -> bool:
     """Whether a part of the image alone does about as much as this change of all of it.
 
-    A line has waves, and lies in the background: to change these is to move it, sure of its own or not. A tag
-    hardly changes the mean, but a part of a bright image is bright: then what does more explains it.
+    A line has waves, lies in the background and is bright: to change these is to move it.
     """
-    plain = whole.tried.candidate.change.kind in PLAIN
     parts = [
         entry.enough.over_control
-        for entry in (sure if plain else effects)
+        for entry in effects
         if entry.tried.judged == whole.tried.judged and entry.tried.promising
         if entry.tried.candidate.change.local
     ]
-    most = max(parts, default=-math.inf)
-    return whole.effect <= most + (0 if plain else MORE)
-
-
-def _by_itself(entry: Effect, min_effect: float) -> bool:
-    """Whether it is enough to some degree, or needed beyond doubt."""
-    return entry.shares[0] >= AT_ALL * min_effect or entry.shares[-1] >= ALONE * min_effect
+    return whole.effect <= max(parts, default=-math.inf) + MORE
 
 
 def _best(entries: Sequence[Effect]) -> Effect | None:

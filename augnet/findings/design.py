@@ -20,7 +20,6 @@ from augnet.findings.interventions import Box, Change
 from augnet.findings.properties import CHANGES
 from augnet.findings.trials import Groups, Target
 from augnet.sources import ImageRef
-from augnet.statistics.decision import threshold
 from augnet.statistics.sample import MIN_IMAGES, GroupSample, Sampled
 
 log = logging.getLogger(__name__)
@@ -163,17 +162,17 @@ def design_of(sample: GroupSample, run: Run) -> Design:
 
 def _targets(sample: GroupSample, run: Run) -> list[tuple[Target, list[Sampled], list[Sampled]]]:
     """Every target with its donors and its receivers, by rank."""
-    task, limit = run.task, threshold(run.model.gives_logits)
+    task, logits = run.task, run.model.gives_logits
     if task == "multiclass":
         return [
-            (Target(output, True, task), donors, _others(sample, output))
+            (Target(output, True, task, logits), donors, _others(sample, output))
             for (output, _), donors in sorted(sample.groups.items())
         ]
     if task == "regression":
         return [end for (output, _), images in sorted(sample.groups.items()) for end in _ends(output, images)]
     sides = (True, False) if task == "binary" else (True,)
     return [
-        (Target(output, side, task, limit), donors, sample.groups.get((output, not side), []))
+        (Target(output, side, task, logits), donors, sample.groups.get((output, not side), []))
         for (output, side), donors in sorted(sample.groups.items())
         if side in sides
     ]

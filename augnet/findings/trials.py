@@ -26,7 +26,7 @@ from augnet.findings.outcomes import (
     TAKEN,
     promising,
 )
-from augnet.statistics.decision import Task
+from augnet.statistics.decision import Task, sigmoid, softmax, threshold
 
 SCREENED, SETTLED = 16, 48
 """Images that a candidate is tried on first, and until it is clear whether it is tried on all."""
@@ -49,24 +49,45 @@ class Target:
         output: of the model.
         positive: to be of the output, or to have more of it; else not to be, or less.
         task: see `statistics.decision.task_of`.
-        threshold: from which on a yes-or-no output means yes.
+        logits: whether outputs are those before a softmax or sigmoid.
         scale: of a regression, the standard deviation of the output over the images; else 1.
     """
 
     output: int
     positive: bool
     task: Task
-    threshold: float = 0.0
+    logits: bool = True
     scale: float = 1.0
 
     def score(self, outputs: np.ndarray) -> np.ndarray:
-        """(n,) float64 of outputs (n, K): 1 for an image of the target, else 0; or the output in scale."""
+        """(n,) float64 of outputs (n, K): how near an image is to the target; or the output in scale.
+
+        It is the mean of the decision, 1 or 0, and of its probability: what an unsure model decides tells
+        little, and a sure one may be moved far without deciding otherwise.
+        """
         if self.task == "multiclass":
-            return (outputs.argmax(axis=1) == self.output).astype(np.float64)
+            return self.nearness(outputs, np.full(len(outputs), self.output))
         values = outputs[:, self.output].astype(np.float64)
         if self.task == "regression":
             return values / (self.scale if self.positive else -self.scale)
-        return ((values > self.threshold) == self.positive).astype(np.float64)
+        decided = (values > threshold(self.logits)) == self.positive
+        yes = sigmoid(values) if self.logits else values
+        return (decided + (yes if self.positive else 1 - yes)) / 2
+
+    def nearness(self, outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """(n,) float64 of outputs (n, K): how near each image is to its class (n,)."""
+        shares = np.take_along_axis(self._shares(outputs), classes[:, None], axis=1)[:, 0]
+        return ((outputs.argmax(axis=1) == classes) + shares) / 2
+
+    def moved(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """(n,) float64 of outputs (n, K) each: how far predictions moved, whatever to."""
+        changed = before.argmax(axis=1) != after.argmax(axis=1)
+        return (changed + np.abs(self._shares(after) - self._shares(before)).sum(axis=1) / 2) / 2
+
+    def _shares(self, outputs: np.ndarray) -> np.ndarray:
+        """(n, K) float64 probabilities; zero where outputs are not finite."""
+        values = outputs.astype(np.float64)
+        return np.nan_to_num(softmax(values) if self.logits else values)
 
 
 @dataclass(frozen=True)
@@ -76,12 +97,14 @@ class Arm:
     Attributes:
         candidate: its number.
         name: GIVEN ...
+        local: whether a part of the images was changed.
         images, sources: (n,) numbers of what was changed, and of what it was changed by.
         after: (n, K) outputs; empty before they are predicted.
     """
 
     candidate: int
     name: str
+    local: bool
     images: np.ndarray
     sources: np.ndarray
     after: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
@@ -92,7 +115,7 @@ class Arm:
             np.concatenate([getattr(self, name), getattr(other, name)])
             for name in ("images", "sources", "after")
         )
-        return Arm(self.candidate, self.name, *joined)
+        return Arm(self.candidate, self.name, self.local, *joined)
 
 
 @dataclass(frozen=True)
@@ -245,13 +268,20 @@ class Trial:
     def scores(self, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
         """(n,) each, the target's score of every image before and after.
 
-        An image whose prediction a foreign source changed counts as one that it made the target's, whatever
-        it became: where any change matters to any class, there is no reason to name this one.
+        What a foreign source does counts too where it brings an image nearer to that source's own class: what
+        a place does for any class is no reason to name this one. What is done to the whole image counts
+        whatever it becomes, as other images' light or waves are typical of no class.
         """
-        before, after = self.target.score(self._before[arm.images]), self.target.score(arm.after)
-        if arm.name == FOREIGN and self.target.task == "multiclass":
-            after = arm.after.argmax(axis=1) != self._before[arm.images].argmax(axis=1)
-        return before, after.astype(np.float64)
+        outputs = self._before[arm.images]
+        before, after = self.target.score(outputs), self.target.score(arm.after)
+        if arm.name != FOREIGN or self.target.task != "multiclass":
+            return before, after
+        if not arm.local:
+            return before, before + self.target.moved(outputs, arm.after)
+        source = self._before[arm.sources].argmax(axis=1)
+        third = source != outputs.argmax(axis=1)
+        gained = self.target.nearness(arm.after, source) - self.target.nearness(outputs, source)
+        return before, after + np.where(third, gained, 0)
 
     def _changed(
         self, number: int, candidate: Candidate, name: str, part: slice
@@ -280,4 +310,4 @@ class Trial:
             turn = slice(first, None, len(ways))
             into, of = pictures[turn], given[turn]
             changed[turn] = way.painted(into) if paint else way.put(into, of, self._limits)
-        return [(Arm(number, name, images, sources), changed)]
+        return [(Arm(number, name, change.local, images, sources), changed)]

@@ -31,8 +31,7 @@ def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -
     change = effect.tried.candidate.change
     thing = property_text(change, size)
     goal = name if target.positive else f"not {name}"
-    it, is_ = ("it", "is") if len(change.places) < 2 else ("they", "are")
-    them = "it" if it == "it" else "them"
+    it, them, s = ("it", "it", "s") if len(change.places) < 2 else ("they", "them", "")
     other = "another part, or that of other images," if change.local else "that of other images"
     enough, needed = effect.enough, effect.needed
     if target.task == "regression":
@@ -48,14 +47,14 @@ def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -
             f"{needed.changed:.2f}, and {needed.control:.2f} where {other} was taken"
         )
     text = (
-        f"{goal} leans on {thing}: of {enough.count} images of other predictions, {enough.changed:.0%} "
-        f"become {goal} when {it} {is_} put into them, and {enough.control:.0%} change when {other} is"
+        f"{goal} leans on {thing}: put into {enough.count} images of other predictions, {it} bring{s} them "
+        f"{enough.changed:.0%} of the way to {goal}, and {other} {enough.control:.0%}"
     )
     if needed is None:
         return text
     return text + (
-        f"; of the {needed.count} images that show {them} most, {needed.changed:.0%} are no longer {goal} "
-        f"when {it} {is_} taken away, and {needed.control:.0%} when {other} is"
+        f"; taken from the {needed.count} that show {them} most, {it} take{s} them {needed.changed:.0%} of "
+        f"the way from {goal}, and {other} {needed.control:.0%}"
     )
 
 
@@ -63,7 +62,7 @@ def looks_sentence(change: Change, name: str, size: tuple[int, int], min_effect:
     """What gradients show and interventions do not confirm."""
     return (
         f"{name} looks at {property_text(change, size)} more than others do, but does not depend on it: "
-        f"changing it changes fewer than {min_effect:.0%} of the predictions beyond what other changes do"
+        f"changing it moves predictions by less than {min_effect:.0%} more than other changes do"
     )
 
 

@@ -82,9 +82,9 @@ def _figures(item: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _amount(value: float, unit: str) -> str:
-    """A share of predictions in per cent, anything else in its unit."""
+    """A share of the way to another prediction in points, anything else in its unit."""
     value = round(value, 2) + 0.0  # no -0
-    return f"{value:.0%} of the predictions" if unit == "predictions" else f"{value:.2f} {unit}"
+    return f"{100 * value:.0f} points" if unit == "predictions" else f"{value:.2f} {unit}"
 
 
 def _interval(interval: Sequence[float] | None, digits: str) -> str:

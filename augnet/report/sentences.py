@@ -56,8 +56,8 @@ def nothing_found(audit: Audit) -> str:
     seen = ", ".join(f"{smallest} ({', '.join(names)})" for smallest, names in kinds.items())
     count = sum(entry["candidates"] for entry in tried)
     return (
-        f"nothing found that an output leans on: {count} places and properties were tried; effects would "
-        f"have been seen from these shares of the predictions on: {seen}"
+        f"nothing found that an output leans on: {count} places and properties were tried; effects from "
+        f"these sizes on would have been seen: {seen}"
     )
 
 

@@ -14,11 +14,12 @@ POWER = 0.8
 def standard_error(differences: np.ndarray) -> float:
     """Of the mean of n paired differences.
 
-    Where outcomes are 0 or 1, so that differences are -1, 0 or 1, one of either sign is added first (Bonett
-    and Price 2012, doi 10.3102/1076998611411915): few or equal differences would else look certain.
+    Where outcomes are shares, so that differences are -1 to 1, one of -1 and one of 1 are added first (for
+    0 or 1 Bonett and Price 2012, doi 10.3102/1076998611411915): few or equal differences would else look
+    certain.
     """
     values = np.asarray(differences, float)
-    if np.isin(values, (-1, 0, 1)).all():
+    if (np.abs(values) <= 1).all():
         values = np.concatenate([values, [-1.0, 1.0]])
     if len(values) < 2:
         return math.inf
