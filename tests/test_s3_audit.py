@@ -97,6 +97,15 @@ def test_no_key_is_written_with_an_audit(s3, expected):
     assert not any(b"hunter2" in data or b"key-of-the-test" in data for data in found.values())
 
 
+def test_statistics_are_fetched_once_for_all_columns(s3, expected, monkeypatch):
+    asked, passed_on = [], s3.draw
+    monkeypatch.setattr(s3, "draw", lambda path: asked.append(path) or passed_on(path))
+    audit = augnet.open_audit(f"{s3.root}/expected")
+    columns = [audit.column(name) for name in audit.scalars]
+    assert {len(column) for column in columns} == {40} and len(columns) > 10
+    assert sum("statistics/part" in path for path in asked) <= 2 * 5  # sizes, and the files
+
+
 def test_a_killed_audit_is_resumed(s3, expected, tmp_path):
     store = fsspec.filesystem("s3", use_listings_cache=False)
 

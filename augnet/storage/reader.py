@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO, Self, get_args
 
 import numpy as np
@@ -140,7 +145,7 @@ class Audit:
 
     def parts(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The tables of `statistics` or `failures`, one by one: of a large audit, only one fits in memory."""
-        return (self._table(name, columns) for name in self.folder.names(kind))
+        return (self._table(name, columns) for name in self._files[kind])
 
     def column_parts(self, name: str) -> Iterator[pa.ChunkedArray]:
         """One column of `statistics`, file by file: a column of lists may be larger than memory."""
@@ -354,11 +359,36 @@ class Audit:
         with self._reading(name) as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
 
+    @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        """The finished files of each kind that is read part by part."""
+        return {kind: self.folder.names(kind) for kind in ("statistics", "failures")}
+
+    def _is_far(self, name: str) -> bool:
+        """Whether it is read for every column, and lies in a store, where each time costs some requests."""
+        return name.startswith("statistics/") and not self.folder.is_local
+
+    def _near(self, name: str) -> Path:
+        """A copy on this machine of a file in a store, made when first read; it goes with this object."""
+        copy = self._copies / name
+        if not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._copies, delete=False) as whole:
+                whole.write(self.folder.read_bytes(name))
+            os.replace(whole.name, copy)
+        return copy
+
+    @cached_property
+    def _copies(self) -> Path:
+        path = tempfile.mkdtemp(prefix="augnet-")
+        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+        return Path(path)
+
     @contextmanager
     def _reading(self, name: str) -> Iterator[BinaryIO]:
         """The file opened; what is wrong with it becomes an AuditError."""
         try:
-            with self.folder.open(name) as stream:
+            with self._near(name).open("rb") if self._is_far(name) else self.folder.open(name) as stream:
                 yield stream
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise AuditError(
