@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from augnet.report.sentences import capitalized
+from augnet.report.sentences import capitalized, effect_text
 from augnet.storage import names
 from augnet.storage.reader import Audit
 
@@ -54,7 +54,7 @@ def triage(audit: Audit) -> dict[str, Any]:
             "statistic": row["statistic"],
             "end": row["end"],
             "auroc": f"{row['auroc']:.3f}",
-            "interval": _interval(row["auroc_interval"], ".3f"),
+            "interval": _interval(row["auroc_interval"]),
             "baseline": row["baseline"],
         }
         for row in audit.triage["rows"]
@@ -73,7 +73,7 @@ def _figures(item: dict[str, Any]) -> list[tuple[str, str]]:
     """What the intervention gave, in words and numbers."""
     unit = item["unit"]
     return [
-        ("effect", f"{_amount(item['effect'], unit)} {_interval(item['interval'], '.2f')}"),
+        ("effect", effect_text(item)),
         ("with the intervention", _amount(item["changed"], unit)),
         ("with the matched control", _amount(item["control"], unit)),
         ("false discovery rate", f"{item['q_value']:.2g}" if item["q_value"] >= 1e-6 else "below 1e-6"),
@@ -87,5 +87,5 @@ def _amount(value: float, unit: str) -> str:
     return f"{100 * value:.0f} points" if unit == "predictions" else f"{value:.2f} {unit}"
 
 
-def _interval(interval: Sequence[float] | None, digits: str) -> str:
-    return f"({interval[0]:{digits}} to {interval[1]:{digits}})" if interval else ""
+def _interval(interval: Sequence[float] | None) -> str:
+    return f"({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
