@@ -201,9 +201,10 @@ def test_a_place_and_a_property_of_the_whole_image_explain_each_other():
     place = Place((Box(0, 0, 2, 2),))
     assert decided((place, evidence(0.6, 0.3)), (Contrast(), evidence(0.8))) == ["contrast"]
     assert decided((place, evidence(0.8, 0.3)), (Contrast(), evidence(0.8))) == ["place"]
-    assert decided((place, evidence(0.6, 0.0)), (Background(), evidence(0.68))) == ["place"]
-    assert decided((place, evidence(0.3, 0.0)), (Brightness(False), evidence(0.35))) == []
-    assert decided((place, evidence(0.3, 0.0)), (Brightness(False), evidence(0.45))) == ["brightness"]
+    assert decided((place, evidence(0.6, 0.1)), (Background(), evidence(0.68))) == ["place"]
+    assert decided((place, evidence(0.6, 0.0)), (Background(), evidence(0.68))) == ["background"]  # a piece
+    assert decided((place, evidence(0.3, 0.1)), (Brightness(False), evidence(0.35))) == ["place"]
+    assert decided((place, evidence(0.3, 0.1)), (Brightness(False), evidence(0.45))) == ["brightness"]
 
 
 def test_what_images_differ_in_by_nature_has_to_do_more():

@@ -40,10 +40,11 @@ MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
 """Of the best candidate's effect: among those that reach it, the smallest place carries it."""
-AS_MANY = 0.95
+AS_MANY = 0.75
 """Of what the strongest change of the whole image does: the first that reaches it is named."""
 MORE = 0.1
-"""By so much several places, or a change of the whole image, must do better to be the explanation."""
+"""By so much several places, or a change of the whole image, must do better to be the explanation; a place
+must be needed by so much to explain such a change."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,15 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
 def _is_of_parts(whole: Effect, effects: Sequence[Effect]) -> bool:
     """Whether a part of the image alone does about as much as this change of all of it.
 
-    A line has waves, lies in the background and is bright: to change these is to move it.
+    A line has waves, lies in the background and is bright: to change these is to move it. A part that is
+    enough, but whose loss changes nothing, is only a piece of what is everywhere.
     """
     parts = [
         entry.enough.over_control
         for entry in effects
         if entry.tried.judged == whole.tried.judged and entry.tried.promising
         if entry.tried.candidate.change.local
+        if entry.needed is None or entry.needed.over_control >= MORE
     ]
     return whole.effect <= max(parts, default=-math.inf) + MORE
 
