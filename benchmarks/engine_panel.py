@@ -120,18 +120,22 @@ PANEL: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
 
 
 def build(name: str) -> keras.Model:
+    """A model of the panel, whose batch normalizations have scales, shifts and the statistics of noise.
+
+    With others the signal of a deep one (EfficientNetV2S) grows until its Jacobian is rounding alone.
+    """
     keras.utils.set_random_seed(0)
     model = PANEL[name][0]()
     rng = np.random.default_rng(1)
-    for layer in model._flatten_layers():
-        if isinstance(layer, layers.BatchNormalization):
-            ranges = (
-                (layer.moving_mean, -0.1),
-                (layer.moving_variance, 0.5),
-                (layer.gamma, 0.5),
-                (layer.beta, -0.1),
-            )
-            for variable, low in ranges:
-                if variable is not None:  # without scale or centre
-                    variable.assign(rng.uniform(low, low + (0.2 if low < 0 else 1), variable.shape))
+    norms = [part for part in model._flatten_layers() if isinstance(part, layers.BatchNormalization)]
+    momenta = [part.momentum for part in norms]
+    for part in norms:
+        part.momentum = 0.0
+        for variable, low, high in ((part.gamma, 0.5, 1.5), (part.beta, -0.1, 0.1)):
+            if variable is not None:  # without scale or centre
+                variable.assign(rng.uniform(low, high, variable.shape))
+    if norms:
+        model(rng.uniform(size=(2, *model.input_shape[1:])).astype(np.float32), training=True)
+    for part, momentum in zip(norms, momenta, strict=True):
+        part.momentum = momentum
     return model
