@@ -128,14 +128,11 @@ def build(name: str) -> keras.Model:
     model = PANEL[name][0]()
     rng = np.random.default_rng(1)
     norms = [part for part in model._flatten_layers() if isinstance(part, layers.BatchNormalization)]
-    momenta = [part.momentum for part in norms]
     for part in norms:
-        part.momentum = 0.0
+        part.momentum = 0.0  # statistics are those of the one batch below
         for variable, low, high in ((part.gamma, 0.5, 1.5), (part.beta, -0.1, 0.1)):
             if variable is not None:  # without scale or centre
                 variable.assign(rng.uniform(low, high, variable.shape))
     if norms:
         model(rng.uniform(size=(2, *model.input_shape[1:])).astype(np.float32), training=True)
-    for part, momentum in zip(norms, momenta, strict=True):
-        part.momentum = momentum
     return model

@@ -26,7 +26,7 @@ from augnet.findings.outcomes import (
     TAKEN,
     promising,
 )
-from augnet.statistics.decision import Task, sigmoid, softmax, threshold
+from augnet.statistics.decision import Task, of_logits, threshold
 
 SCREENED, SETTLED = 16, 48
 """Images that a candidate is tried on first, and until it is clear whether it is tried on all."""
@@ -71,7 +71,7 @@ class Target:
         if self.task == "regression":
             return values / (self.scale if self.positive else -self.scale)
         decided = (values > threshold(self.logits)) == self.positive
-        yes = sigmoid(values) if self.logits else values
+        yes = self._shares(outputs)[:, self.output]
         return (decided + (yes if self.positive else 1 - yes)) / 2
 
     def nearness(self, outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ class Target:
     def _shares(self, outputs: np.ndarray) -> np.ndarray:
         """(n, K) float64 probabilities; zero where outputs are not finite."""
         values = outputs.astype(np.float64)
-        return np.nan_to_num(softmax(values) if self.logits else values)
+        return np.nan_to_num(of_logits(values, self.task) if self.logits else values)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from augnet.report.sentences import capitalized, effect_text
+from augnet.report.sentences import amount_text, capitalized, effect_text
 from augnet.storage import names
 from augnet.storage.reader import Audit
 
@@ -71,20 +71,13 @@ def control(audit: Audit) -> list[str]:
 
 def _figures(item: dict[str, Any]) -> list[tuple[str, str]]:
     """What the intervention gave, in words and numbers."""
-    unit = item["unit"]
     return [
         ("effect", effect_text(item)),
-        ("with the intervention", _amount(item["changed"], unit)),
-        ("with the matched control", _amount(item["control"], unit)),
+        ("with the intervention", amount_text(item["changed"], item["unit"])),
+        ("with the matched control", amount_text(item["control"], item["unit"])),
         ("false discovery rate", f"{item['q_value']:.2g}" if item["q_value"] >= 1e-6 else "below 1e-6"),
         ("images", f"{item['donors']} donors, {item['receivers']} receivers"),
     ]
-
-
-def _amount(value: float, unit: str) -> str:
-    """A share of the way to another prediction in points, anything else in its unit."""
-    value = round(value, 2) + 0.0  # no -0
-    return f"{100 * value:.0f} points" if unit == "predictions" else f"{value:.2f} {unit}"
 
 
 def _interval(interval: Sequence[float] | None) -> str:

@@ -32,12 +32,19 @@ def findings(audit: Audit) -> list[str]:
 
 def effect_text(finding: dict[str, Any]) -> str:
     """'68 points, 95 % interval 61 to 75'; in standard deviations for a regression."""
-    values = (finding["effect"], *finding["interval"])
-    if finding["unit"] == "predictions":
-        effect, low, high = (f"{100 * value:.0f}" for value in values)
-        return f"{effect} points over its controls, 95 % interval {low} to {high}"
-    effect, low, high = (f"{value:.2f}" for value in values)
-    return f"{effect} {finding['unit']} over its controls, 95 % interval {low} to {high}"
+    unit = finding["unit"]
+    low, high = (_number(value, unit) for value in finding["interval"])
+    return f"{amount_text(finding['effect'], unit)} over its controls, 95 % interval {low} to {high}"
+
+
+def amount_text(value: float, unit: str) -> str:
+    """A share of the way to another prediction in points, anything else in its unit."""
+    return f"{_number(value, unit)} {'points' if unit == 'predictions' else unit}"
+
+
+def _number(value: float, unit: str) -> str:
+    value = round(value, 2) + 0.0  # no -0
+    return f"{100 * value:.0f}" if unit == "predictions" else f"{value:.2f}"
 
 
 def nothing_found(audit: Audit) -> str:

@@ -53,7 +53,12 @@ def probabilities(batch: JacobianBatch, task: Task) -> np.ndarray:
         return np.full_like(batch.outputs, np.nan)
     if batch.probabilities is not None:
         return batch.probabilities
-    return softmax(batch.outputs) if task == "multiclass" else sigmoid(batch.outputs)
+    return of_logits(batch.outputs, task)
+
+
+def of_logits(logits: np.ndarray, task: Task) -> np.ndarray:
+    """(n, K) float64 probabilities of a classifier's logits (n, K)."""
+    return softmax(logits) if task == "multiclass" else sigmoid(logits)
 
 
 def predicted_classes(probability: np.ndarray, predicted: np.ndarray, task: Task) -> np.ndarray:

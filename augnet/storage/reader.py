@@ -39,6 +39,7 @@ class Audit:
 
     def __init__(self, folder: OutputFolder):
         self.folder = folder
+        self._listed: dict[str, list[str]] = {}
 
     @classmethod
     def open(cls, path: str) -> Self:
@@ -134,7 +135,7 @@ class Audit:
         Raises:
             AuditError: a file cannot be read.
         """
-        files = [self.folder.path(part) for part in self.folder.names("statistics")]
+        files = [self.folder.path(part) for part in self._names("statistics")]
         try:
             found = ds.dataset(files, self.statistics_schema, "parquet", filesystem=self.folder.fs)
             return found.to_table(columns=list(names))
@@ -145,7 +146,7 @@ class Audit:
 
     def parts(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The tables of `statistics` or `failures`, one by one: of a large audit, only one fits in memory."""
-        return (self._table(name, columns) for name in self._files[kind])
+        return (self._table(name, columns) for name in self._names(kind))
 
     def column_parts(self, name: str) -> Iterator[pa.ChunkedArray]:
         """One column of `statistics`, file by file: a column of lists may be larger than memory."""
@@ -348,7 +349,7 @@ class Audit:
         return {name: row for row, name in enumerate(self.statistics["image_id"].to_pylist())}
 
     def _parts(self, kind: str, empty: pa.Schema) -> pa.Table:
-        parts = [self._table(name) for name in self.folder.names(kind) if name.endswith(".parquet")]
+        parts = [self._table(name) for name in self._names(kind) if name.endswith(".parquet")]
         return pa.concat_tables(parts) if parts else empty.empty_table()
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -359,27 +360,27 @@ class Audit:
         with self._reading(name) as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
 
-    @cached_property
-    def _files(self) -> dict[str, list[str]]:
-        """The finished files of each kind that is read part by part."""
-        return {kind: self.folder.names(kind) for kind in ("statistics", "failures")}
+    def _names(self, kind: str) -> list[str]:
+        """The finished files of a kind, listed once."""
+        if kind not in self._listed:
+            self._listed[kind] = self.folder.names(kind)
+        return self._listed[kind]
 
-    def _is_far(self, name: str) -> bool:
-        """Whether it is read for every column, and lies in a store, where each time costs some requests."""
-        return name.startswith("statistics/") and not self.folder.is_local
-
-    def _near(self, name: str) -> Path:
-        """A copy on this machine of a file in a store, made when first read; it goes with this object."""
+    def _open(self, name: str) -> BinaryIO:
+        """The file; of statistics in a store, which are read for every column, a copy made the first time."""
+        if self.folder.is_local or not name.startswith("statistics/"):
+            return self.folder.open(name)
         copy = self._copies / name
         if not copy.exists():
             copy.parent.mkdir(exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._copies, delete=False) as whole:
                 whole.write(self.folder.read_bytes(name))
             os.replace(whole.name, copy)
-        return copy
+        return copy.open("rb")
 
     @cached_property
     def _copies(self) -> Path:
+        """A folder on this machine that goes with this object."""
         path = tempfile.mkdtemp(prefix="augnet-")
         weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
         return Path(path)
@@ -388,7 +389,7 @@ class Audit:
     def _reading(self, name: str) -> Iterator[BinaryIO]:
         """The file opened; what is wrong with it becomes an AuditError."""
         try:
-            with self._near(name).open("rb") if self._is_far(name) else self.folder.open(name) as stream:
+            with self._open(name) as stream:
                 yield stream
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise AuditError(
