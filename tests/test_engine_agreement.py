@@ -41,3 +41,21 @@ def test_without_kinks_a_small_fault_is_one():
     assert "in float32" in judged(smooth, TapeRows(smooth))
     wrong = TapeRows(lambda x: smooth(x) + 1e-5 * ops.sin(1e3 * x[:, :3]))
     assert judged(smooth, wrong) == ""
+
+
+def test_where_rounding_moves_the_outputs_far_float64_judges():
+    weights = np.random.default_rng(3).standard_normal((64, 3))
+
+    def plain(x):
+        return ops.sin(1e5 * ops.matmul(x, weights.astype(x.dtype.as_numpy_dtype)))
+
+    def backwards(x, slope=1.0):
+        return ops.sin(slope * 1e5 * ops.matmul(x[:, ::-1], weights[::-1].astype(x.dtype.as_numpy_dtype)))
+
+    def agreed(rules, wide=True):
+        pair = TapeRows(rules), TapeRows(plain)
+        return compare(*pair, (lambda: pair) if wide else None, IMAGES).words
+
+    assert "in float64" in agreed(backwards)
+    assert agreed(backwards, wide=False) == ""
+    assert agreed(lambda x: backwards(x, slope=1 + 1e-7)) == ""
