@@ -135,13 +135,23 @@ def test_a_pattern_in_a_direction_of_each_image_is_one():
 def test_hot_regions_that_lie_close_together_are_tried_as_one_place():
     rng = np.random.default_rng(0)
     maps = {target: 1 + rng.random((30, 32, 32)) for target in range(4)}
-    maps[0][:, 3:6, 2:5] += 40
-    maps[0][:, 4:7, 9:12] += 40
+    maps[0][:, 3:7, 2:6] += 40
+    maps[0][:, 4:8, 9:13] += 40
     boxes = [entry.change.places for entry in find_places(maps, (32, 32))[0]]
-    assert (Box(3, 2, 4, 10),) in boxes
-    maps[0][:, 28:31, 20:23] += 80
+    assert (Box(3, 2, 5, 11),) in boxes
+    maps[0][:, 28:32, 20:24] += 80
     boxes = [entry.change.places for entry in find_places(maps, (32, 32))[0]]
-    assert (Box(28, 20, 3, 3), Box(3, 2, 3, 3), Box(4, 9, 3, 3)) in boxes
+    assert (Box(28, 20, 4, 4), Box(3, 2, 4, 4), Box(4, 9, 4, 4)) in boxes
+
+
+def test_a_hot_piece_is_tried_as_thick_as_the_best_window():
+    rng = np.random.default_rng(0)
+    maps = {target: 1 + rng.random((30, 32, 32)) for target in range(4)}
+    maps[0][:, 2:6, 2:6] += 40
+    maps[0][:, 29:30, 28:30] += 40
+    boxes = [entry.change.places for entry in find_places(maps, (32, 32))[0]]
+    assert (Box(2, 2, 4, 4), Box(27, 27, 4, 4)) in boxes
+    assert Box(30, 0, 1, 2).at_least(4, (32, 32)) == Box(28, 0, 4, 4)
 
 
 def test_the_control_of_what_moves_is_another_part_of_the_same_images():

@@ -141,6 +141,9 @@ def _distinct(
         if all(_overlap(box, other[0]) < OVERLAP for _, other in kept):
             kept.append((score, (box,)))
     del kept[PLACES:]
+    # Of a mark, often no more than a piece is hot: each is taken for part of something as thick as the best.
+    best = kept[0][1][0]
+    hot = [box.at_least(min(best.height, best.width), size) for box in hot]
     small = [box for box in hot if _is_small(box, size)]
     together = [_as_one(small[:count], size) for count in (1, 2, len(small)) if small]
     for boxes in dict.fromkeys(together):

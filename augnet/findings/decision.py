@@ -7,11 +7,12 @@ For each candidate of a target two shares are measured, see `trials`:
 - needed: how far the donors go from the target without the property, in whichever way it is taken, less how
   far when as much is taken elsewhere, or from others.
 
-What any part of the right object does is no shortcut: so of what a place does is taken off what places do for
-the other targets, at their best; where there are many, at their second best, as another target may have a
-shortcut of its own. What a place does is the mean of both: its average effect on images that lack
-it and on images that have it. Of what moves, and of a property of the whole image, only the first is asked:
-some part of every object is needed, and whatever is natural to a class.
+What any part of the right object does, or any light of the right class, is no shortcut: so of what a change
+does is taken off what changes of its kind, of places that are not much larger, do for the other targets, at
+their best; where there are many, at their second best, as another target may have a shortcut of its own.
+What a place does is the mean of both: its average effect on images that lack it and on images that have it.
+Of what moves, and of a property of the whole image, only the first is asked: some part of every object is
+needed, and whatever is natural to a class.
 
 A finding is an effect of at least `min_effect`, and one of its shares is no accident, at a false discovery
 rate of RATE over all that was tried. Of a regression, shares are standard deviations of the output.
@@ -42,6 +43,8 @@ AS_GOOD = 0.9
 """Of the best candidate's effect: among those that reach it, the smallest place carries it."""
 AS_MANY = 0.75
 """Of what the strongest change of the whole image does: the first that reaches it is named."""
+NO_LARGER = 1.5
+"""Times as many pixels: other targets' places that have more do more by nature, and are no measure."""
 MORE = 0.1
 """By so much several places, or a change of the whole image, must do better to be the explanation; a place
 must be needed by so much to explain such a change."""
@@ -73,7 +76,7 @@ class Effect:
 
     Attributes:
         enough, needed: the two ways to ask; the second only of places.
-        baselines: of each, what other targets' candidates of the kind do.
+        baselines: of each, what its like does for other targets.
         p_value: of neither doing anything.
     """
 
@@ -129,16 +132,20 @@ def _p_value(entry: Effect) -> float:
 
 
 def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
-    """What places do for the other targets at their best; with MANY of them, at their second best."""
-    if not entry.tried.candidate.change.places:
-        return 0.0
+    """What its like does for the other targets at their best; with MANY of them, at their second best."""
     best: dict[int, float] = {}
     for other in raw:
-        if other.tried.candidate.change.places and other.tried.judged != entry.tried.judged:
+        if other.tried.judged != entry.tried.judged and _is_like(other, entry):
             value = other.parts[part].over_control if other.tried.promising else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
     return values[int(len(values) >= MANY)] if values else 0.0
+
+
+def _is_like(other: Effect, entry: Effect) -> bool:
+    """Whether another change is of the same kind, and of a place that is not much larger."""
+    same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
+    return same and _area(other) <= NO_LARGER * _area(entry)
 
 
 def that_counts(change: Change, min_effect: float) -> float:

@@ -54,6 +54,13 @@ class Box:
         """Its rows and columns."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
+    def at_least(self, side: int, size: tuple[int, int]) -> Box:
+        """The box, grown around its middle where a side is shorter, inside an image of (height, width)."""
+        height, width = max(self.height, side), max(self.width, side)
+        y = min(max(0, self.y + self.height // 2 - height // 2), size[0] - height)
+        x = min(max(0, self.x + self.width // 2 - width // 2), size[1] - width)
+        return Box(y, x, height, width)
+
     def shared(self, other: Box) -> int:
         """Pixels that both boxes hold."""
         height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
