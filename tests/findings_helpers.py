@@ -85,7 +85,7 @@ def tried(model, images, most=200):
         )
         arms = trial.run(candidates[target])
         for number, candidate in enumerate(candidates[target]):
-            evidence = {arm.name: trial.changed(arm) for arm in arms if arm.candidate == number}
+            evidence = {arm.name: arm.changed for arm in arms if arm.candidate == number}
             found.append(Tried(target, target, number, candidate, evidence))
     return found
 

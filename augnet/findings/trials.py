@@ -92,14 +92,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of changing images for one candidate.
+    """One way of changing images for one candidate, and what became of them.
 
     Attributes:
         candidate: its number.
         name: GIVEN ...
         local: whether a part of the images was changed.
         images, sources: (n,) numbers of what was changed, and of what it was changed by.
-        after: (n, K) outputs; empty before they are predicted.
+        before, after: (n,) float64, the target's score of each image; empty before they are predicted.
+        output: (n,) the target's output of each changed image; the same.
     """
 
     candidate: int
@@ -107,13 +108,20 @@ class Arm:
     local: bool
     images: np.ndarray
     sources: np.ndarray
-    after: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    before: np.ndarray = field(default_factory=lambda: np.empty(0))
+    after: np.ndarray = field(default_factory=lambda: np.empty(0))
+    output: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def changed(self) -> np.ndarray:
+        """(n,) float64, how far each image came towards the target; in the arms of NEEDED, away from it."""
+        return self.after - self.before if self.name in ENOUGH else self.before - self.after
 
     def followed_by(self, other: Arm) -> Arm:
         """The same arm on this one's images and then on the other's."""
         joined = (
             np.concatenate([getattr(self, name), getattr(other, name)])
-            for name in ("images", "sources", "after")
+            for name in ("images", "sources", "before", "after", "output")
         )
         return Arm(self.candidate, self.name, self.local, *joined)
 
@@ -213,7 +221,7 @@ class Trial:
                 after = self._predict(np.concatenate([pictures for _, pictures in waiting]))
                 ends = np.cumsum([len(pictures) for _, pictures in waiting])
                 for (arm, _), outputs in zip(waiting, np.split(after, ends[:-1]), strict=True):
-                    found[arm.candidate].append(replace(arm, after=outputs))
+                    found[arm.candidate].append(self.judged(arm, outputs))
                 waiting.clear()
 
         for number, candidate in candidates.items():
@@ -225,7 +233,7 @@ class Trial:
         return found
 
     def _is_promising(self, arms: Sequence[Arm]) -> bool:
-        return promising({arm.name: self.changed(arm) for arm in arms}, self._min_effect)
+        return promising({arm.name: arm.changed for arm in arms}, self._min_effect)
 
     def _first(self, change: Change) -> list[str]:
         """The arms that are run of every candidate."""
@@ -260,28 +268,24 @@ class Trial:
         score = np.where(able[0], donors @ apart, -np.inf)
         return tuple(np.argsort(-score, kind="stable")[: shown_by(int(able[0].sum()))].tolist())
 
-    def changed(self, arm: Arm) -> np.ndarray:
-        """(n,) float64, how far each image came towards the target; in the arms of NEEDED, away from it."""
-        before, after = self.scores(arm)
-        return after - before if arm.name in ENOUGH else before - after
-
-    def scores(self, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) each, the target's score of every image before and after.
+    def judged(self, arm: Arm, outputs: np.ndarray) -> Arm:
+        """The arm with the outputs (n, K) of its changed images.
 
         What a foreign source does counts too where it brings an image nearer to that source's own class: what
         a place does for any class is no reason to name this one. What is done to the whole image counts
         whatever it becomes, as other images' light or waves are typical of no class.
         """
-        outputs = self._before[arm.images]
-        before, after = self.target.score(outputs), self.target.score(arm.after)
-        if arm.name != FOREIGN or self.target.task != "multiclass":
-            return before, after
-        if not arm.local:
-            return before, before + self.target.moved(outputs, arm.after)
-        source = self._before[arm.sources].argmax(axis=1)
-        third = source != outputs.argmax(axis=1)
-        gained = self.target.nearness(arm.after, source) - self.target.nearness(outputs, source)
-        return before, after + np.where(third, gained, 0)
+        earlier = self._before[arm.images]
+        before, after = self.target.score(earlier), self.target.score(outputs)
+        if arm.name == FOREIGN and self.target.task == "multiclass":
+            if arm.local:
+                source = self._before[arm.sources].argmax(axis=1)
+                third = source != earlier.argmax(axis=1)
+                gained = self.target.nearness(outputs, source) - self.target.nearness(earlier, source)
+                after = after + np.where(third, gained, 0)
+            else:
+                after = before + self.target.moved(earlier, outputs)
+        return replace(arm, before=before, after=after, output=outputs[:, self.target.output])
 
     def _changed(
         self, number: int, candidate: Candidate, name: str, part: slice

@@ -151,17 +151,16 @@ class Investigator:
         ids = np.array([image.image_id for image in design.images], object)
 
         def rows(arm: Arm) -> pa.Table:
-            before, after = trial.scores(arm)
             values = design.outputs[arm.images][:, target.output]
             columns: dict[str, Any] = {
                 "candidate": np.full(len(arm.images), arm.candidate, np.int32),
                 "arm": [arm.name] * len(arm.images),
                 "image_id": ids[arm.images],
                 "source_id": ids[arm.sources],
-                "before": before,
-                "after": after,
+                "before": arm.before,
+                "after": arm.after,
                 "output_before": values.astype(np.float64),
-                "output_after": arm.after[:, target.output].astype(np.float64),
+                "output_after": arm.output.astype(np.float64),
             }
             return pa.table(columns, schema.INTERVENTIONS)
 
