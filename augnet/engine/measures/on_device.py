@@ -212,20 +212,30 @@ def _sums(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
 
     def add(some: Tensor, weights: Tensor, shift: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
         total, squares, magnitudes, largest = sums
-        for k in range(some.shape[0]):
-            apart, magnitude = some[k] - shift, ops.absolute(some[k])
-            total = total + weights[k] * apart
-            squares = squares + weights[k] * ops.square(apart)
-            magnitudes = magnitudes + weights[k] * magnitude
+        for image, weight in zip(ops.unstack(some), ops.unstack(weights), strict=True):
+            apart, magnitude = image - shift, ops.absolute(image)
+            total = total + weight * apart
+            squares = squares + weight * ops.square(apart)
+            magnitudes = magnitudes + weight * magnitude
             largest = ops.maximum(largest, magnitude)
         return total, squares, magnitudes, largest
 
     flat = ops.reshape(rows, (rows.shape[0], -1))  # a loop over one axis is faster than one over four
-    sums, program = (ops.zeros_like(flat[0]),) * 4, backend.fused(add)
-    for first in range(0, flat.shape[0], FUSED_IMAGES):
-        count = min(FUSED_IMAGES, flat.shape[0] - first)
-        some = ops.slice(flat, (first, 0), (count, flat.shape[1]))
-        sums = program(some, weights[first : first + count], flat[0], *sums)
+    batch, size = flat.shape
+    program = backend.fused(add)
+
+    def add_some(first: Tensor, count: int, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        some = ops.slice(flat, (first, 0), (count, size)), ops.slice(weights, (first,), (count,))
+        return program(*some, flat[0], *sums)
+
+    sums = (ops.zeros_like(flat[0]),) * 4
+    fused = min(batch, FUSED_IMAGES)
+    if batch // fused > 1:  # a loop in the program, which is traced once
+        sums = ops.fori_loop(0, batch // fused, lambda step, sums: add_some(step * fused, fused, sums), sums)
+    else:
+        sums = add_some(0, fused, sums)
+    if rest := batch % fused:
+        sums = add_some(batch - rest, rest, sums)
     return tuple(ops.reshape(part, rows.shape[1:]) for part in (flat[0], *sums))
 
 
