@@ -1,5 +1,7 @@
 """What the device measures of rows, against NumPy in float64, in one piece and in many."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from keras import ops
@@ -24,10 +26,20 @@ def rows():
     return made.astype("float32")
 
 
+@cache
+def compiled_products(shape, elements):
+    """gram.products of rows of this shape as a program, in blocks of so many elements."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_ELEMENTS", elements)
+        signature = [(shape, "float32"), (shape[:1], "int32")]
+        program = backend.compiled(lambda *given: gram.products(*given), signature)
+    return lambda *given: backend.to_host(backend.run(program, given, ["float32", "int32"]))
+
+
 def test_products_are_those_of_float64(rows, block):
     flat = rows.reshape(BATCH, ROWS, -1)
     predicted = np.array([2, 0, 1, 1], np.int32)
-    made, l1 = gram.products(ops.convert_to_tensor(flat), predicted)
+    made, l1 = compiled_products(flat.shape, blocks.BLOCK_ELEMENTS)(flat, predicted)
     wide = flat.astype(float)
     np.testing.assert_allclose(made, wide @ wide.transpose(0, 2, 1), rtol=1e-12)
     own = wide[np.arange(BATCH), predicted]
@@ -56,13 +68,10 @@ MANY_ROWS = {
 
 @pytest.mark.parametrize("kind", MANY_ROWS)
 @pytest.mark.parametrize("elements", [2**13, 2**21])
-def test_products_of_many_rows_in_float32_keep_norms_distances_and_eigenvalues(kind, elements, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", elements)
+def test_products_of_many_rows_in_float32_keep_norms_distances_and_eigenvalues(kind, elements):
     flat = MANY_ROWS[kind](np.random.default_rng(0), (2, 130, 333)).astype("float32")
     place = np.array([129, 40], np.int32)
-    signature = [(flat.shape, "float32"), (place.shape, "int32")]
-    program = backend.compiled(lambda *given: gram.products(*given), signature)
-    found, l1 = backend.to_host(backend.run(program, [flat, place], ["float32", "int32"]))
+    found, l1 = compiled_products(flat.shape, elements)(flat, place)
     for k in range(2):
         wide = flat[k].astype(float)
         slopes = wide - wide[place[k]]
