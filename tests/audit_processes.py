@@ -15,7 +15,11 @@ HERE = Path(__file__).parent
 
 
 class ForkServer:
-    """Starts audits fast; see fork_server.py."""
+    """Starts audits fast, in the environment of the moment; see fork_server.py.
+
+    Attributes:
+        log: a path, behind which audits write what they say.
+    """
 
     def __init__(self, log):
         self.log = str(log)
@@ -38,7 +42,9 @@ class ForkServer:
 
     def start(self, arguments, die_at=None):
         """The process id, and group, of a new audit."""
-        return self._ask(arguments=[str(part) for part in arguments], log=self.log, die_at=die_at)["pid"]
+        arguments = [str(part) for part in arguments]
+        order = {"arguments": arguments, "log": self.log, "die_at": die_at, "environment": dict(os.environ)}
+        return self._ask(**order)["pid"]
 
     def wait(self, pid):
         """Exit status, or minus the signal that ended the audit."""

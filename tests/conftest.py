@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+from audit_processes import ForkServer
 from PIL import Image
 
 from pipeline.logs import PACKAGES
@@ -73,6 +74,19 @@ def own_log_level() -> None:
     """A command that an earlier test ran in this process has set its `--log-level` for good."""
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def running_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with ForkServer(tmp_path_factory.mktemp("server") / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def fork_server(running_fork_server: ForkServer, tmp_path: Path) -> ForkServer:
+    """Starts audits as processes; what they say is in tmp_path / "log"."""
+    running_fork_server.log = str(tmp_path / "log")
+    return running_fork_server
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """Forks audits from a process that has imported everything, so that a start takes a moment, not seconds.
 
-Reads JSON lines and answers each: {"arguments": [...], "log": path, "die_at": n or null} starts an audit as
-the leader of its own process group and gives {"pid": ...}; {"wait": pid} gives {"status": ...}. With `die_at`
-the audit kills itself, by SIGKILL, right before the n-th time that it moves a file into place (negative:
-right after it).
+Reads JSON lines and answers each: {"arguments": [...], "log": path, "die_at": n or null, "environment": {}}
+starts an audit as the leader of its own process group and gives {"pid": ...}; {"wait": pid} gives
+{"status": ...}. With `die_at` the audit kills itself, by SIGKILL, right before the n-th time that it moves a
+file into place (negative: right after it).
 """
 
 import json
@@ -13,8 +13,10 @@ import sys
 from contextlib import suppress
 
 
-def audit(arguments, log, die_at):
+def audit(arguments, log, die_at, environment):
     os.setpgrp()
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from audit_processes import ForkServer, audit_command, digests, start_audit, wait_for
+from audit_processes import audit_command, digests, start_audit, wait_for
 from conftest import write_images
 
 from augnet.audits.integrity import check
@@ -19,9 +19,11 @@ SMALL_UNITS = "--store.shard_bytes=50000"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with ForkServer(tmp_path_factory.mktemp("server") / "log") as server:
-        yield server
+def many_images(tmp_path_factory):
+    """So many that an audit is not over before it is stopped."""
+    folder = tmp_path_factory.mktemp("many")
+    write_images(folder, 3000)
+    return folder
 
 
 def processes_of(marker):
@@ -48,30 +50,28 @@ def workers_of(marker):
     "signum, status, word", [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
 def test_a_signal_ends_the_audit_within_seconds_and_says_how_to_go_on(
-    tmp_path, cnn_path, server, signum, status, word
+    tmp_path, cnn_path, fork_server, signum, status, word
 ):
     write_images(tmp_path / "images", 600)
     out = tmp_path / "out"
     command = audit_command(cnn_path, tmp_path / "images", out, SMALL_UNITS, "--log-level=warning")
-    server.log = str(tmp_path / "log")
-    pid = server.start(command)
+    pid = fork_server.start(command)
     wait_for(lambda: any((out / "records").glob("*.json")))
     began = time.monotonic()
     os.kill(pid, getattr(signal, signum))
-    assert server.wait(pid) == status
+    assert fork_server.wait(pid) == status
     assert time.monotonic() - began < 5
     said = (tmp_path / "log").read_text().splitlines()
     assert said[-1:] == [f"augnet: {word}; the same command goes on from the finished units"]
     assert not list(out.rglob(".writing-*"))
     done = {path.name for path in (out / "records").iterdir()}
     assert 0 < len(done) < 75
-    assert server.run(command) == 0
+    assert fork_server.run(command) == 0
     assert check(str(out)) == []
 
 
-def test_a_signal_takes_the_worker_processes_along(tmp_path, cnn_path):
-    write_images(tmp_path / "images", 3000)
-    command = audit_command(cnn_path, tmp_path / "images", tmp_path / "out", SMALL_UNITS, *PROCESSES)
+def test_a_signal_takes_the_worker_processes_along(tmp_path, cnn_path, many_images):
+    command = audit_command(cnn_path, many_images, tmp_path / "out", SMALL_UNITS, *PROCESSES)
     marker = str(tmp_path)
     process = start_audit(*command, env={**os.environ, "MARKER": marker})
     wait_for(lambda: any((tmp_path / "out" / "records").glob("*.json")), 180)
@@ -84,9 +84,8 @@ def test_a_signal_takes_the_worker_processes_along(tmp_path, cnn_path):
     assert errors.splitlines()[-1] == "augnet: interrupted; the same command goes on from the finished units"
 
 
-def test_a_killed_worker_process_ends_the_audit_with_a_message(tmp_path, cnn_path):
-    write_images(tmp_path / "images", 3000)
-    command = audit_command(cnn_path, tmp_path / "images", tmp_path / "out", SMALL_UNITS, *PROCESSES)
+def test_a_killed_worker_process_ends_the_audit_with_a_message(tmp_path, cnn_path, many_images):
+    command = audit_command(cnn_path, many_images, tmp_path / "out", SMALL_UNITS, *PROCESSES)
     marker = str(tmp_path)
     process = start_audit(*command, env={**os.environ, "MARKER": marker})
     wait_for(lambda: any((tmp_path / "out" / "records").glob("*.json")), 180)
@@ -98,9 +97,8 @@ def test_a_killed_worker_process_ends_the_audit_with_a_message(tmp_path, cnn_pat
     assert "a worker process was lost" in errors.splitlines()[-1]
 
 
-def test_workers_end_when_the_driver_is_killed(tmp_path, cnn_path):
-    write_images(tmp_path / "images", 3000)
-    command = audit_command(cnn_path, tmp_path / "images", tmp_path / "out", SMALL_UNITS, *PROCESSES)
+def test_workers_end_when_the_driver_is_killed(tmp_path, cnn_path, many_images):
+    command = audit_command(cnn_path, many_images, tmp_path / "out", SMALL_UNITS, *PROCESSES)
     marker = str(tmp_path)
     process = start_audit(*command, env={**os.environ, "MARKER": marker})
     wait_for(lambda: any((tmp_path / "out" / "records").glob("*.json")), 180)
@@ -109,14 +107,13 @@ def test_workers_end_when_the_driver_is_killed(tmp_path, cnn_path):
     wait_for(lambda: not processes_of(marker), 5)
 
 
-def test_two_audits_of_one_folder_at_a_time_both_end_right(tmp_path, cnn_path, server):
-    write_images(tmp_path / "images", 300)
+def test_two_audits_of_one_folder_at_a_time_both_end_right(tmp_path, cnn_path, fork_server):
+    write_images(tmp_path / "images", 160)
     flags = (SMALL_UNITS, "--log-level=warning")
-    server.log = str(tmp_path / "log")
-    assert server.run(audit_command(cnn_path, tmp_path / "images", tmp_path / "alone", *flags)) == 0
+    assert fork_server.run(audit_command(cnn_path, tmp_path / "images", tmp_path / "alone", *flags)) == 0
     command = audit_command(cnn_path, tmp_path / "images", tmp_path / "out", *flags)
-    pids = [server.start(command) for _ in range(3)]
-    assert [server.wait(pid) for pid in pids] == [0, 0, 0], Path(server.log).read_text()
+    pids = [fork_server.start(command) for _ in range(3)]
+    assert [fork_server.wait(pid) for pid in pids] == [0, 0, 0], Path(fork_server.log).read_text()
     assert digests(tmp_path / "out") == digests(tmp_path / "alone")
     assert check(str(tmp_path / "out")) == []
 

@@ -4,7 +4,7 @@ import shutil
 import signal
 
 import pytest
-from audit_processes import ForkServer, audit_command, digests
+from audit_processes import audit_command, digests
 from conftest import small_cnn, write_images
 
 import augnet
@@ -67,13 +67,12 @@ def test_what_fails_again_stays_a_failure(audits, out):
     assert check(str(out)) == []
 
 
-def test_killed_half_way_it_goes_on_with_and_without_the_flag(audits, out, tmp_path):
+def test_killed_half_way_it_goes_on_with_and_without_the_flag(audits, out, tmp_path, fork_server):
     retry, plain = command(audits, out, "--retry-failed"), command(audits, out)
-    with ForkServer(tmp_path / "log") as server:
-        # Files are moved into place: first the plan, then six for each unit.
-        for arguments, move in ((retry, 1), (retry, 3), (plain, 9)):
-            assert server.run(arguments, die_at=move) == -signal.SIGKILL, (tmp_path / "log").read_text()
-        assert server.run(retry) == 0, (tmp_path / "log").read_text()
+    # Files are moved into place: first the plan, then six for each unit.
+    for arguments, move in ((retry, 1), (retry, 3), (plain, 9)):
+        assert fork_server.run(arguments, die_at=move) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert fork_server.run(retry) == 0, (tmp_path / "log").read_text()
     assert digests(out) == digests(audits / "whole")
 
 

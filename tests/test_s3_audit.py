@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from audit_processes import ForkServer, audit_command, digests
+from audit_processes import audit_command, digests
 from conftest import small_cnn, write_images
 from dataset_forms import pictures
 from s3_server import BUCKET, FAULTS, s3_server
@@ -106,14 +106,13 @@ def test_statistics_are_fetched_once_for_all_columns(s3, expected, monkeypatch):
     assert sum("statistics/part" in path for path in asked) <= 2 * 5  # sizes, and the files
 
 
-def test_a_killed_audit_is_resumed(s3, expected, tmp_path):
+def test_a_killed_audit_is_resumed(s3, expected, fork_server):
     store = fsspec.filesystem("s3", use_listings_cache=False)
 
     def two_units_are_done():
         return len(store.find(f"{s3.root}/killed/records")) >= 2
 
-    with ForkServer(tmp_path / "log") as audits:
-        assert audits.run_until(two_units_are_done, 0, command(s3, "killed")) < 0
+    assert fork_server.run_until(two_units_are_done, 0, command(s3, "killed")) < 0
     done = {path: store.modified(path) for path in store.find(f"{s3.root}/killed/records")}
     assert main(command(s3, "killed")) == 0
     assert digests_there(s3, "killed") == expected
