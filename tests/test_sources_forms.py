@@ -49,6 +49,10 @@ FORMS = {
 }
 
 
+AUDITED = 48
+"""Images of a whole audit."""
+
+
 def in_class_order(count=200):
     """As a folder lists them, so that every form has them in this order."""
     return sorted(pictures(count), key=lambda image: (image.number, image.name))
@@ -79,7 +83,7 @@ def audit_of(tmp_path_factory):
     def audit(form):
         output = folder / form
         if not output.exists():
-            path = FORMS[form](folder / f"data-{form}", in_class_order())
+            path = FORMS[form](folder / f"data-{form}", in_class_order(AUDITED))
             command = [
                 "audit",
                 "--model",
@@ -89,7 +93,7 @@ def audit_of(tmp_path_factory):
                 "--output",
                 str(output),
             ]
-            command += ["--images.classes=[ant, bee, cow]", "--store.shard_bytes=100_000"]  # 13 units
+            command += ["--images.classes=[ant, bee, cow]", "--store.shard_bytes=50_000"]  # 6 units
             assert main([*command, "--log-level=warning"]) == 0
         return augnet.open_audit(str(output))
 
@@ -101,7 +105,7 @@ def audit_of(tmp_path_factory):
 )
 def test_a_whole_audit_gives_the_same_statistics(audit_of, form):
     expected, found = audit_of("folder"), audit_of(form)
-    assert found.counts == expected.counts and found.counts["audited"] == 200
+    assert found.counts == expected.counts and found.counts["audited"] == AUDITED
     whereabouts = ["image_id", "uri", "metadata"]
     assert found.statistics.drop(whereabouts).equals(expected.statistics.drop(whereabouts))
     for name, values in expected.maps.items():
