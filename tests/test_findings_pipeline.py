@@ -1,6 +1,8 @@
 """Findings through whole audits: classes, yes-or-no answers and numbers; the same bytes however it is run."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import keras
@@ -52,8 +54,16 @@ def tagged(tmp_path_factory):
     return folder
 
 
-def test_a_tag_is_named_in_every_file_that_tells_of_it(tagged, tmp_path, capsys):
-    found = audit(tagged / "m.keras", tagged / "images", tmp_path / "out")
+@pytest.fixture(scope="module")
+def tagged_audit(tagged):
+    """The audit of these, and what it printed."""
+    with redirect_stdout(StringIO()) as said:
+        found = audit(tagged / "m.keras", tagged / "images", tagged / "out")
+    return found, said.getvalue()
+
+
+def test_a_tag_is_named_in_every_file_that_tells_of_it(tagged, tagged_audit):
+    found, said = tagged_audit
     (finding,) = found.findings["confirmed"]
     assert (finding["kind"], finding["output"], finding["name"], finding["unit"]) == (
         "place",
@@ -66,8 +76,8 @@ def test_a_tag_is_named_in_every_file_that_tells_of_it(tagged, tmp_path, capsys)
     low, high = finding["interval"]
     assert 0.3 < low < finding["effect"] < high <= 1
     assert finding["changed"] - finding["control"] == pytest.approx(finding["effect"])
-    assert "lower right corner" in finding["sentence"] and finding["sentence"] in capsys.readouterr().out
-    page = (tmp_path / "out/report/index.html").read_text()
+    assert "lower right corner" in finding["sentence"] and finding["sentence"] in said
+    page = (tagged / "out/report/index.html").read_text()
     assert "leans on the lower right corner" in page
     assert {image["image_id"].split("/")[0] for image in finding["images"]} == {"2"}
     assert found.findings["judged"]["outputs"] == 3
@@ -77,7 +87,7 @@ def test_a_tag_is_named_in_every_file_that_tells_of_it(tagged, tmp_path, capsys)
     assert set(rows["arm"].to_pylist()) >= {"given", "foreign", "elsewhere", "painted", "taken"}
     known = set(found.statistics["image_id"].to_pylist())
     assert set(rows["image_id"].to_pylist()) <= known and set(rows["source_id"].to_pylist()) <= known
-    assert check(str(tmp_path / "out")) == []
+    assert check(str(tagged / "out")) == []
 
 
 def test_processes_threads_and_a_resumed_run_give_the_same_bytes(tagged, tmp_path):
@@ -184,9 +194,8 @@ def test_the_plan_says_how_long_findings_take(tagged, capsys):
     assert "forward passes, of 10 min 0 s allowed" in shown
 
 
-def test_interventions_have_their_columns(tagged, tmp_path):
-    audit(tagged / "m.keras", tagged / "images", tmp_path / "out")
-    table = pq.read_table(tmp_path / "out/interventions/part-00002-of-00003.parquet")
+def test_interventions_have_their_columns(tagged, tagged_audit):
+    table = pq.read_table(tagged / "out/interventions/part-00002-of-00003.parquet")
     given = table.filter(np.array(table["arm"].to_pylist()) == "given").to_pydict()
     before, after = (np.array(given[name]) for name in ("before", "after"))
     assert before.min() > 0 and before.max() < 0.5  # other predictions, whose probability counts half
