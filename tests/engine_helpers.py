@@ -4,10 +4,15 @@ from augnet.engine import Engine, EngineOptions, RowSelection, inspect_model
 
 INSPECTION = ("output", "space", "input_size", "reduce")
 OWN = ("choice", "tuning_seconds")
+FEW = 8
 
 
 def engine_of(model, **settings):
-    """The engine of a Keras model; settings are those of inspect_model, EngineOptions and Engine."""
+    """The engine of a Keras model; settings are those of inspect_model, EngineOptions and Engine.
+
+    Batches are of a few images, for the few that tests have; `batch_size=None` leaves them to the engine.
+    """
+    settings.setdefault("batch_size", FEW)
     inspection = {key: settings.pop(key) for key in INSPECTION if key in settings}
     own = {key: settings.pop(key) for key in OWN if key in settings}
     for key in ("outputs", "stored"):
