@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from comparison_helpers import CLASSES, made_audit
 
-from augnet.comparison import control
+from augnet.comparison import bootstrap, control
 from augnet.comparison.control import find_control
 from augnet.comparison.join import join_images, join_outputs, rows_in_all
 from augnet.comparison.pair import compare_pair
@@ -15,6 +15,12 @@ from augnet.storage import names
 from augnet.storage.catalog import SCALARS
 
 RNG = np.random.default_rng(7)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Enough for ends of intervals that are known to a tenth of their length."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 2000)
 
 
 def test_an_audit_against_itself_differs_by_exactly_zero(tmp_path):
