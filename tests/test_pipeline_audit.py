@@ -43,12 +43,10 @@ def audit(model, images, output, *flags):
 def oracle(model, image):
     """Rows (output, height, width, channel) by one tape.gradient per output, in float64."""
     x = tf.constant(image[None], tf.float64)
-    rows = []
-    for index in range(model.output_shape[-1]):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = model(x, training=False)[0, index]
-        rows.append(tape.gradient(value, x)[0].numpy())
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        values = tf.unstack(model(x, training=False)[0])
+    rows = [tape.gradient(value, x)[0].numpy() for value in values]
     return np.stack(rows)
 
 
