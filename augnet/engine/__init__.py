@@ -1,12 +1,9 @@
 """Images in, Jacobian rows and their statistics out, as fast as the hardware allows.
 
-engine.py         Engine: batches of images -> JacobianBatch
-options.py        what an engine is asked for (EngineOptions), and the rows that follow from it (RowLayout)
-inspection/       what a model is (inspect_model), and which models have no Jacobian
-graph/            a Keras model as a flat list of operations
-tuning.py         what is chosen by timing (Choice)
-batch.py          JacobianBatch, MapMoments
+docs/ENGINE.md has a table of its files.
 """
+
+# ruff: noqa: F401 (what it hands on)
 
 from __future__ import annotations
 
@@ -20,19 +17,6 @@ if TYPE_CHECKING:
     from augnet.engine.options import EngineOptions, RowLayout
     from augnet.engine.tuning import Choice
     from augnet.selection import RowSelection
-
-__all__ = [
-    "Choice",
-    "Engine",
-    "EngineOptions",
-    "InspectedModel",
-    "JacobianBatch",
-    "MapMoments",
-    "ModelSpec",
-    "RowLayout",
-    "RowSelection",
-    "inspect_model",
-]
 
 _MODULES = {
     "Choice": "augnet.engine.tuning",

@@ -1,5 +1,7 @@
 """TensorFlow, as the engine uses it: the device, the tape, compiled programs, and kernels."""
 
+# ruff: noqa: F401 (what it offers)
+
 from augnet.engine.backends.tensorflow.device import (
     CACHE_BYTES,
     OutOfMemory,
@@ -50,48 +52,3 @@ from augnet.engine.backends.tensorflow.tape import (
     passes_gradient,
     transposed,
 )
-
-__all__ = [
-    "CACHE_BYTES",
-    "OutOfMemory",
-    "Program",
-    "Refused",
-    "Signature",
-    "Unsupported",
-    "average_pool_gradient",
-    "bias_add",
-    "compiled",
-    "constant",
-    "conv2d",
-    "conv2d_input_gradient",
-    "depth_to_space",
-    "depthwise",
-    "depthwise_input_gradient",
-    "device_kind",
-    "elementwise_slope",
-    "free_bytes",
-    "fused",
-    "has_tensor_float_32",
-    "is_eager",
-    "linearize",
-    "mapped",
-    "max_pool_gradient",
-    "max_pool_with_argmax",
-    "numpy_dtype",
-    "passes_at_once",
-    "passes_gradient",
-    "peak_of",
-    "power_spectrum",
-    "rows_of",
-    "run",
-    "seconds",
-    "summed",
-    "taken",
-    "tensor_float_32",
-    "to_device",
-    "to_host",
-    "transposed",
-    "used_bytes",
-    "values_of",
-    "wait",
-]
