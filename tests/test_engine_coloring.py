@@ -8,7 +8,7 @@ from keras import layers
 
 from augnet import AugNet
 from augnet.engine.graph.graph import trace
-from augnet.engine.kernels import ChosenKernels
+from augnet.engine.kernels import Kernels
 from augnet.engine.rewrites.coloring import _separate
 from augnet.engine.rows import identity, rewrite
 
@@ -78,8 +78,8 @@ def test_coloured_rows_are_those_of_a_pass_each(program):
     own, shape = program
     assert own.coloring.count < own.output_count
     x = tf.constant(np.random.default_rng(0).normal(size=(2, *shape)), tf.float32)
-    made = own.all_rows(x, 7, ChosenKernels()).numpy()
-    _, truth = own.rows(x, identity, 7, ChosenKernels())
+    made = own.all_rows(x, 7, Kernels()).numpy()
+    _, truth = own.rows(x, identity, 7, Kernels())
     assert np.abs(truth).max() > 0
     np.testing.assert_allclose(made, truth.numpy(), atol=1e-6 * np.abs(truth).max())
 

@@ -9,7 +9,7 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from augnet.engine import inspect_model
 from augnet.engine.backends import backend
-from augnet.engine.kernels import ChosenKernels
+from augnet.engine.kernels import Kernels
 from augnet.engine.rows import TapeRows, rewrite
 
 layers = keras.layers
@@ -176,7 +176,7 @@ def test_a_rewritten_model_has_the_same_jacobian(name):
     def cotangents(outputs):
         return backend.constant(np.broadcast_to(np.eye(count)[:, None], (count, 2, count)), outputs.dtype)
 
-    truth, plain = TapeRows(inspected.function).rows(x, cotangents, 1, ChosenKernels())
+    truth, plain = TapeRows(inspected.function).rows(x, cotangents, 1, Kernels())
     program = rewrite(inspected.graph, inspected.input_shape, "float64", count)
     number, most = 0, 1
     while number < most:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from augnet.engine.backends import backend
-from augnet.engine.kernels import ChosenKernels
-from augnet.engine.rows import RuleRows, TapeRows
+from augnet.engine.kernels import Kernels
+from augnet.engine.rows import Rows, RuleRows, TapeRows
 from augnet.engine.types import Tensor
 
 ROUNDING = 1e-6
@@ -126,7 +126,7 @@ def _kinks_explain(
 
 
 def _mixed_rows_by(
-    program: RuleRows | TapeRows, images: np.ndarray
+    program: Rows, images: np.ndarray
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Images like these -> outputs (n, K) and mixtures of the rows (n, CHECKED_ROWS, inputs)."""
 
@@ -138,7 +138,7 @@ def _mixed_rows_by(
     dtype, chunk = str(images.dtype), CHECK_CHUNK if isinstance(program, RuleRows) else 1
 
     def compute(x: Tensor) -> Tensor:
-        return program.rows(x, cotangents, chunk, ChosenKernels())
+        return program.rows(x, cotangents, chunk, Kernels())
 
     if isinstance(program, TapeRows):
         # Uncompiled, a tape computes gradients of weights that nobody asked for, and may crash in them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import Any
@@ -17,14 +17,14 @@ from augnet.engine.batch import JacobianBatch
 from augnet.engine.batching import BatchedProgram
 from augnet.engine.graph.precision import refuse_missing
 from augnet.engine.inspection.model_spec import InspectedModel
-from augnet.engine.kernels import ChosenKernels
+from augnet.engine.kernels import Kernels
 from augnet.engine.measures.batch_measures import BatchMeasures
 from augnet.engine.measures.moments import empty_moments, merge_moments
 from augnet.engine.measures.sketch import combinations
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.row_program import RowProgram
 from augnet.engine.rows import product
-from augnet.engine.tuning import TUNING_SECONDS, Choice
+from augnet.engine.tuning import TUNING_SECONDS, Choice, choose
 from augnet.engine.types import Tensor, Tensors
 
 DRAWN_LINES = 4
@@ -125,7 +125,7 @@ class Engine:
         if self._choice is None:
             images = self.options.images
             seconds = self._tuning_seconds
-            self._choice = self.program.choose(self.batch_size, seconds=seconds, images=images)
+            self._choice = choose(self.program, self.batch_size, seconds=seconds, images=images)
             self.batch_size = min(self.batch_size, self._choice.batch_size)
         return self._choice
 
@@ -166,7 +166,7 @@ class Engine:
         """Rows (n, R, height, width, channel) of images (n, ...); not for outputs="label"."""
         with self._lock, self.arithmetic():
             self._chosen()
-            return np.concatenate([backend.to_host(rows)[:count] for rows, count in self._bare([images])])
+            return _on_host(self._bare([images]))
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """Outputs (n, K) of images (n, height, width, channel), in the chosen space: a forward pass alone.
@@ -176,9 +176,7 @@ class Engine:
         """
         with self._lock, self.arithmetic():
             self._chosen()
-            return np.concatenate(
-                [backend.to_host(found)[:count] for found, count in self._forward([images])]
-            )
+            return _on_host(self._forward([images]))
 
     def jacobian_program(self) -> backend.Program:
         """Images (batch_size, height, width, channel) as a tensor -> rows (batch_size, R, height, width,
@@ -206,7 +204,7 @@ class Engine:
         if choice.program != "rules":
             return None
         rules, _ = self.program.float64()
-        kernels = ChosenKernels(choice.kernels)
+        kernels = Kernels(choice.kernels)
 
         def compute(x: Tensor, outputs: Tensor) -> Tensor:
             def cotangents(scores: Tensor) -> Tensor:
@@ -233,7 +231,7 @@ class Engine:
 
         dtype, sketches = self._model.dtype, (batch_size, self.options.sketch, self.spec.output_count)
         signature = [(self._batch_shape(batch_size), dtype), *[((batch_size,), "int32")] * 3]
-        return self.program.compile_for(program, [*signature, (sketches, dtype), ((), "int32")])
+        return self.program.compile(program, [*signature, (sketches, dtype), ((), "int32")])
 
     def _compile_rows(self, batch_size: int) -> backend.Program:
         signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
@@ -243,11 +241,11 @@ class Engine:
                 product(self._factors(images, None)[1]), (batch_size, -1, *self.spec.input_shape)
             )
 
-        return self.program.compile_for(rows, signature)
+        return self.program.compile(rows, signature)
 
     def _compile_outputs(self, batch_size: int) -> backend.Program:
         signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
-        return self.program.compile_for(
+        return self.program.compile(
             lambda images, count: self._model.function(self._input(images)), signature
         )
 
@@ -287,6 +285,11 @@ class Engine:
 def _draws(images: np.ndarray) -> np.ndarray:
     """(n,) int32 numbers, not negative, that an image's own values decide: the same in every batch."""
     return np.array([zlib.crc32(image[::DRAWN_LINES].tobytes()) >> 1 for image in images], np.int32)
+
+
+def _on_host(batches: Iterable[tuple[Tensor, int]]) -> np.ndarray:
+    """What was computed of all images, batch by batch, without the padding."""
+    return np.concatenate([backend.to_host(found)[:count] for found, count in batches])
 
 
 def _joined(batches: list[JacobianBatch]) -> JacobianBatch:

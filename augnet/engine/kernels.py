@@ -23,75 +23,59 @@ HOPELESS = 4.0
 """How many times slower a kernel's first run may be than another's best, to be run again."""
 
 Kernel = Callable[[Tensor], Tensor]
+"""One way to compute something."""
+
+Place = tuple[dict[str, Kernel], tuple[int, ...], str]
+"""Where a program has several kernels: these by name, and the shape and dtype of their argument."""
 
 
 @dataclass(frozen=True)
-class ChosenKernels:
-    """The kernels that were chosen earlier; the likeliest, which is the first, where nothing was.
+class Kernels:
+    """Chooses among kernels that compute the same thing.
 
     Attributes:
-        chosen: name of a candidate by key.
+        chosen: the name of a kernel by key; where none is known it is the likeliest.
+        places: by key, where there were several, to be timed after the trace; None: not remembered.
     """
 
     chosen: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Place] | None = None
 
     def choose(self, key: str, candidates: dict[str, Kernel], shape: tuple[int, ...], dtype: str) -> Kernel:
-        """See rules.base.Kernels."""
+        """The kernel to use for an argument of this shape and dtype.
+
+        Args:
+            key: what the computation is, the batch aside. It is stored with what was chosen.
+            candidates: functions of one tensor by name, the likeliest first. They hold arrays, shapes and
+                dtypes and never a tensor of the program that is being traced, so they may be kept, and be
+                timed in a program of their own, after that trace has ended.
+        """
+        if self.places is not None and len(candidates) > 1:
+            self.places.setdefault(key, (candidates, shape, dtype))
         name = self.chosen.get(key)
         return candidates[name] if name in candidates else next(iter(candidates.values()))
 
 
-@dataclass(frozen=True)
-class KernelChoice:
-    """One place of a program where there are several kernels.
-
-    Attributes:
-        candidates: by name, the likeliest first.
-        shape, dtype: of the argument.
-    """
-
-    candidates: dict[str, Kernel]
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class CollectedKernels:
-    """Takes the likeliest kernels, and remembers what else there was, to be timed after the trace."""
-
-    choices: dict[str, KernelChoice] = field(default_factory=dict)
-
-    def choose(self, key: str, candidates: dict[str, Kernel], shape: tuple[int, ...], dtype: str) -> Kernel:
-        """See rules.base.Kernels."""
-        if len(candidates) > 1:
-            self.choices.setdefault(key, KernelChoice(candidates, shape, dtype))
-        return next(iter(candidates.values()))
-
-    def fastest(self, deadline: float) -> dict[str, str]:
-        """The name of the fastest candidate by key, for as many as can be timed before the deadline.
-
-        Args:
-            deadline: by time.monotonic().
-        """
-        chosen: dict[str, str] = {}
-        for key, choice in self.choices.items():
-            if time.monotonic() >= deadline:
-                break
-            times = _times(key, choice)
-            if times:
-                chosen[key] = min(times, key=times.__getitem__)
-                log.debug("engine: %s: %s", key, {name: f"{t * 1e3:.2f} ms" for name, t in times.items()})
-        return chosen
+def fastest(places: dict[str, Place], deadline: float) -> dict[str, str]:
+    """The name of the fastest kernel by key, for as many as can be timed before time.monotonic() is that."""
+    chosen: dict[str, str] = {}
+    for key, place in places.items():
+        if time.monotonic() >= deadline:
+            break
+        times = _times(key, *place)
+        if times:
+            chosen[key] = min(times, key=times.__getitem__)
+            log.debug("engine: %s: %s", key, {name: f"{t * 1e3:.2f} ms" for name, t in times.items()})
+    return chosen
 
 
-def _times(key: str, choice: KernelChoice) -> dict[str, float]:
+def _times(key: str, candidates: dict[str, Kernel], shape: tuple[int, ...], dtype: str) -> dict[str, float]:
     """Seconds by candidate; those that cannot do it here are left out."""
-    few = max(1, min(choice.shape[0], TIMED_ELEMENTS // math.prod(choice.shape[1:])))
-    shape = (few, *choice.shape[1:])
-    dtype = str(getattr(choice.dtype, "name", choice.dtype))
+    few = max(1, min(shape[0], TIMED_ELEMENTS // math.prod(shape[1:])))
+    shape, dtype = (few, *shape[1:]), str(getattr(dtype, "name", dtype))
     x = backend.to_device(np.random.default_rng(0).standard_normal(shape, np.float32), dtype)
     times: dict[str, float] = {}
-    for name, kernel in choice.candidates.items():
+    for name, kernel in candidates.items():
         try:
             program = backend.compiled(kernel, [(shape, dtype)])
             start = time.perf_counter()

@@ -16,10 +16,9 @@ from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph
 from augnet.engine.graph.precision import in_precision
 from augnet.engine.inspection.probes import PROBES, probe_images
-from augnet.engine.kernels import ChosenKernels
-from augnet.engine.rows import Cotangents, RuleRows, TapeRows, identity, product, rewrite
-from augnet.engine.rules.base import Kernels
-from augnet.engine.tuning import SMALL_WORK, TUNING_SECONDS, Choice, timed, untimed
+from augnet.engine.kernels import Kernels
+from augnet.engine.rows import Cotangents, Rows, RuleRows, TapeRows, product, rewrite
+from augnet.engine.tuning import SMALL_WORK, Choice
 from augnet.engine.types import Tensor, Tensors
 
 log = logging.getLogger(__name__)
@@ -143,20 +142,6 @@ class RowProgram:
         """Of one image, and so of one row."""
         return math.prod(self.input_shape) * np.dtype(self.dtype).itemsize
 
-    def choose(
-        self, batch_size: int, *, seconds: float = TUNING_SECONDS, images: int | None = None
-    ) -> Choice:
-        """The program to use, see tuning.py.
-
-        Args:
-            batch_size: images per batch, at most.
-            seconds: for which programs may be timed to find the fastest, whatever the run; 0: none is.
-            images: of the whole run; None where that is not known.
-        """
-        if not seconds:
-            return untimed(self, batch_size)
-        return timed(self, batch_size, images, seconds)
-
     def likely_batch_size(self) -> int:
         """As many images as fill the device, and as the rows, what is made of them, and G leave room for."""
         rows_bytes, gram_bytes = self.row_count * self.image_bytes, self.row_count**2 * GRAM_BYTES
@@ -190,38 +175,26 @@ class RowProgram:
 
     def factors(self, x: Tensor, cotangents: Cotangents, choice: Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As `rows`, but behind a cut two factors of the rows, see `RuleRows.factors`."""
-        kernels = ChosenKernels(choice.kernels)
-        if choice.program == "rules" and self.rules is not None:
-            return self.rules.factors(x, cotangents, choice.rows_per_pass, kernels)
-        outputs, rows = self.tape.rows(x, cotangents, choice.rows_per_pass, kernels)
-        return outputs, (rows,)
+        return self._by(choice).factors(x, cotangents, choice.rows_per_pass, Kernels(choice.kernels))
 
     def all_rows(self, x: Tensor, choice: Choice) -> Tensor:
         """Rows (batch, K, inputs) of every output, by fewer passes where outputs see separate parts of x."""
-        if choice.program == "rules" and self.rules is not None:
-            return self.rules.all_rows(x, choice.rows_per_pass, ChosenKernels(choice.kernels))
-        return self.rows(x, identity, choice)[1]
+        return self._by(choice).all_rows(x, choice.rows_per_pass, Kernels(choice.kernels))
 
-    def compile(
-        self, function: Callable[..., Tensors], batch_size: int, xla: bool = False, trial: bool = False
+    def _by(self, choice: Choice) -> Rows:
+        return self.rules if choice.program == "rules" and self.rules is not None else self.tape
+
+    def compile(self, function: Callable[..., Tensors], signature: backend.Signature) -> backend.Program:
+        """A function that computes rows, of images and other arguments, as a program."""
+        heavy = self.rules is not None and self.rules.heavy
+        return backend.compiled(function, signature, weights_as_arguments=heavy)
+
+    def trial(
+        self, function: Callable[[Tensor], Tensors], batch_size: int, xla: bool = False
     ) -> backend.Program:
-        """A function of an image batch as a program.
-
-        Args:
-            trial: it is only to be timed, so compiling it quickly counts for more.
-        """
-        return self.compile_for(function, [((batch_size, *self.input_shape), self.dtype)], xla, trial)
-
-    def compile_for(
-        self,
-        function: Callable[..., Tensors],
-        signature: backend.Signature,
-        xla: bool = False,
-        trial: bool = False,
-    ) -> backend.Program:
-        """A function that computes rows, with other arguments beside the images, as a program."""
-        heavy = trial or (self.rules is not None and self.rules.heavy)
-        return backend.compiled(function, signature, xla, weights_as_arguments=heavy)
+        """A function of an image batch as a program that is only to be timed, and so is compiled quickly."""
+        signature = [((batch_size, *self.input_shape), self.dtype)]
+        return backend.compiled(function, signature, xla, weights_as_arguments=True)
 
     def probe(self, count: int) -> np.ndarray:
         """Noise images (count, *input_shape), in [0, 1] or in 0..255; the same every time, repeated."""
@@ -232,11 +205,12 @@ class RowProgram:
     def rule_rows(self, x: Tensor, chunk: int, kernels: Kernels, only: int) -> tuple[Tensor, Tensor]:
         """What a trial computes: outputs, and the first `only` backward passes of all."""
         assert self.rules is not None
-        return self.rules.rows(x, self._first(self.row_count), chunk, kernels, only)
+        outputs, factors = self.rules.factors(x, self._first(self.row_count), chunk, kernels, only)
+        return outputs, factors[-1]
 
     def tape_rows(self, x: Tensor, count: int, chunk: int = 1) -> tuple[Tensor, Tensor]:
         """Outputs, and the first `count` rows by the tape."""
-        return self.tape.rows(x, self._first(count), chunk, ChosenKernels())
+        return self.tape.rows(x, self._first(count), chunk, Kernels())
 
     def _first(self, count: int) -> Cotangents:
         eye = np.eye(self.output_count)[:count, None, :]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from keras import ops
@@ -14,13 +14,14 @@ from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Value
 from augnet.engine.graph.linearize import Linearized, linearize
 from augnet.engine.graph.shapes import declared_shapes, shapes_of
+from augnet.engine.kernels import Kernels
 from augnet.engine.rewrites.coloring import Coloring, coloring
 from augnet.engine.rewrites.cut import Cut, narrowest_cut
 from augnet.engine.rewrites.folding import fold_affine
 from augnet.engine.rewrites.fusing import fuse_elementwise
 from augnet.engine.rewrites.resolution import move_convolutions
 from augnet.engine.rewrites.rule_lookup import with_rules
-from augnet.engine.rules.base import Kernels, split
+from augnet.engine.rules.base import split
 from augnet.engine.types import Tensor
 
 Cotangents = Callable[[Tensor], Tensor]
@@ -34,15 +35,30 @@ UNROLLED_TAPE = 16
 """Backward passes of a tape that are written out: faster than a loop, but each is traced by itself."""
 
 
-class Rows(Protocol):
+class Rows(ABC):
     """A way to compute rows of a Jacobian, for tensors; what it returns is part of a compiled program."""
 
+    @abstractmethod
+    def factors(
+        self, x: Tensor, cotangents: Cotangents, chunk: int, kernels: Kernels
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Outputs (batch, K) at x (batch, ...), and the rows (batch, row, inputs) or two factors of them.
+
+        With `chunk` rows in each backward pass.
+        """
+
     def rows(self, x: Tensor, cotangents: Cotangents, chunk: int, kernels: Kernels) -> tuple[Tensor, Tensor]:
-        """Outputs (batch, K) and rows (batch, row, inputs), `chunk` rows in each backward pass."""
+        """Outputs (batch, K) and rows (batch, row, inputs)."""
+        outputs, factors = self.factors(x, cotangents, chunk, kernels)
+        return outputs, product(factors)
+
+    def all_rows(self, x: Tensor, chunk: int, kernels: Kernels) -> Tensor:
+        """Rows (batch, K, inputs) of every output."""
+        return self.rows(x, identity, chunk, kernels)[1]
 
 
 @dataclass(frozen=True)
-class TapeRows:
+class TapeRows(Rows):
     """One tape over one forward pass of any function.
 
     With one row per pass there is a backward pass for each; with more, TensorFlow makes one pass for them
@@ -54,9 +70,9 @@ class TapeRows:
 
     function: Callable[..., Tensor]
 
-    def rows(
+    def factors(
         self, x: Tensor | Sequence[Tensor], cotangents: Cotangents, chunk: int, kernels: Kernels
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, tuple[Tensor]]:
         """As `Rows`; of several inputs (batch, ...) the rows are side by side, in the outputs' dtype."""
         inputs: list[Tensor] = list(x) if isinstance(x, list | tuple) else [x]
         (outputs,), vjp = backend.linearize(
@@ -66,7 +82,7 @@ class TapeRows:
         def flat(g: Tensor) -> Tensor:
             """Cotangents (row, batch, K) -> (row, batch, inputs)."""
             parts = []
-            for given, part in zip(inputs, vjp([g]), strict=True):
+            for given, part in zip(inputs, vjp(g), strict=True):
                 shape = (g.shape[0], given.shape[0], math.prod(given.shape[1:]))
                 zero = part is None
                 parts.append(
@@ -74,11 +90,11 @@ class TapeRows:
                 )
             return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-        return outputs, _batch_first(backend.rows_of(flat, cotangents(outputs), chunk, UNROLLED_TAPE))
+        return outputs, (_batch_first(backend.rows_of(flat, cotangents(outputs), chunk, UNROLLED_TAPE)),)
 
 
 @dataclass(frozen=True)
-class RuleRows:
+class RuleRows(Rows):
     """Rules over the rewritten graph, in two parts at its narrowest cut where that is narrower than the rows.
 
     Attributes:
@@ -101,28 +117,18 @@ class RuleRows:
         if self.coloring is not None:
             _, sums = self.rows(x, self.coloring.cotangents, chunk, kernels)
             return self.coloring.split(sums, x.shape[1:])
-        return self.rows(x, identity, chunk, kernels)[1]
+        return super().all_rows(x, chunk, kernels)
 
     def forward(self, x: Tensor, kernels: Kernels) -> Tensor:
         """The output as rows() computes it, for timing it."""
         return linearize(self.graph.nodes, {self.graph.input: x}, kernels).tensors[self.graph.output]
 
-    def rows(
-        self, x: Tensor, cotangents: Cotangents, chunk: int, kernels: Kernels, only: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Outputs (batch, K) and rows (batch, row, inputs) at x (batch, ...).
-
-        With `only` no more than so many backward passes are done, for timing them.
-        """
-        outputs, factors = self.factors(x, cotangents, chunk, kernels, only)
-        return outputs, factors[-1] if only is not None else product(factors)
-
     def factors(
         self, x: Tensor, cotangents: Cotangents, chunk: int, kernels: Kernels, only: int | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Outputs (batch, K), and the rows (batch, row, inputs) or two factors of them.
+        """As `Rows`; behind a cut d output / d cut (batch, row, width), d cut / d x (batch, width, inputs).
 
-        Behind a cut they are d output / d cut (batch, row, width) and d cut / d x (batch, width, inputs).
+        With `only` no more than so many backward passes are done, for timing them.
         """
         graph, batch = self.graph, x.shape[0]
         if self.cut is None:
@@ -169,7 +175,7 @@ class RuleRows:
     @property
     def complete(self) -> bool:
         """Whether every operation has a rule, so that a pass of many rows is one operation each."""
-        return self.graph.ruled
+        return all(node.rule is not None for node in self.graph.nodes)
 
     @property
     def fuses(self) -> bool:
@@ -180,7 +186,8 @@ class RuleRows:
     @property
     def heavy(self) -> bool:
         """Whether its weights are too many to be constants of a program, see backend.compiled."""
-        return self.graph.weight_bytes > CONSTANT_BYTES
+        arrays = (array for node in self.graph.nodes if node.rule for array in node.rule.arrays())
+        return sum(array.nbytes for array in arrays) > CONSTANT_BYTES
 
     @property
     def summary(self) -> str:

@@ -6,14 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from augnet.engine.backends import backend, host
-from augnet.engine.kernels import ChosenKernels, CollectedKernels
+from augnet.engine.kernels import Kernels, Place, fastest
 from augnet.engine.rows import RuleRows
-from augnet.engine.types import Tensor
+from augnet.engine.types import Tensor, Tensors
 
 if TYPE_CHECKING:
     from augnet.engine.row_program import RowProgram
@@ -74,54 +75,50 @@ class Choice:
         return cls(**tree)
 
 
-def untimed(program: RowProgram, batch_size: int) -> Choice:
-    """The likeliest choice, for programs too short to be worth timing."""
-    if program.trusted_rules is None:
-        return Choice("tape", 1, batch_size, report=program.report)
-    return Choice("rules", likely_chunk(program, batch_size), batch_size, report=program.report)
-
-
-def timed(
-    program: RowProgram, batch_size: int, images: int | None, allowed_seconds: float = TUNING_SECONDS
+def choose(
+    program: RowProgram, batch_size: int, *, seconds: float = TUNING_SECONDS, images: int | None = None
 ) -> Choice:
-    """The fastest program that agrees with the tape.
+    """The fastest program that agrees with the tape, or the likeliest where timing would not pay.
 
-    It costs at most the larger of `allowed_seconds` and TUNING_SHARE of the predicted run: each step is taken
+    Timing costs at most the larger of `seconds` and TUNING_SHARE of the predicted run: each step is taken
     only if the one before it says that there is time. A run that would itself be over sooner is not timed.
 
     Args:
         batch_size: images per batch, at most.
+        seconds: what it may take whatever the run; 0: nothing is timed.
         images: of the run; None where that is not known.
-        allowed_seconds: what it may take whatever the run.
     """
     rules = program.trusted_rules
     if rules is None:
-        return _timed_tape(program, batch_size, images, allowed_seconds)
+        if seconds:
+            return _timed_tape(program, batch_size, images, seconds)
+        return Choice("tape", 1, batch_size, report=program.report)
     passes = program.passes
-    if rules.work * batch_size * passes < SMALL_WORK:
-        return untimed(program, batch_size)
-    likely = likely_chunk(program, batch_size)
+    sizes = _chunk_sizes(program, rules, batch_size)
+    likely = sizes[1]
+    untimed = Choice("rules", likely, batch_size, report=program.report)
+    if not seconds or rules.work * batch_size * passes < SMALL_WORK:
+        return untimed
     if images is not None:
         run_seconds = images * program.pass_seconds * (1 + passes)
-        runs = FORWARD_RUNS + 2 * (1 + trial_passes(likely, passes))
+        runs = FORWARD_RUNS + 2 * (1 + _trial_passes(likely, passes))
         first_trial = batch_size * program.pass_seconds * runs
-        if run_seconds < allowed_seconds or first_trial > max(allowed_seconds, TUNING_SHARE * run_seconds):
-            return untimed(program, batch_size)
-    log.info("engine: trying programs for %d images at a time, for about %.0f s", batch_size, allowed_seconds)
-    tuner = _Tuner(program, rules, batch_size, allowed_seconds)
+        if run_seconds < seconds or first_trial > max(seconds, TUNING_SHARE * run_seconds):
+            return untimed
+    log.info("engine: trying programs for %d images at a time, for about %.0f s", batch_size, seconds)
+    tuner = _Tuner(program, rules, batch_size, seconds)
     first = tuner.attempt(likely, xla=False)
     if first is None and batch_size > 1 and tuner.short_of_memory:
         log.info("engine: %d images at a time need more memory than there is; trying half", batch_size)
-        return timed(program, batch_size // 2, images, allowed_seconds)
+        return choose(program, batch_size // 2, seconds=seconds, images=images)
     if first is None:
-        return untimed(program, batch_size)
+        return untimed
     if images is not None:
-        if images * first < allowed_seconds:  # the guess was far too high
-            return replace(untimed(program, batch_size), report=program.report | {"seconds_per_image": first})
-        tuner.deadline = tuner.began + max(allowed_seconds, TUNING_SHARE * images * first)
+        if images * first < seconds:  # the guess was far too high
+            return replace(untimed, report=program.report | {"seconds_per_image": first})
+        tuner.deadline = tuner.began + max(seconds, TUNING_SHARE * images * first)
     tuner.time_kernels()
-    sizes = chunk_sizes(program, batch_size)
-    for size in sizes:
+    for size in sorted(set(sizes)):
         if size != likely or tuner.chosen:
             tuner.attempt(size, xla=False)
     if rules.fuses:
@@ -129,47 +126,32 @@ def timed(
     return tuner.conclusion(tuner.tape_seconds())
 
 
-def _timed_tape(program: RowProgram, batch_size: int, images: int | None, allowed_seconds: float) -> Choice:
+def _timed_tape(program: RowProgram, batch_size: int, images: int | None, seconds: float) -> Choice:
     """One backward pass per row, or one that TensorFlow makes of them all: whichever is faster."""
     others, times = host.OtherProcesses(), dict[int, float]()
     probe = program.probe(batch_size)
     for size in sorted({1, program.row_count}):
         try:
-            compiled = program.compile(_all_rows_by_tape(program, size), batch_size, trial=True)
+            rows = partial(program.tape_rows, count=program.row_count, chunk=size)
+            compiled = program.trial(rows, batch_size)
             backend.wait(compiled(probe))
             times[size] = backend.seconds(compiled, [probe], 0.3) / batch_size
         except backend.Unsupported as error:
             log.debug("engine: a tape with %d rows per pass: %s", size, error)
-        if images is not None and images * times.get(size, 0.0) < allowed_seconds:
+        if images is not None and images * times.get(size, 0.0) < seconds:
             break  # the run would be over before another program is compiled
     size = min(times, key=times.__getitem__, default=1)
     report = program.report | {"seconds_per_image": times.get(size)}
     return Choice("tape", size, batch_size, busy=others.share() > BUSY_SHARE, report=report)
 
 
-def _all_rows_by_tape(program: RowProgram, size: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: program.tape_rows(x, program.row_count, size)
-
-
-def trial_passes(size: int, passes: int) -> int:
+def _trial_passes(size: int, passes: int) -> int:
     """Backward passes of a trial of a program with so many rows per pass."""
     return min(passes, size * max(1, TRIED_PASSES // size))
 
 
-def likely_chunk(program: RowProgram, batch_size: int) -> int:
-    """Rows per pass that keep the widest tensor near the size of the caches."""
-    return _chunks(program, batch_size)[1]
-
-
-def chunk_sizes(program: RowProgram, batch_size: int) -> list[int]:
-    """Rows per pass worth trying, ascending: few, what keeps the widest tensor in the caches, and all."""
-    return sorted(set(_chunks(program, batch_size)))
-
-
-def _chunks(program: RowProgram, batch_size: int) -> tuple[int, int, int]:
+def _chunk_sizes(program: RowProgram, rules: RuleRows, batch_size: int) -> tuple[int, int, int]:
     """Rows per pass: few, what keeps the widest tensor in the caches, and what memory has room for."""
-    rules = program.trusted_rules
-    assert rules is not None
     per_row = batch_size * rules.widest * np.dtype(program.dtype).itemsize
     most = max(1, min(program.passes, int(program.memory_bytes / 8 / (4 * per_row))))
     if rules.work * batch_size * program.passes < SMALL_WORK:
@@ -196,7 +178,7 @@ class _Tuner:
     def __init__(self, program: RowProgram, rules: RuleRows, batch_size: int, allowed_seconds: float):
         self.began, self._others = time.monotonic(), host.OtherProcesses()
         self._program, self._rules, self._batch_size = program, rules, batch_size
-        self._kernels = CollectedKernels()
+        self._places: dict[str, Place] = {}
         self._last = 0.0
         self._images = program.probe(batch_size)
         # TensorFlow keeps what it has freed, so memory is counted from here on, and not for each program
@@ -216,12 +198,10 @@ class _Tuner:
             return None
         began = time.monotonic()
         program, batch, passes = self._program, self._batch_size, self._program.passes
-        trial = trial_passes(size, passes)
-        kernels = ChosenKernels(self.chosen) if self.seconds else self._kernels
+        trial = _trial_passes(size, passes)
+        kernels = Kernels(self.chosen, None if self.seconds else self._places)
         try:
-            compiled = program.compile(
-                lambda x: program.rule_rows(x, size, kernels, trial), batch, xla, trial=True
-            )
+            compiled = program.trial(lambda x: program.rule_rows(x, size, kernels, trial), batch, xla)
             _, peak = backend.peak_of(lambda: backend.wait(compiled(self._images)))
             need = max(0, peak - self._used)
             need += ROW_COPIES * (max(passes, program.row_count) - trial) * program.image_bytes * batch
@@ -271,7 +251,7 @@ class _Tuner:
     def time_kernels(self) -> None:
         """Choose kernels, in half of the time that is left."""
         now = time.monotonic()
-        self.chosen = self._kernels.fastest(now + max(0.0, self.deadline - now) / 2)
+        self.chosen = fastest(self._places, now + max(0.0, self.deadline - now) / 2)
 
     def tape_seconds(self) -> float | None:
         """About how long the tape takes per image; None where there is no time to find out."""
@@ -279,18 +259,17 @@ class _Tuner:
         if time.monotonic() + 2 * self._last > self.deadline:
             return None
         rows = min(program.row_count, TAPE_ROWS)
-        compiled = program.compile(lambda x: program.tape_rows(x, rows), batch, trial=True)
-        backend.wait(compiled(self._images))
-        taken = backend.seconds(compiled, [self._images], 0.2)
+        taken = self._seconds(lambda x: program.tape_rows(x, rows), 0.2)
         # One forward pass and `rows` backward passes were timed; the whole is one and R.
         return taken * (1 + program.row_count) / (1 + rows) / batch
 
     def _forward_seconds(self) -> float:
         if self._forward is None:
-            rules, kernels = self._rules, ChosenKernels()
-            compiled = self._program.compile(
-                lambda x: rules.forward(x, kernels), self._batch_size, trial=True
-            )
-            backend.wait(compiled(self._images))
-            self._forward = backend.seconds(compiled, [self._images], 0.1)
+            self._forward = self._seconds(lambda x: self._rules.forward(x, Kernels()), 0.1)
         return self._forward
+
+    def _seconds(self, function: Callable[[Tensor], Tensors], stop: float) -> float:
+        """Of a function of a batch, compiled."""
+        compiled = self._program.trial(function, self._batch_size)
+        backend.wait(compiled(self._images))
+        return backend.seconds(compiled, [self._images], stop)

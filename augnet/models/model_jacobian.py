@@ -22,7 +22,7 @@ from augnet.engine.graph.shapes import declared_shapes
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.row_program import RowProgram
 from augnet.engine.rows import identity
-from augnet.engine.tuning import Choice
+from augnet.engine.tuning import Choice, choose
 from augnet.engine.types import Tensor
 from augnet.models.structure import filled
 
@@ -240,7 +240,7 @@ class CompiledRows:
         else:
             most = self._program.likely_batch_size()
             size = math.ceil(size / math.ceil(size / most))
-        self._choice: Choice = self._program.choose(size, seconds=0)
+        self._choice: Choice = choose(self._program, size, seconds=0)
         self._batched = self._batched_for(size)
         self._compile_seconds, self._tuned = 0.0, False
         self.spent_seconds = 0.0
@@ -273,7 +273,7 @@ class CompiledRows:
         if len(self._kinds) > 1:
             return
         seconds = max(TUNED_AFTER_SECONDS, self.spent_seconds) * TUNING_SHARE
-        choice = self._program.choose(self.batch_size, seconds=seconds)
+        choice = choose(self._program, self.batch_size, seconds=seconds)
         if replace(choice, report=self._choice.report, busy=self._choice.busy) != self._choice:
             self._choice, self._batched = choice, self._batched_for(choice.batch_size)
 
@@ -321,7 +321,7 @@ class CompiledRows:
 
         batches = [((size, *shape), kind) for shape, kind in zip(shapes.inputs, self._kinds, strict=True)]
         signature = [*batches, ((), "int32"), ((row_count or 0,), "int32")]
-        compiled = self._program.compile_for(program, signature)
+        compiled = self._program.compile(program, signature)
         self._compile_seconds = time.monotonic() - began
         return compiled
 

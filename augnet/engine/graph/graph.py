@@ -68,16 +68,18 @@ class Node:
         """The operation, if it knows its own derivative."""
         return self.op if isinstance(self.op, Rule) else None
 
-    def call(self, tensors: dict[Value, Tensor]) -> tuple[Tensor, ...]:
-        """The output tensors, given those of the inputs."""
-        if len(self.args) == 1 and isinstance(self.args[0], Value) and not self.kwargs:
-            result = self.op(tensors[self.args[0]])
-        else:
-            args, kwargs = tree.map_structure(
-                lambda leaf: tensors[leaf] if isinstance(leaf, Value) else leaf, (self.args, self.kwargs)
-            )
-            result = self.op(*args, **kwargs)
-        return tuple(tree.flatten(result))
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The output tensors, given one for each input; a value that is read twice has two."""
+        queue = iter(tensors)
+        args, kwargs = tree.map_structure(
+            lambda leaf: next(queue) if isinstance(leaf, Value) else leaf, (self.args, self.kwargs)
+        )
+        return tuple(tree.flatten(self.op(*args, **kwargs)))
+
+    def run(self, tensors: dict[Value, Tensor]) -> None:
+        """Add the output tensors to those of the inputs."""
+        outputs = self(*(tensors[value] for value in self.inputs))
+        tensors.update(zip(self.outputs, outputs, strict=True))
 
 
 @dataclass(eq=False)
@@ -96,20 +98,9 @@ class Graph:
         """Every value's tensor, starting from those given."""
         tensors = dict(tensors)
         for node in self.nodes:
-            if any(value in tensors for value in node.outputs):
-                continue
-            tensors.update(zip(node.outputs, node.call(tensors), strict=True))
+            if not any(value in tensors for value in node.outputs):
+                node.run(tensors)
         return tensors
-
-    @property
-    def ruled(self) -> bool:
-        """Whether every operation has a rule, so that a pass of many rows is one operation each."""
-        return all(node.rule is not None for node in self.nodes)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Of the arrays that its rules hold."""
-        return sum(array.nbytes for node in self.nodes if node.rule for array in node.rule.arrays())
 
     def producer(self, value: Value) -> Node | None:
         """The node that makes the value; None for the input."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from keras import ops, tree
+from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
-from augnet.engine.rules.base import Jvp, Kernels, Vjp
+from augnet.engine.kernels import Kernels
+from augnet.engine.rules.base import Jvp
 from augnet.engine.types import Tensor
 
 Rows = dict[Value, Tensor]
 """Cotangents or tangents (row, batch, ...) of some values."""
-
-TapeVjp = Callable[[list[Tensor | None]], Sequence[Tensor | None]]
-"""Cotangents (row, batch, ...), or None, of each output -> of each input, or None."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class Linearized:
 
 @dataclass(frozen=True)
 class _Step:
-    """A node at the given tensors, which are those of its inputs."""
+    """A node at the tensors of its inputs: `vjp` takes a cotangent, or None, of each of its outputs."""
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    vjp: TapeVjp
+    vjp: Callable[..., Sequence[Tensor | None]]
     jvp: Jvp | None
 
 
@@ -52,16 +51,16 @@ def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) 
     steps: list[_Step] = []
     for node in nodes:
         if not any(value in depends for value in node.inputs):
-            tensors.update(zip(node.outputs, node.call(tensors), strict=True))
+            node.run(tensors)
             continue
         depends.update(node.outputs)
         if node.rule is not None:
             output, vjp, jvp = node.rule.linearize(kernels, *(tensors[value] for value in node.inputs))
             tensors[node.outputs[0]] = output
-            steps.append(_Step(node.inputs, node.outputs, _of_one_output(vjp), jvp))
+            steps.append(_Step(node.inputs, node.outputs, vjp, jvp))
         else:
             inputs = tuple(dict.fromkeys(node.inputs))  # a tape gives the gradient of all places of a tensor
-            function = _of_values(node, inputs)
+            function = partial(_called, node, inputs)
             outputs, tape_vjp = backend.linearize(function, [tensors[value] for value in inputs])
             tensors.update(zip(node.outputs, outputs, strict=True))
             steps.append(_Step(inputs, node.outputs, tape_vjp, None))
@@ -74,7 +73,7 @@ def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) 
             given = [_typed(rows.pop(value, None), tensors[value]) for value in step.outputs]
             if all(part is None for part in given):
                 continue
-            for value, part in zip(step.inputs, step.vjp(given), strict=True):
+            for value, part in zip(step.inputs, step.vjp(*given), strict=True):
                 if part is not None and value in depends:
                     part = _typed(part, tensors[value])
                     rows[value] = part if value not in rows else rows[value] + part
@@ -96,6 +95,11 @@ def linearize(nodes: list[Node], starts: dict[Value, Tensor], kernels: Kernels) 
     return Linearized(tensors, vjp_of_all, jvp_of_all if forward else None)
 
 
+def _called(node: Node, values: tuple[Value, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The node on the tensors of these values, each of which it may read several times."""
+    return node(*(tensors[values.index(value)] for value in node.inputs))
+
+
 def _typed(rows: Tensor | None, tensor: Tensor) -> Tensor | None:
     """The rows in the dtype of their tensor: layers convert what they are given, and say so nowhere."""
     return rows if rows is None or rows.dtype == tensor.dtype else ops.cast(rows, tensor.dtype)
@@ -104,27 +108,3 @@ def _typed(rows: Tensor | None, tensor: Tensor) -> Tensor | None:
 def _zeros(count: int, tensor: Tensor) -> Tensor:
     """(row, batch, ...) of what nothing flows to."""
     return ops.zeros((count, *tensor.shape), tensor.dtype)
-
-
-def _of_one_output(vjp: Vjp) -> TapeVjp:
-    return lambda given: vjp(given[0])
-
-
-def _of_values(node: Node, values: tuple[Value, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    """The node as a function of the tensors of these values, each of which it may read several times."""
-    places = [values.index(value) for value in node.inputs]
-    return lambda *tensors: function_of(node)(*(tensors[place] for place in places))
-
-
-def function_of(node: Node) -> Callable[..., tuple[Tensor, ...]]:
-    """The node as a function of its input tensors."""
-
-    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
-        # A value may be read twice by one node: then each place is a tensor of its own.
-        queue = iter(tensors)
-        args, kwargs = tree.map_structure(
-            lambda leaf: next(queue) if isinstance(leaf, Value) else leaf, (node.args, node.kwargs)
-        )
-        return tuple(tree.flatten(node.op(*args, **kwargs)))
-
-    return function

@@ -32,7 +32,7 @@ def shapes_of(graph: Graph, input_shape: tuple[int, ...], dtype: str, known: Sha
             for value in node.inputs:
                 if value not in tensors:
                     tensors[value] = ops.zeros((x.shape[0], *shapes[value]), value.dtype)
-            tensors.update(zip(node.outputs, node.call(tensors), strict=True))
+            node.run(tensors)
             shapes.update({value: tuple(tensors[value].shape[1:]) for value in node.outputs})
         return x
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Graph, Node, Value
-from augnet.engine.graph.linearize import function_of
 from augnet.engine.graph.shapes import shapes_of
 from augnet.engine.rewrites.rule_lookup import with_rules
 from augnet.engine.types import Tensor
@@ -50,11 +49,9 @@ def has_steps(graph: Graph, image: np.ndarray) -> bool:
     tensors = {graph.input: backend.constant(image[None], image.dtype)}
     for node in graph.nodes:
         if node.rule is not None and node.rule.passes_gradient:
-            tensors.update(zip(node.outputs, node.call(tensors), strict=True))
+            node.run(tensors)
             continue
-        results, passes = backend.passes_gradient(
-            function_of(node), [tensors[value] for value in node.inputs]
-        )
+        results, passes = backend.passes_gradient(node, [tensors[value] for value in node.inputs])
         if not all(passes):
             return True
         tensors.update(zip(node.outputs, results, strict=True))
@@ -121,9 +118,9 @@ class _Sweep:
         if self._hold:
             flows = self.passes[node]
             given = [x if flow else self._held(x) for x, flow in zip(given, flows, strict=True)]
-            results = function_of(node)(*given)
+            results = node(*given)
         else:
-            results, self.passes[node] = backend.passes_gradient(function_of(node), given)
+            results, self.passes[node] = backend.passes_gradient(node, given)
         if any(map(_varies, given)):
             return results
         # Of the same numbers for every image: what differs is rounding, however small their sum is.

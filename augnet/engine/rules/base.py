@@ -29,11 +29,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from keras import ops
 
+from augnet.engine.kernels import Kernel, Kernels
 from augnet.engine.types import Tensor
 
 Shape = tuple[int, ...]
@@ -49,25 +50,6 @@ them -> (row, batch, *output), or None for zero."""
 
 Reach = tuple[np.ndarray, np.ndarray]
 """First and last position (output,) of the input that each position of the output reads; some are outside."""
-
-Kernel = Callable[[Tensor], Tensor]
-"""One way to compute something."""
-
-
-class Kernels(Protocol):
-    """Chooses among kernels that compute the same thing; see tuning.py."""
-
-    def choose(
-        self, key: str, candidates: dict[str, Kernel], shape: tuple[int, ...], dtype: str, /
-    ) -> Kernel:
-        """The candidate to use for an argument of this shape and dtype.
-
-        Args:
-            key: what the computation is, the batch aside. It is stored with what was chosen.
-            candidates: functions of one tensor by name, the likeliest first. They hold arrays, shapes and
-                dtypes and never a tensor of the program that is being traced, so they may be kept, and be
-                timed in a program of their own, after that trace has ended.
-        """
 
 
 class Rule(ABC):

@@ -8,7 +8,6 @@ from keras import layers
 
 from augnet.engine.backends import backend
 from augnet.engine.graph.graph import Node, Value
-from augnet.engine.graph.linearize import function_of
 from augnet.engine.rules.base import Kernel, Kernels, Rule, Vjp, on_rows
 from augnet.engine.rules.registry import Call, existing_layers, serves
 from augnet.engine.types import Op, Tensor
@@ -70,7 +69,7 @@ def linear_operation(op: Op, call: Call) -> list[Rule] | None:
     """An operation that is linear in its first argument, the only tensor of it."""
     if len(call.node.inputs) != 1 or not isinstance(call.node.args[0], Value):
         return None
-    return [Linear(lambda x: function_of(call.node)(x)[0])]
+    return [Linear(lambda x: call.node(x)[0])]
 
 
 @serves("ArraySplit", "Dsplit", "Hsplit", "Split", "Unstack", "Vsplit")
@@ -80,7 +79,7 @@ def _parts(op: Op, call: Call) -> list[Node] | None:
         return None
 
     def part(number: int) -> Kernel:
-        return lambda x: function_of(call.node)(x)[number]
+        return lambda x: call.node(x)[number]
 
     (value,) = call.node.inputs
     return [call.step(Linear(part(i)), value, output=output) for i, output in enumerate(call.node.outputs)]

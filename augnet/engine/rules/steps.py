@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from keras import ops
 
 from augnet.engine.graph.graph import Value
-from augnet.engine.graph.linearize import function_of
 from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Vjp, reduced_to
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.types import Op, Tensor
@@ -92,7 +91,7 @@ class Where(Pixelwise):
     *("Trunc", "ZerosLike"),
 )
 def _step(op: Op, call: Call) -> list[Step]:
-    return [Step(lambda *tensors: function_of(call.node)(*tensors)[0])]
+    return [Step(lambda *tensors: call.node(*tensors)[0])]
 
 
 @serves("Where")

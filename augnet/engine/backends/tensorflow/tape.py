@@ -18,15 +18,14 @@ Rows = list[tf.Tensor | None]
 
 def linearize(
     function: Callable[..., Sequence[tf.Tensor]], inputs: Sequence[tf.Tensor], vectorized: bool = False
-) -> tuple[tuple[tf.Tensor, ...], Callable[[Rows], Rows]]:
+) -> tuple[tuple[tf.Tensor, ...], Callable[..., Rows]]:
     """The outputs of a function of several tensors, and its vector-Jacobian product for many rows.
 
     Only the inputs are watched, so no gradient of a weight is ever computed.
 
     Args:
         vectorized: all rows in one backward pass, which TensorFlow makes of the pass for one row. An
-        operation
-            for which it cannot raises one of `Unsupported`. Otherwise one pass per row.
+            operation for which it cannot raises one of `Unsupported`. Otherwise one pass per row.
 
     Returns:
         The outputs; and cotangents (row, batch, *output) or None per output -> (row, batch, *input) or None
@@ -36,7 +35,7 @@ def linearize(
         tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
         outputs = tuple(function(*inputs))
 
-    def vjp(cotangents: Rows) -> Rows:
+    def vjp(*cotangents: tf.Tensor | None) -> Rows:
         ends = [output for output, rows in zip(outputs, cotangents, strict=True) if rows is not None]
         given = [rows for rows in cotangents if rows is not None]
 
