@@ -8,7 +8,6 @@ several times faster on a CPU than the dedicated operation (benchmarks/engine.py
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from augnet.engine.padding import Pads
 from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Vjp, on_rows
 from augnet.engine.rules.depthwise import Depthwise
 from augnet.engine.rules.grouped import Grouped
-from augnet.engine.rules.phases import phase_taps, placed
+from augnet.engine.rules.phases import phase_kernels, placed
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.rules.shaping import Pad, as_image
 from augnet.engine.rules.weighted import Windowed
@@ -49,22 +48,17 @@ class Convolution(Windowed):
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        output = self._apply(x)
-        return output if self.bias is None else backend.bias_add(output, backend.constant(self.bias, x.dtype))
+        return self.plus_bias(self._apply(x))
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        output = self(x)
         shape, dtype = tuple(x.shape[1:]), x.dtype
-        pads = self.pads(shape[:2])
 
         def vjp(g: Tensor) -> tuple[Tensor]:
-            candidates = self._candidates(shape, pads, dtype)
             flat = (g.shape[0] * g.shape[1], *g.shape[2:])
-            name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
-            key = f"conv {name} to {shape}"
+            key, candidates = f"conv {self.key(shape)} to {shape}", self._candidates(shape, dtype)
             return (on_rows(kernels.choose(key, candidates, flat, dtype))(g),)
 
-        return output, vjp, on_rows(self._apply)
+        return self(x), vjp, on_rows(self._apply)
 
     @property
     def pointwise(self) -> bool:
@@ -77,18 +71,12 @@ class Convolution(Windowed):
         """The kernel (height, width, outputs, inputs) of the convolution that is the vjp, with stride 1."""
         return np.ascontiguousarray(self.kernel[::-1, ::-1].transpose(0, 1, 3, 2))
 
-    def pads_back(self, sizes: Sequence[int]) -> Pads:
-        """The zeros round its cotangents, for an input of these sizes; below zero where they are cut."""
-        pads = self.pads(sizes)
-        reach = [(w - 1) * dilate for w, dilate in zip(self.kernel.shape[:2], self.dilation, strict=True)]
-        rows, columns = ((r - a, r - b) for r, (a, b) in zip(reach, pads, strict=True))
-        return rows, columns
-
-    def _candidates(self, shape: Shape, pads: Pads, dtype: str) -> dict[str, Kernel]:
+    def _candidates(self, shape: Shape, dtype: str) -> dict[str, Kernel]:
         """The kernels worth trying, the likeliest first."""
         if self.pointwise:
             return {"product": lambda g: ops.matmul(g, backend.constant(self.kernel[0, 0].T, dtype))}
         candidates: dict[str, Kernel] = {}
+        pads = self.pads(shape[:2])
         size, inputs = self.kernel.shape[:2], self.kernel.shape[2]
         few = inputs <= FEW_CHANNELS
         if self.strides == (1, 1):
@@ -113,18 +101,12 @@ class Convolution(Windowed):
     def _phases(self, shape: Shape, pads: Pads, dtype: str) -> Kernel:
         stride = self.strides[0]
         inputs, outputs = self.kernel.shape[2:]
-        taps, back = phase_taps(self.kernel.shape[:2], stride, (pads[0][0], pads[1][0]))
-        rows, columns = taps.shape[:2]
-        kernel = np.zeros((rows, columns, outputs, stride, stride, inputs), self.kernel.dtype)
-        for index in np.ndindex(rows, columns, stride, stride):
-            a, b, i, j = index
-            y, x = taps[index]
-            if y >= 0 and x >= 0:
-                kernel[a, b, :, i, j] = self.kernel[y, x].T
-        kernel = kernel.reshape(rows, columns, outputs, stride * stride * inputs)
+        phases, back = phase_kernels(self.kernel, stride, (pads[0][0], pads[1][0]))
+        window = phases.shape[:2]
+        kernel = phases.transpose(0, 1, 5, 2, 3, 4).reshape(*window, outputs, stride * stride * inputs)
 
         def apply(g: Tensor) -> Tensor:
-            g, pad = placed(g, back, taps.shape[:2], shape, stride)
+            g, pad = placed(g, back, window, shape, stride)
             output = backend.conv2d(g, backend.constant(kernel, dtype), (1, 1), pad, (1, 1))
             return backend.depth_to_space(output, (stride, stride))[:, : shape[0], : shape[1]]
 

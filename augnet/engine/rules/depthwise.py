@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from keras import layers, ops
 
 from augnet.engine.backends import backend
-from augnet.engine.padding import Pads
+from augnet.engine.padding import Padding, Pads, Pair
 from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Vjp, on_rows
-from augnet.engine.rules.phases import phase_taps, placed
+from augnet.engine.rules.phases import phase_kernels, placed
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.rules.shaping import as_image
 from augnet.engine.rules.weighted import Windowed
@@ -31,95 +32,69 @@ class Depthwise(Windowed):
         return super().scale_outputs(scale.reshape(self.kernel.shape[2:]))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._biased(self._native(x))
+        return self.plus_bias(self._native(x))
 
-    def _biased(self, output: Tensor) -> Tensor:
-        return (
-            output
-            if self.bias is None
-            else backend.bias_add(output, backend.constant(self.bias, output.dtype))
-        )
+    @property
+    def _window(self) -> tuple[Pair, Padding, Pair]:
+        return self.strides, self.padding, self.dilation
+
+    @property
+    def _single(self) -> np.ndarray:
+        """The kernel (height, width, outputs, 1) for an input whose channels are repeated."""
+        return self.kernel.reshape(*self.kernel.shape[:2], -1, 1)
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """Every channel as often as there are outputs of it, and a multiplier of one is enough."""
+        multiplier = self.kernel.shape[3]
+        if multiplier == 1:
+            return x
+        return ops.repeat(x, multiplier, -1) if x.shape[-1] > 1 else ops.concatenate([x] * multiplier, -1)
 
     def _native(self, x: Tensor) -> Tensor:
-        return backend.depthwise(
-            x, backend.constant(self.kernel, x.dtype), self.strides, self.padding, self.dilation
-        )
+        return _plain(x, self.kernel, *self._window)
 
     def _repeated(self, x: Tensor) -> Tensor:
-        """Every channel repeated, and a multiplier of one."""
-        multiplier = self.kernel.shape[3]
-        wide = (
-            ops.repeat(x, multiplier, axis=-1) if x.shape[-1] > 1 else ops.concatenate([x] * multiplier, -1)
-        )
-        kernel = self.kernel.reshape(*self.kernel.shape[:2], -1, 1)
-        return backend.depthwise(
-            wide, backend.constant(kernel, x.dtype), self.strides, self.padding, self.dilation
-        )
+        return _plain(self._wide(x), self._single, *self._window)
 
     def _packed(self, x: Tensor) -> Tensor:
-        """The batch beside the channels, and a multiplier of one."""
-        batch, height, width, channels = x.shape
-        multiplier = self.kernel.shape[3]
-        wide = ops.reshape(ops.transpose(x, (1, 2, 0, 3)), (1, height, width, batch * channels))
-        wide = ops.repeat(wide, multiplier, axis=-1) if multiplier > 1 else wide
-        kernel = np.tile(self.kernel.reshape(*self.kernel.shape[:2], -1, 1), (1, 1, batch, 1))
-        output = backend.depthwise(
-            wide, backend.constant(kernel, x.dtype), self.strides, self.padding, self.dilation
-        )
-        output = ops.reshape(output, (*output.shape[1:3], batch, channels * multiplier))
-        return ops.transpose(output, (2, 0, 1, 3))
+        return _packed(self._wide(x), self._single, *self._window)
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         shape, dtype = tuple(x.shape[1:]), x.dtype
-        pads = self.pads(shape[:2])
-        name = f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
+        name, multiplier = self.key(shape), self.kernel.shape[3]
         forward: dict[str, Kernel] = {}
-        few = self.kernel.shape[2] * self.kernel.shape[3] < PACKED_CHANNELS
+        few = self.kernel.shape[2] * multiplier < PACKED_CHANNELS
         if few and x.shape[0] > 1:
             forward["packed"] = self._packed
-        if self.kernel.shape[3] > 1:
+        if multiplier > 1:
             forward["repeated"] = self._repeated
-        if few or self.kernel.shape[3] == 1:  # else it takes several times as long on a CPU
+        if few or multiplier == 1:  # else it takes several times as long on a CPU
             forward["native"] = self._native
         output = kernels.choose(f"depthwise forward {name} on {shape}", forward, tuple(x.shape), dtype)(x)
 
         def vjp(g: Tensor) -> tuple[Tensor]:
             flat = (g.shape[0] * g.shape[1], *g.shape[2:])
-            candidates = self._candidates(shape, pads, dtype, flat[0])
+            candidates = self._candidates(shape, dtype, flat[0])
             return (on_rows(kernels.choose(f"depthwise {name} to {shape}", candidates, flat, dtype))(g),)
 
         best = forward.get("repeated", self._native)
-        return self._biased(output), vjp, on_rows(best)
+        return self.plus_bias(output), vjp, on_rows(best)
 
-    def _candidates(self, shape: Shape, pads: Pads, dtype: str, count: int) -> dict[str, Kernel]:
+    def _candidates(self, shape: Shape, dtype: str, count: int) -> dict[str, Kernel]:
         candidates: dict[str, Kernel] = {}
         channels, multiplier = self.kernel.shape[2:]
-        if self.strides == (1, 1):
-            flipped = np.ascontiguousarray(self.kernel[::-1, ::-1]).reshape(*self.kernel.shape[:2], -1, 1)
-            reach = [(w - 1) * d for w, d in zip(self.kernel.shape[:2], self.dilation, strict=True)]
-            (top, bottom), (left, right) = pads
-            back = (reach[0] - top, reach[0] - bottom), (reach[1] - left, reach[1] - right)
-            if min(map(min, back)) >= 0:
+        pads, back = self.pads(shape[:2]), self.pads_back(shape[:2])
+        if self.strides == (1, 1) and min(map(min, back)) >= 0:
+            flipped = np.ascontiguousarray(self._single[::-1, ::-1])
 
-                def plain(g: Tensor) -> Tensor:
-                    output = backend.depthwise(
-                        g, backend.constant(flipped, dtype), (1, 1), back, self.dilation
-                    )
-                    return _multiplier_sum(output, channels, multiplier)
+            def by(convolution: Callable[..., Tensor]) -> Kernel:
+                return lambda g: _multiplier_sum(
+                    convolution(g, flipped, (1, 1), back, self.dilation), channels, multiplier
+                )
 
-                def packed(g: Tensor) -> Tensor:
-                    n, height, width, wide = g.shape
-                    kernel = np.tile(flipped, (1, 1, n, 1))
-                    g = ops.reshape(ops.transpose(g, (1, 2, 0, 3)), (1, height, width, n * wide))
-                    output = backend.depthwise(
-                        g, backend.constant(kernel, dtype), (1, 1), back, self.dilation
-                    )
-                    output = _multiplier_sum(output, n * channels, multiplier)
-                    return ops.transpose(ops.reshape(output, (*shape[:2], n, channels)), (2, 0, 1, 3))
-
-                if channels * multiplier < PACKED_CHANNELS and count > 1:
-                    candidates["packed"] = packed
-                candidates["flipped"] = plain
+            if channels * multiplier < PACKED_CHANNELS and count > 1:
+                candidates["packed"] = by(_packed)
+            candidates["flipped"] = by(_plain)
         few = channels * multiplier < PACKED_CHANNELS or multiplier > 1
         if few and self.strides[0] == self.strides[1] > 1 and self.dilation == (1, 1):
             candidates["phases"] = self._phases(shape, pads, dtype)
@@ -135,23 +110,30 @@ class Depthwise(Windowed):
     def _phases(self, shape: Shape, pads: Pads, dtype: str) -> Kernel:
         stride = self.strides[0]
         channels, multiplier = self.kernel.shape[2:]
-        taps, back = phase_taps(self.kernel.shape[:2], stride, (pads[0][0], pads[1][0]))
-        rows, columns = taps.shape[:2]
-        kernel = np.zeros((rows, columns, stride, stride, channels * multiplier), self.kernel.dtype)
-        for index in np.ndindex(rows, columns, stride, stride):
-            y, x = taps[index]
-            if y >= 0 and x >= 0:
-                kernel[index] = self.kernel[y, x].reshape(-1)
-        kernel = kernel.reshape(rows, columns, -1, 1)
+        phases, back = phase_kernels(self.kernel, stride, (pads[0][0], pads[1][0]))
+        window = phases.shape[:2]
+        kernel = phases.reshape(*window, -1, 1)
 
         def apply(g: Tensor) -> Tensor:
-            g, pad = placed(g, back, taps.shape[:2], shape, stride)
+            g, pad = placed(g, back, window, shape, stride)
             wide = ops.concatenate([g] * (stride * stride), axis=-1)
             output = backend.depthwise(wide, backend.constant(kernel, dtype), (1, 1), pad, (1, 1))
             output = _multiplier_sum(output, stride * stride * channels, multiplier)
             return backend.depth_to_space(output, (stride, stride))[:, : shape[0], : shape[1]]
 
         return apply
+
+
+def _plain(x: Tensor, kernel: np.ndarray, strides: Pair, padding: Padding, dilation: Pair) -> Tensor:
+    return backend.depthwise(x, backend.constant(kernel, x.dtype), strides, padding, dilation)
+
+
+def _packed(x: Tensor, kernel: np.ndarray, strides: Pair, padding: Padding, dilation: Pair) -> Tensor:
+    """The same, for a multiplier of one, with the batch beside the channels."""
+    n, height, width, channels = x.shape
+    wide = ops.reshape(ops.transpose(x, (1, 2, 0, 3)), (1, height, width, n * channels))
+    output = _plain(wide, np.tile(kernel, (1, 1, n, 1)), strides, padding, dilation)
+    return ops.transpose(ops.reshape(output, (*output.shape[1:3], n, channels)), (2, 0, 1, 3))
 
 
 def _multiplier_sum(output: Tensor, channels: int, multiplier: int) -> Tensor:

@@ -9,33 +9,28 @@ from augnet.engine.rules.base import Shape
 from augnet.engine.types import Tensor
 
 
-def phase_taps(size: Shape, stride: int, before: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Which kernel tap each phase reads where.
+def phase_kernels(
+    kernel: np.ndarray, stride: int, before: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The kernel of each phase, for a convolution with so many zeros before each axis.
 
     Input pixel stride * q + r gets g[o] * kernel[r + before + (q - o) * stride] for every o where that tap
     exists.
 
     Returns:
-        taps (rows, columns, stride, stride, 2), the kernel position for a window position and a phase, -1 for
-        none; and how far the window reaches before q, per axis.
+        (rows, columns, stride, stride, ...), the kernel's tap for a position of the window and a phase, 0
+        where there is none; and how far the window reaches before q, per axis.
     """
-    axes, back = [], []
-    for width, pad in zip(size, before, strict=True):
-        reach = [
-            d
-            for d in range(-width, width + 1)
-            if any(0 <= r + pad + d * stride < width for r in range(stride))
-        ]
-        back.append(max(reach))
-        axes.append(
-            [[r + pad + d * stride for r in range(stride)] for d in range(max(reach), min(reach) - 1, -1)]
-        )
-    taps = np.full((len(axes[0]), len(axes[1]), stride, stride, 2), -1)
-    for a, b, i, j in np.ndindex(taps.shape[:4]):
-        y, x = axes[0][a][i], axes[1][b][j]
-        if 0 <= y < size[0] and 0 <= x < size[1]:
-            taps[a, b, i, j] = y, x
-    return taps, (back[0], back[1])
+    taps, back = [], []
+    for width, pad in zip(kernel.shape[:2], before, strict=True):
+        first, last = (width - 1 - pad) // stride, -((stride - 1 + pad) // stride)
+        steps = np.arange(first, last - 1, -1)
+        tap = pad + stride * steps[:, None] + np.arange(stride)
+        taps.append(np.where((tap >= 0) & (tap < width), tap, width))
+        back.append(first)
+    rows, columns = taps
+    with_zeros = np.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)])
+    return with_zeros[rows[:, None, :, None], columns[None, :, None, :]], (back[0], back[1])
 
 
 def placed(g: Tensor, back: tuple[int, int], window: Shape, shape: Shape, stride: int) -> tuple[Tensor, Pads]:

@@ -9,9 +9,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from augnet.engine.backends import backend
 from augnet.engine.padding import Pads, resolved_pads
 from augnet.engine.rules.affine import Affine
 from augnet.engine.rules.base import Reach, Rule, Shape
+from augnet.engine.types import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,23 @@ class Windowed(Weighted):
     def pads(self, sizes: Sequence[int]) -> Pads:
         """Zeros round an input of this height and width."""
         return resolved_pads(self.padding, sizes, self.kernel.shape[:2], self.strides, self.dilation)
+
+    def pads_back(self, sizes: Sequence[int]) -> Pads:
+        """The zeros round its cotangents, for an input of these sizes; below zero where they are cut."""
+        reach = [(w - 1) * dilate for w, dilate in zip(self.kernel.shape[:2], self.dilation, strict=True)]
+        rows, columns = ((r - a, r - b) for r, (a, b) in zip(reach, self.pads(sizes), strict=True))
+        return rows, columns
+
+    def plus_bias(self, output: Tensor) -> Tensor:
+        """The output (batch, height, width, outputs) with the bias."""
+        if self.bias is None:
+            return output
+        return backend.bias_add(output, backend.constant(self.bias, output.dtype))
+
+    def key(self, shape: Shape) -> str:
+        """What it computes for an input of this shape, in words, see Kernels.choose."""
+        pads = self.pads(shape[:2])
+        return f"{self.kernel.shape} stride {self.strides} pads {pads} dilation {self.dilation}"
 
     def padded_before(self, pads: Pads) -> Self | None:
         """This rule after so many zeros are put round its input; None where it cannot be."""
