@@ -88,24 +88,18 @@ def _leaky(slope: float) -> Clip:
     return Clip(float(np.float32(slope)))
 
 
-@serves(
-    *(layers.Activation, layers.Identity, layers.ActivityRegularization, layers.Dropout),
-    *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
-    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
-    *existing_layers(
-        "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration"
-    ),
-    *existing_layers("RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing"),
-    *existing_layers("RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
-    *existing_layers("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation"),
-    *existing_layers("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
-)
-def _same_at_inference(layer: Op, call: Call) -> list[Elementwise]:
-    return []
+SAME_AT_INFERENCE = """
+Activation ActivityRegularization AlphaDropout AugMix CutMix Dropout GaussianDropout GaussianNoise Identity
+MixUp RandAugment RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast
+RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert
+RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear
+RandomTranslation RandomZoom SpatialDropout1D SpatialDropout2D SpatialDropout3D
+"""
+"""Layers, as far as this version of Keras has them; the caller appends what an Activation holds."""
 
 
-@serves(keras.activations.linear)
-def _linear(function: Op, call: Call) -> list[Elementwise]:
+@serves(keras.activations.linear, *existing_layers(*SAME_AT_INFERENCE.split()))
+def _same_at_inference(source: Op, call: Call) -> list[Elementwise]:
     return []
 
 
@@ -132,82 +126,40 @@ def _curved_relu_layer(layer: Op, call: Call) -> list[Elementwise]:
     return [ElementFunction(layer)]
 
 
-@serves(keras.activations.relu)
-def _relu(function: Op, call: Call) -> list[Elementwise]:
-    return [Clip()]
+CLIPS = {
+    keras.activations.relu: Clip(),
+    keras.activations.relu6: Clip(0.0, 6.0),
+    keras.activations.leaky_relu: _leaky(0.2),
+}
+ACTIVATIONS = """
+celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh log_sigmoid mish selu sigmoid silu
+soft_shrink softplus softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink threshold
+"""
+"""Keras' other activations that act on one element at a time, as far as this version has them."""
+CURVES = [getattr(keras.activations, name, None) for name in ACTIVATIONS.split()]
 
 
-@serves(keras.activations.relu6)
-def _relu6(function: Op, call: Call) -> list[Elementwise]:
-    return [Clip(0.0, 6.0)]
-
-
-@serves(keras.activations.leaky_relu)
-def _leaky_relu(function: Op, call: Call) -> list[Elementwise]:
-    return [_leaky(0.2)]
-
-
-ACTIVATIONS = [
-    *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh"),
-    *("log_sigmoid", "mish", "selu", "sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus"),
-    *("sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold"),
-]
-"""Keras' other activations that act on one element at a time."""
-
-
-@serves(*(getattr(keras.activations, name) for name in ACTIVATIONS if hasattr(keras.activations, name)))
+@serves(*CLIPS, *filter(None, CURVES))
 def _activation(function: Callable[[Tensor], Tensor], call: Call) -> list[Elementwise]:
-    return [ElementFunction(function)]
+    return [CLIPS.get(function) or ElementFunction(function)]
 
 
-@serves("Relu")
+@serves("Relu", "Relu6", "LeakyRelu")
 def _relu_operation(op: Op, call: Call) -> list[Elementwise] | None:
-    return [Clip()] if call.is_unary else None
+    clips = {"Relu": Clip(), "Relu6": Clip(0.0, 6.0)}
+    return [clips.get(type(op).__name__) or _leaky(op.negative_slope)] if call.is_unary else None
 
 
-@serves("Relu6")
-def _relu6_operation(op: Op, call: Call) -> list[Elementwise] | None:
-    return [Clip(0.0, 6.0)] if call.is_unary else None
+OPERATIONS = """
+Abs Absolute Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh Cbrt Celu Clip Cos Cosh Deg2rad
+DivideNoNan Elu Erf Erfc Erfinv Exp Exp2 Expm1 Fabs Fmax Fmin Gelu HardShrink HardSigmoid HardSilu HardTanh
+Hypot Log Log10 Log1p Log2 LogSigmoid Logaddexp Logaddexp2 Mish Negative Power Rad2deg Reciprocal Rsqrt Selu
+Sigmoid Silu Sin Sinc Sinh SoftShrink Softplus Softsign SparsePlus SparseSigmoid Sqrt Square Squareplus Tan
+Tanh TanhShrink Threshold
+"""
 
 
-@serves("LeakyRelu")
-def _leaky_relu_operation(op: Op, call: Call) -> list[Elementwise] | None:
-    return [_leaky(op.negative_slope)] if call.is_unary else None
-
-
-@serves(
-    *(
-        "Abs",
-        "Absolute",
-        "Arccos",
-        "Arccosh",
-        "Arcsin",
-        "Arcsinh",
-        "Arctan",
-        "Arctan2",
-        "Arctanh",
-        "Cbrt",
-        "Celu",
-    ),
-    *("Clip", "Cos", "Cosh", "Deg2rad", "DivideNoNan", "Elu", "Erf", "Erfc", "Erfinv", "Exp", "Exp2"),
-    *("Expm1", "Fabs", "Fmax", "Fmin", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "Hypot"),
-    *("Log", "Log10", "Log1p", "Log2", "LogSigmoid", "Logaddexp", "Logaddexp2", "Mish"),
-    *(
-        "Negative",
-        "Power",
-        "Rad2deg",
-        "Reciprocal",
-        "Rsqrt",
-        "Selu",
-        "Sigmoid",
-        "Silu",
-        "Sin",
-        "Sinc",
-        "Sinh",
-    ),
-    *("SoftShrink", "Softplus", "Softsign", "SparsePlus", "SparseSigmoid", "Sqrt", "Square", "Squareplus"),
-    *("Tan", "Tanh", "TanhShrink", "Threshold"),
-)
+@serves(*OPERATIONS.split())
 def element_operation(op: Op, call: Call) -> list[Elementwise] | None:
     """An operation of one element, and of constants beside it."""
     if len(call.node.inputs) != 1 or call.inputs[0] != call.output:

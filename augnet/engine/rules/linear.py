@@ -38,33 +38,16 @@ def _linear_layer(layer: Op, call: Call) -> list[Rule]:
     return [Linear(call.node.op)]
 
 
-@serves(
-    *(
-        "AdaptiveAveragePool",
-        "AffineTransform",
-        "BroadcastTo",
-        "Conv",
-        "ConvTranspose",
-        "CropImages",
-        "Cross",
-        "Cumsum",
-    ),
-    *("DepthToSpace", "DepthwiseConv", "Diagonal", "Diff", "Dot", "ExtractPatches", "Flip", "Fliplr"),
-    *("Fold", "GaussianBlur", "GetItem", "Inner", "Kron", "Mean", "Moveaxis", "Outer", "Pad", "PadImages"),
-    *(
-        "Repeat",
-        "Resize",
-        "RGBToGrayscale",
-        "Roll",
-        "Rot90",
-        "ScaleAndTranslate",
-        "SeparableConv",
-        "Slice",
-        "SobelEdges",
-    ),
-    *("SpaceToDepth", "Sum", "Swapaxes", "Take", "TakeAlongAxis", "Tensordot", "Tile", "Trace", "Transpose"),
-    *("Trapezoid", "Tril", "Triu", "Unfold"),
-)
+OPERATIONS = """
+AdaptiveAveragePool AffineTransform BroadcastTo Conv ConvTranspose CropImages Cross Cumsum DepthToSpace
+DepthwiseConv Diagonal Diff Dot ExtractPatches Flip Fliplr Fold GaussianBlur GetItem Inner Kron Mean
+Moveaxis Outer Pad PadImages RGBToGrayscale Repeat Resize Roll Rot90 ScaleAndTranslate SeparableConv Slice
+SobelEdges SpaceToDepth Sum Swapaxes Take TakeAlongAxis Tensordot Tile Trace Transpose Trapezoid Tril Triu
+Unfold
+"""
+
+
+@serves(*OPERATIONS.split())
 def linear_operation(op: Op, call: Call) -> list[Rule] | None:
     """An operation that is linear in its first argument, the only tensor of it."""
     if len(call.node.inputs) != 1 or not isinstance(call.node.args[0], Value):

@@ -74,22 +74,14 @@ class Where(Pixelwise):
         return output, vjp, jvp
 
 
-@serves(
-    *("All", "Any", "Argmax", "Argmin", "Ceil", "Digitize", "Equal", "Floor", "Greater", "GreaterEqual"),
-    *("Heaviside", "Isclose", "Isfinite", "Isinf", "Isnan", "Less", "LessEqual", "LogicalAnd", "LogicalNot"),
-    *(
-        "LogicalOr",
-        "LogicalXor",
-        "NotEqual",
-        "OneHot",
-        "OnesLike",
-        "Round",
-        "Sign",
-        "Signbit",
-        "StopGradient",
-    ),
-    *("Trunc", "ZerosLike"),
-)
+OPERATIONS = """
+All Any Argmax Argmin Ceil Digitize Equal Floor Greater GreaterEqual Heaviside Isclose Isfinite Isinf Isnan
+Less LessEqual LogicalAnd LogicalNot LogicalOr LogicalXor NotEqual OneHot OnesLike Round Sign Signbit
+StopGradient Trunc ZerosLike
+"""
+
+
+@serves(*OPERATIONS.split())
 def _step(op: Op, call: Call) -> list[Step]:
     return [Step(lambda *tensors: call.node(*tensors)[0])]
 
