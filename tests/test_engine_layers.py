@@ -131,7 +131,7 @@ class Third(keras.layers.Layer):
 
 @serves(Third)
 def _third(layer, call):
-    return [Affine(np.asarray(1 / 3), None)]
+    return [Affine(np.asarray(1 / 3))]
 
 
 def test_a_layer_of_ones_own_gets_a_rule_by_one_function():

@@ -28,7 +28,7 @@ def _steps(shape: tuple[int, ...], reduce: str) -> list[Rule]:
     if reduce == "mean":
         return [GlobalAverage()]
     if reduce == "sum":
-        return [GlobalAverage(), Affine(np.asarray(float(height * width)), None)]
+        return [GlobalAverage(), Affine(np.asarray(float(height * width)))]
     at = AT.fullmatch(reduce)
     if at is None:
         raise ConfigError(f"`reduce`: {reduce!r} is not mean, sum or at:[y,x]")

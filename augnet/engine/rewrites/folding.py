@@ -70,7 +70,7 @@ def _fold_once(graph: Graph, shapes: Shapes) -> list[Node] | None:
 def _pair(first: Op, second: Op, middle: Shape) -> Sequence[Rule] | None:
     """What to put in place of two operations, of any kind, with this shape between them; or None."""
     if isinstance(second, Affine):
-        if second.scale is None and second.shift is None:
+        if not (second.scales or second.shifts):
             return [first]
         if isinstance(first, Affine):
             return [_composed(first, second)]
@@ -78,7 +78,7 @@ def _pair(first: Op, second: Op, middle: Shape) -> Sequence[Rule] | None:
             after = _per_channel(second, middle[-1])
             return None if after is None else [first.affine_after(*after)]
     if isinstance(first, Affine):
-        if first.scale is None and first.shift is None:
+        if not (first.scales or first.shifts):
             return [second]
         if isinstance(second, Weighted):
             before = _per_channel(first, middle[-1])
@@ -96,24 +96,16 @@ def _pair(first: Op, second: Op, middle: Shape) -> Sequence[Rule] | None:
 def _per_channel(affine: Affine, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Scale and shift (channels,), or None where one varies over more than channels."""
     found = []
-    for array, default in ((affine.scale, 1), (affine.shift, 0)):
-        if array is None:
-            found.append(np.full(channels, float(default)))
-            continue
-        if any(size != 1 for size in array.shape[:-1]) or array.shape[-1:] not in ((), (1,), (channels,)):
+    for array in (affine.scale, affine.shift):
+        if array.size not in (1, channels) or array.shape[-1:] not in ((), (array.size,)):
             return None
         found.append(np.broadcast_to(np.asarray(array, np.float64).reshape(-1), (channels,)))
     return found[0], found[1]
 
 
 def _composed(first: Affine, second: Affine) -> Affine:
-    scales = [np.asarray(op.scale, np.float64) for op in (first, second) if op.scale is not None]
-    shift = None if first.shift is None else np.asarray(first.shift, np.float64)
-    if shift is not None and second.scale is not None:
-        shift = shift * second.scale
-    if second.shift is not None:
-        shift = np.asarray(second.shift, np.float64) if shift is None else shift + second.shift
-    return Affine(np.multiply(*scales) if len(scales) == 2 else scales[0] if scales else None, shift)
+    scale, shift = (np.asarray(array, np.float64) for array in (first.scale, first.shift))
+    return Affine(scale * second.scale, shift * second.scale + second.shift)
 
 
 def _product(first: Dense, second: Dense) -> Dense:

@@ -37,7 +37,8 @@ def move_convolutions(graph: Graph, shapes: Shapes) -> Graph:
         if instead is None and _is_plain(node.op):
             beside = source if source is not None and _joins_channels(source.op) else None
             parts = (beside or node).inputs
-            upsampled = {part: up for part in parts if (up := only_source(part)) and _upsamples(up.op)}
+            made = {part: up for part in parts if (up := only_source(part)) is not None}
+            upsampled = {part: up for part, up in made.items() if isinstance(up.op, Upsample)}
             if upsampled:
                 sources, instead = [*upsampled.values(), beside], _joined(node, parts, upsampled, shapes)
         if instead is not None:
@@ -46,10 +47,6 @@ def move_convolutions(graph: Graph, shapes: Shapes) -> Graph:
             nodes.append(added)
             producers.update(dict.fromkeys(added.outputs, added))
     return Graph(graph.input, graph.output, nodes)
-
-
-def _upsamples(op: Op) -> bool:
-    return isinstance(op, Upsample)
 
 
 def _joins_channels(op: Op) -> bool:
@@ -69,7 +66,7 @@ def _swapped(first: Node, second: Node) -> list[Node] | None:
     op: Op = first.op
     after: Op = second.op
     averages = isinstance(after, AveragePool | GlobalAverage)
-    if not ((_is_pointwise(op) and averages) or (_upsamples(op) and _is_pointwise(after))):
+    if not ((_is_pointwise(op) and averages) or (isinstance(op, Upsample) and _is_pointwise(after))):
         return None
     if isinstance(after, GlobalAverage) and not after.keepdims:
         op = Dense(op.kernel[0, 0], op.bias)

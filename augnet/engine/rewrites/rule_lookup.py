@@ -53,7 +53,7 @@ def _replacement(call: Call) -> Sequence[Node] | None:
         if ending is None:
             return None
         rules.extend(ending)
-    return _in_line(call, rules or [Affine(None, None)])
+    return _in_line(call, rules or [Affine()])
 
 
 def _builder(source: Op) -> Builder | None:
@@ -78,8 +78,7 @@ def _is_plain(layer: Op, node: Node) -> bool:
 
 def _in_line(call: Call, rules: Sequence[Rule]) -> list[Node]:
     """The rules one after the other; the first reads all of the call's inputs."""
-    given, nodes = call.node.inputs, []
-    for rule in rules[:-1]:
-        nodes.append(call.step(rule, *given))
-        given = nodes[-1].outputs
-    return [*nodes, call.last(rules[-1], *given)]
+    given = call.node.inputs
+    for rule in rules:
+        given = (call.put(rule, *given),)
+    return call.replacement()

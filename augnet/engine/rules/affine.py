@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -17,18 +17,26 @@ from augnet.engine.types import Op, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Affine(Elementwise):
-    """x * scale + shift, both broadcast over the leading axes; None where it is 1 or 0."""
+    """x * scale + shift, both broadcast over the leading axes."""
 
-    scale: np.ndarray | None
-    shift: np.ndarray | None
+    scale: np.ndarray = field(default_factory=lambda: np.ones(()))
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(()))
+
+    @property
+    def scales(self) -> bool:
+        return bool(np.any(self.scale != 1))
+
+    @property
+    def shifts(self) -> bool:
+        return bool(np.any(self.shift))
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.scale is not None:
+        if self.scales:
             x = x * backend.constant(self.scale, x.dtype)
-        return x if self.shift is None else x + backend.constant(self.shift, x.dtype)
+        return x + backend.constant(self.shift, x.dtype) if self.shifts else x
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self(x), None if self.scale is None else backend.constant(self.scale, x.dtype)
+        return self(x), backend.constant(self.scale, x.dtype) if self.scales else None
 
 
 @serves(layers.BatchNormalization)
@@ -67,4 +75,4 @@ def _normalization(layer: Op, call: Call) -> list[Affine]:
 
 @serves(LayerScale)
 def _layer_scale(layer: Op, call: Call) -> list[Affine]:
-    return [Affine(weights_of(layer.gamma), None)]
+    return [Affine(weights_of(layer.gamma))]

@@ -84,20 +84,16 @@ def _multi_head(layer: Op, call: Call) -> list[Node] | None:
     ):
         return None
 
-    def projection(dense: Op, part: Value) -> Node:
-        kernel = weights_of(dense.kernel)
-        bias = None if dense.bias is None else weights_of(dense.bias).reshape(-1)
-        return call.step(Dense(kernel.reshape(kernel.shape[0], -1), bias), part)
+    def dense(inner: Op, inputs: int) -> Dense:
+        bias = None if inner.bias is None else weights_of(inner.bias).reshape(-1)
+        return Dense(weights_of(inner.kernel).reshape(inputs, -1), bias)
 
-    q = projection(layer._query_dense, query)
-    k = projection(layer._key_dense, key)
-    v = projection(layer._value_dense, value)
-    scale = 1 / float(layer._key_dim) ** 0.5
-    mixed = call.step(Attention(layer._num_heads, scale), q.outputs[0], k.outputs[0], v.outputs[0])
-    out = layer._output_dense
-    kernel = weights_of(out.kernel)
-    bias = None if out.bias is None else weights_of(out.bias)
-    return [q, k, v, mixed, call.last(Dense(kernel.reshape(-1, kernel.shape[-1]), bias), mixed.outputs[0])]
+    heads, scale = layer._num_heads, 1 / float(layer._key_dim) ** 0.5
+    projections = (layer._query_dense, query), (layer._key_dense, key), (layer._value_dense, value)
+    parts = [call.put(dense(inner, call.shapes[part][-1]), part) for inner, part in projections]
+    mixed = call.put(Attention(heads, scale), *parts)
+    call.put(dense(layer._output_dense, heads * layer._value_dim), mixed)
+    return call.replacement()
 
 
 def _query_key_value(call: Call) -> tuple[Value, Value, Value] | None:
@@ -116,7 +112,8 @@ def _attention(layer: Op, call: Call) -> list[Node] | None:
     if parts is None or layer.score_mode != "dot":
         return None
     scale = 1.0 if layer.scale is None else float(weights_of(layer.scale))
-    return [call.last(Attention(1, scale), *parts)]
+    call.put(Attention(1, scale), *parts)
+    return call.replacement()
 
 
 @serves(layers.AdditiveAttention)
@@ -128,12 +125,10 @@ def _additive_attention(layer: Op, call: Call) -> list[Node] | None:
     query, key, value = parts
     (targets, channels), (sources, _) = call.shapes[query], call.shapes[key]
     weights = weights_of(layer.scale) if layer.use_scale else np.ones(channels)
-    q = call.step(Reshape((targets, 1, channels)), query)
-    k = call.step(Reshape((1, sources, channels)), key)
-    total = call.step(Add((1, 1)), q.outputs[0], k.outputs[0])
-    bent = call.step(ElementFunction(ops.tanh), total.outputs[0])
-    scores = call.step(Dense(weights.reshape(-1, 1)), bent.outputs[0])
-    flat = call.step(Reshape((targets, sources)), scores.outputs[0])
-    share = call.step(Softmax(), flat.outputs[0])
-    mixed = call.last(Einsum(("abc", "acd"), "abd"), share.outputs[0], value)
-    return [q, k, total, bent, scores, flat, share, mixed]
+    q = call.put(Reshape((targets, 1, channels)), query)
+    k = call.put(Reshape((1, sources, channels)), key)
+    bent = call.put(ElementFunction(ops.tanh), call.put(Add((1, 1)), q, k))
+    scores = call.put(Dense(weights.reshape(-1, 1)), bent)
+    share = call.put(Softmax(), call.put(Reshape((targets, sources)), scores))
+    call.put(Einsum(("abc", "acd"), "abd"), share, value)
+    return call.replacement()

@@ -92,20 +92,25 @@ class Rule(ABC):
 
 
 class Pixelwise(Rule):
-    """A rule that reads, for each position of height and width, nothing but that position of its inputs.
-
-    Attributes:
-        mixed_axes: how many of the last axes it mixes: 1 for what works on all channels of a position.
-    """
-
-    mixed_axes: ClassVar[int] = 0
+    """A rule that reads, for each position of height and width, nothing but that position of its inputs."""
 
     def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
-        if len(output) < 2 + self.mixed_axes:
-            return None
-        if any(len(shape) != len(output) or shape[:2] != output[:2] for shape in inputs):
-            return None
-        return same_positions(axis, output)
+        same = all(len(shape) == len(output) and shape[:2] == output[:2] for shape in inputs)
+        return same_positions(axis, output) if same and len(output) >= 2 else None
+
+
+class Mixing(Pixelwise):
+    """A rule that mixes what is along some axes, such as all channels of a position.
+
+    Attributes:
+        axes: counted from behind.
+    """
+
+    axes: tuple[int, ...]
+
+    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
+        apart = all(len(output) + mixed >= 2 for mixed in self.axes)
+        return super().reach(axis, inputs, output) if apart else None
 
 
 class Elementwise(Pixelwise):
@@ -122,6 +127,22 @@ class Elementwise(Pixelwise):
         return output, lambda g: (g * slope,), lambda t: t * slope
 
 
+class LinearRule(Rule):
+    """A rule that is linear in its one input, but for a constant."""
+
+    @abstractmethod
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Cotangents (n, *output) as those (n, *shape) of the input, whose shape is without the batch."""
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The output without the constant."""
+        return self(x)
+
+    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
+        back = on_rows(lambda g: self.transposed(g, tuple(x.shape[1:])))
+        return self(x), lambda g: (back(g),), on_rows(self.linear)
+
+
 def same_positions(axis: int, output: Shape) -> Reach:
     """The reach of what reads the position that it makes."""
     positions = np.arange(output[axis])
@@ -136,21 +157,12 @@ def _arrays(part: object) -> Iterator[np.ndarray]:
         yield from _arrays(inner)
 
 
-def merge_rows(rows: Tensor) -> Tensor:
-    """(row, batch, ...) -> (row * batch, ...)."""
-    return ops.reshape(rows, (rows.shape[0] * rows.shape[1], *rows.shape[2:]))
-
-
-def split_rows(rows: Tensor, count: int) -> Tensor:
-    """(row * batch, ...) -> (row, batch, ...)."""
-    return ops.reshape(rows, (count, rows.shape[0] // count, *rows.shape[1:]))
-
-
 def on_rows(function: Kernel) -> Kernel:
     """A function of a batch, applied to (row, batch, ...)."""
 
     def apply(rows: Tensor) -> Tensor:
-        return split_rows(function(merge_rows(rows)), rows.shape[0])
+        made = function(ops.reshape(rows, (rows.shape[0] * rows.shape[1], *rows.shape[2:])))
+        return ops.reshape(made, (*rows.shape[:2], *made.shape[1:]))
 
     return apply
 

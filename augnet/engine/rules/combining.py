@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,8 +29,6 @@ from augnet.engine.rules.elementwise import element_operation
 from augnet.engine.rules.registry import Call, serves, weights_of
 from augnet.engine.rules.shaping import Reshape
 from augnet.engine.types import Op, Tensor
-
-Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,75 +64,47 @@ class Add(Pixelwise):
 
 
 @dataclass(frozen=True, eq=False)
-class Multiply(Pixelwise):
-    """Product of two tensors, each broadcast."""
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return ops.multiply(a, b)
-
-    def linearize(self, kernels: Kernels, a: Tensor, b: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        def vjp(g: Tensor) -> tuple[Tensor, ...]:
-            return _pair_vjp(g, (a, b), (b, a))
-
-        return self(a, b), vjp, lambda s, t: _pair_jvp((s, t), (b, a))
-
-
-@dataclass(frozen=True, eq=False)
-class Divide(Pixelwise):
-    """Quotient of two tensors, each broadcast."""
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return ops.divide(a, b)
-
-    def linearize(self, kernels: Kernels, a: Tensor, b: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        output = self(a, b)
-        slopes = 1 / b, -ops.divide(output, b)
-
-        def vjp(g: Tensor) -> tuple[Tensor, ...]:
-            return _pair_vjp(g, (a, b), slopes)
-
-        return output, vjp, lambda s, t: _pair_jvp((s, t), slopes)
-
-
-@dataclass(frozen=True, eq=False)
-class Extreme(Pixelwise):
-    """The larger of two tensors, each broadcast; where they are equal the first takes the gradient.
-
-    So it does in TensorFlow.
+class Pairwise(Pixelwise):
+    """A function of two tensors, each broadcast, element by element.
 
     Attributes:
-        smaller: the smaller one instead.
+        function: of both -> the output.
+        slopes: of both and of the output -> d output / d input for each of the two.
     """
 
-    smaller: bool = False
+    function: Callable[[Tensor, Tensor], Tensor]
+    slopes: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return ops.minimum(a, b) if self.smaller else ops.maximum(a, b)
+        return self.function(a, b)
 
     def linearize(self, kernels: Kernels, a: Tensor, b: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         output = self(a, b)
-        first = ops.cast((ops.less_equal if self.smaller else ops.greater_equal)(a, b), output.dtype)
-        slopes = first, 1 - first
+        slopes = self.slopes(a, b, output)
 
+        # By keras.ops, which takes two dtypes, as the layers do that the rules stand for.
         def vjp(g: Tensor) -> tuple[Tensor, ...]:
-            return _pair_vjp(g, (a, b), slopes)
+            pairs = zip((a, b), slopes, strict=True)
+            return tuple(reduced_to(ops.multiply(g, slope), tuple(tensor.shape)) for tensor, slope in pairs)
 
-        return output, vjp, lambda s, t: _pair_jvp((s, t), slopes)
+        def jvp(*tangents: Tensor | None) -> Tensor:
+            pairs = zip(tangents, slopes, strict=True)
+            return reduce(ops.add, [ops.multiply(t, slope) for t, slope in pairs if t is not None])
 
-
-def _pair_vjp(g: Tensor, inputs: Pair, slopes: Pair) -> tuple[Tensor, ...]:
-    """Cotangents of two tensors, each broadcast, given d output / d input for each element of the output."""
-    # By keras.ops, which takes two dtypes, as the layers do that the rules stand for.
-    return tuple(
-        reduced_to(ops.multiply(g, slope), tuple(tensor.shape))
-        for tensor, slope in zip(inputs, slopes, strict=True)
-    )
+        return output, vjp, jvp
 
 
-def _pair_jvp(tangents: tuple[Tensor | None, Tensor | None], slopes: Pair) -> Tensor:
-    """The tangent of the output, given those of two tensors, None for zero."""
-    terms = [ops.multiply(t, slope) for t, slope in zip(tangents, slopes, strict=True) if t is not None]
-    return terms[0] if len(terms) == 1 else ops.add(*terms)
+def _winners(first: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """1 where the first of two tensors is taken, and 1 where the second is."""
+    wins = ops.cast(first, output.dtype)
+    return wins, 1 - wins
+
+
+MULTIPLY = Pairwise(ops.multiply, lambda a, b, output: (b, a))
+DIVIDE = Pairwise(ops.divide, lambda a, b, output: (1 / b, -ops.divide(output, b)))
+# Where both are equal the first takes the gradient, as in TensorFlow.
+LARGER = Pairwise(ops.maximum, lambda a, b, output: _winners(ops.greater_equal(a, b), output))
+SMALLER = Pairwise(ops.minimum, lambda a, b, output: _winners(ops.less_equal(a, b), output))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +112,6 @@ class Concatenate(Pixelwise):
     """Tensors side by side along an axis, counted with the batch as 0."""
 
     axis: int
-    mixed_axes: ClassVar[int] = 1
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         return ops.concatenate(tensors, axis=self.axis)
@@ -164,37 +133,29 @@ class Concatenate(Pixelwise):
         return super().reach(axis, inputs, output) if self.axis > 2 else None
 
 
-def _merged(call: Call, *rules: Rule, pairwise: bool = False) -> list[Node]:
-    """A layer's inputs joined by the first rule, followed by the others.
+def _merged(call: Call, *rules: Rule) -> list[Node]:
+    """A layer's inputs joined by the first rule, pair by pair where it takes two, followed by the others.
 
     Keras gives an input of fewer axes more of them, behind the batch.
-
-    Args:
-        pairwise: the rule takes two tensors, so that more are joined one by one.
     """
-    nodes: list[Node] = []
-
-    def put(rule: Rule, *values: Value) -> Value:
-        nodes.append(call.step(rule, *values))
-        return nodes[-1].outputs[0]
-
     rank = max(map(len, call.inputs))
     values = [
-        value if len(shape) == rank else put(Reshape((*(1,) * (rank - len(shape)), *shape)), value)
+        value if len(shape) == rank else call.put(Reshape((*(1,) * (rank - len(shape)), *shape)), value)
         for value, shape in zip(call.node.inputs, call.inputs, strict=True)
     ]
-    if pairwise:
-        total = reduce(lambda left, right: put(rules[0], left, right), values)
-    else:
-        total = put(rules[0], *values)
-    for rule in rules[1:]:
-        total = put(rule, total)
-    return [*nodes[:-1], replace(nodes[-1], outputs=call.node.outputs)]
+    first, *others = rules
+    join = partial(call.put, first)
+    total = reduce(join, values) if isinstance(first, Pairwise) else join(*values)
+    for rule in others:
+        total = call.put(rule, total)
+    return call.replacement()
 
 
-@serves(layers.Add)
-def _add(layer: Op, call: Call) -> list[Node]:
-    return _merged(call, Add((1,) * len(call.inputs)))
+@serves(layers.Add, layers.Average)
+def _sum(layer: Op, call: Call) -> list[Node]:
+    count = len(call.inputs)
+    mean = [Affine(np.asarray(1 / count))] if isinstance(layer, layers.Average) else []
+    return _merged(call, Add((1,) * count), *mean)
 
 
 @serves(layers.Subtract)
@@ -202,31 +163,19 @@ def _subtract(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Add((1, -1)))
 
 
-@serves(layers.Average)
-def _average(layer: Op, call: Call) -> list[Node]:
-    return _merged(call, Add((1,) * len(call.inputs)), Affine(np.asarray(1 / len(call.inputs)), None))
+MERGES = {layers.Multiply: MULTIPLY, layers.Maximum: LARGER, layers.Minimum: SMALLER}
 
 
-@serves(layers.Multiply)
-def _multiply(layer: Op, call: Call) -> list[Node]:
-    return _merged(call, Multiply(), pairwise=True)
-
-
-@serves(layers.Maximum)
-def _maximum(layer: Op, call: Call) -> list[Node]:
-    return _merged(call, Extreme(), pairwise=True)
-
-
-@serves(layers.Minimum)
-def _minimum(layer: Op, call: Call) -> list[Node]:
-    return _merged(call, Extreme(smaller=True), pairwise=True)
+@serves(*MERGES)
+def _merge(layer: Op, call: Call) -> list[Node]:
+    return _merged(call, MERGES[type(layer)])
 
 
 @serves(CustomScaleLayer)
 def _scaled_add(layer: Op, call: Call) -> list[Node]:
     first, second = call.node.inputs
-    scaled = call.step(Affine(np.asarray(layer.scale, np.float64), None), second)
-    return [scaled, call.last(Add((1, 1)), first, scaled.outputs[0])]
+    call.put(Add((1, 1)), first, call.put(Affine(np.asarray(layer.scale, np.float64)), second))
+    return call.replacement()
 
 
 @serves(layers.Concatenate, "Concatenate")
@@ -243,8 +192,8 @@ def _stack(op: Op, call: Call) -> list[Node] | None:
     if not axis or not _reads_a_list(call):
         return None
     shape = (*call.output[: axis - 1], 1, *call.output[axis:])
-    nodes = [call.step(Reshape(shape), value) for value in call.node.inputs]
-    return [*nodes, call.last(Concatenate(axis), *(node.outputs[0] for node in nodes))]
+    call.put(Concatenate(axis), *[call.put(Reshape(shape), value) for value in call.node.inputs])
+    return call.replacement()
 
 
 def _reads_a_list(call: Call) -> bool:
@@ -256,11 +205,11 @@ def _reads_a_list(call: Call) -> bool:
 PAIRS: dict[str, Rule] = {
     "Add": Add((1, 1)),
     "Subtract": Add((1, -1)),
-    "Multiply": Multiply(),
-    "Divide": Divide(),
-    "TrueDivide": Divide(),
-    "Maximum": Extreme(),
-    "Minimum": Extreme(smaller=True),
+    "Multiply": MULTIPLY,
+    "Divide": DIVIDE,
+    "TrueDivide": DIVIDE,
+    "Maximum": LARGER,
+    "Minimum": SMALLER,
 }
 
 
@@ -277,15 +226,15 @@ def _arithmetic(op: Op, call: Call) -> Sequence[Rule] | None:
     if constant is not None and _fits(constant, call.inputs[0]):
         match name, first:
             case "Add", _:
-                return [Affine(None, constant)]
+                return [Affine(shift=constant)]
             case "Subtract", True:
-                return [Affine(None, -constant)]
+                return [Affine(shift=-constant)]
             case "Subtract", False:
                 return [Affine(np.asarray(-1.0), constant)]
             case "Multiply", _:
-                return [Affine(constant, None)]
+                return [Affine(constant)]
             case "Divide" | "TrueDivide", True:
-                return [Affine(1 / constant, None)]
+                return [Affine(1 / constant)]
     return element_operation(op, call)
 
 

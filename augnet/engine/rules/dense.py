@@ -9,18 +9,18 @@ import numpy as np
 from keras import layers, ops
 
 from augnet.engine.backends import backend
-from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Vjp
+from augnet.engine.rules.base import Jvp, Kernels, Mixing, Rule, Vjp
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.rules.weighted import Weighted
 from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(Weighted, Pixelwise):
+class Dense(Weighted, Mixing):
     """x (..., inputs) @ kernel (inputs, outputs) + bias (outputs,)."""
 
     input_axis: ClassVar[int] = 0
-    mixed_axes: ClassVar[int] = 1
+    axes = (-1,)
 
     def output_sums(self, kernel: np.ndarray) -> np.ndarray:
         return kernel.sum(axis=0)

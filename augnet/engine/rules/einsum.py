@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 from keras import layers, ops
@@ -77,24 +78,18 @@ def _einsum(equation: str, ranks: Sequence[int], constant: np.ndarray | None = N
     factors = given.split(",")
     if not arrow or len(factors) != 2:
         return None
-    spare = [letter for letter in "abcdefghijklmnopqrstuvwxyz" if letter not in equation]
-    longest = max(rank - len(factor.replace("...", "")) for factor, rank in zip(factors, ranks, strict=True))
-    dots = spare[: max(0, longest)]
-    if "..." in equation:
-        for i, (factor, rank) in enumerate(zip(factors, ranks, strict=True)):
-            own = rank - len(factor.replace("...", ""))
-            factors[i] = factor.replace("...", "".join(dots[len(dots) - own :]))
-        product = product.replace("...", "".join(dots))
-    left, right = factors
+    extra = [rank - len(factor.replace("...", "")) for factor, rank in zip(factors, ranks, strict=True)]
+    spare = "".join(letter for letter in ascii_lowercase if letter not in equation)
+    dots = spare[: max(extra)]
+    left, right = (
+        factor.replace("...", dots[len(dots) - own :]) for factor, own in zip(factors, extra, strict=True)
+    )
+    product = product.replace("...", dots)
     repeated = any(len(set(letters)) < len(letters) for letters in (left, right, product))
     lost = (set(left) - set(right + product)) | (set(right) - set(left + product))
     batch = left[:1]
-    beside = (
-        batch in right[1:]
-        or (constant is None and right[:1] != batch)
-        or (constant is not None and batch in right)
-    )
-    if repeated or lost or beside or product[:1] != batch or not equation.islower():
+    mixed = product[:1] != batch or (right[:1] != batch if constant is None else batch in right)
+    if repeated or lost or mixed or not equation.islower():
         return None
     return Einsum((left, right), product, constant)
 
@@ -144,4 +139,4 @@ def _einsum_dense(layer: Op, call: Call) -> Sequence[Rule] | None:
     rule = _einsum(layer.equation, (len(call.inputs[0]) + 1, kernel.ndim), kernel)
     if rule is None:
         return None
-    return [rule] if layer.bias is None else [rule, Affine(None, weights_of(layer.bias))]
+    return [rule] if layer.bias is None else [rule, Affine(shift=weights_of(layer.bias))]

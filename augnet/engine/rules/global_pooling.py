@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from keras import layers, ops
 
-from augnet.engine.rules.base import Jvp, Kernels, Rule, Vjp
+from augnet.engine.rules.base import Jvp, Kernels, LinearRule, Rule, Vjp
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class GlobalAverage(Rule):
+class GlobalAverage(LinearRule):
     """Mean over height and width, or over all axes but the batch and the channel.
 
     Attributes:
@@ -27,38 +28,31 @@ class GlobalAverage(Rule):
     def __call__(self, x: Tensor) -> Tensor:
         return ops.mean(x, axis=tuple(range(-1 - self.axes, -1)), keepdims=self.keepdims)
 
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        batch, *sizes, channels = x.shape
-
-        def vjp(g: Tensor) -> tuple[Tensor]:
-            small = ops.reshape(g / math.prod(sizes), (g.shape[0], batch, *[1] * len(sizes), channels))
-            return (ops.broadcast_to(small, (g.shape[0], *x.shape)),)
-
-        return self(x), vjp, self
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        *sizes, channels = shape
+        small = ops.reshape(g / math.prod(sizes), (g.shape[0], *[1] * len(sizes), channels))
+        return ops.broadcast_to(small, (g.shape[0], *shape))
 
 
 @dataclass(frozen=True, eq=False)
 class Extremum(Rule):
-    """Maximum over axes; equal elements share the gradient, as in TensorFlow.
+    """Maximum or minimum over axes; equal elements share the gradient, as in TensorFlow.
 
     Attributes:
         axes: counted from behind.
         keepdims: whether they stay as axes of length one.
-        least: the minimum instead.
+        function: ops.max or ops.min.
     """
 
     axes: tuple[int, ...]
     keepdims: bool = False
-    least: bool = False
-
-    def _best(self, x: Tensor, keepdims: bool) -> Tensor:
-        return (ops.min if self.least else ops.max)(x, axis=self.axes, keepdims=keepdims)
+    function: Callable[..., Tensor] = ops.max
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._best(x, self.keepdims)
+        return self.function(x, axis=self.axes, keepdims=self.keepdims)
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        best = self._best(x, True)
+        best = self.function(x, axis=self.axes, keepdims=True)
         wins = ops.cast(ops.equal(x, best), x.dtype)
         share = wins / ops.sum(wins, axis=self.axes, keepdims=True)
 
@@ -85,8 +79,6 @@ def _global_max(layer: Op, call: Call) -> list[Rule]:
 def _extremum(op: Op, call: Call) -> list[Rule] | None:
     if not call.is_unary or op.axis is None or getattr(op, "initial", None) is not None:
         return None
-    rank = len(call.inputs[0])
-    given = [op.axis] if isinstance(op.axis, int) else list(op.axis)
-    axes = tuple(axis if axis < 0 else axis - rank - 1 for axis in given)
-    least = type(op).__name__ in ("Amin", "Min")
-    return [Extremum(axes, op.keepdims, least)] if min(axes) >= -rank else None
+    axes = call.from_behind(op.axis)
+    function = ops.min if type(op).__name__ in ("Amin", "Min") else ops.max
+    return None if axes is None else [Extremum(axes, op.keepdims, function)]

@@ -65,4 +65,6 @@ def _parts(op: Op, call: Call) -> list[Node] | None:
         return lambda x: call.node(x)[number]
 
     (value,) = call.node.inputs
-    return [call.step(Linear(part(i)), value, output=output) for i, output in enumerate(call.node.outputs)]
+    for number, output in enumerate(call.node.outputs):
+        call.put(Linear(part(number)), value, output=output)
+    return call.nodes

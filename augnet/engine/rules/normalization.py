@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.backends import backend
 from augnet.engine.rules.affine import Affine
-from augnet.engine.rules.base import (
-    Jvp,
-    Kernels,
-    Reach,
-    Rule,
-    Shape,
-    Vjp,
-    same_positions,
-)
+from augnet.engine.rules.base import Jvp, Kernels, Mixing, Rule, Vjp
 from augnet.engine.rules.registry import Call, existing_layers, serves, weights_of
 from augnet.engine.rules.shaping import Reshape
 from augnet.engine.types import Op, Tensor
 
-LAST = (-1,)
-
 
 @dataclass(frozen=True, eq=False)
-class LayerNorm(Rule):
-    """Features to mean 0 and variance 1, then scale and shift, broadcast over the leading axes.
+class LayerNorm(Mixing):
+    """Features to mean 0 and variance 1.
 
     Ba, Kiros, Hinton 2016, arXiv 1607.06450.
 
@@ -39,27 +27,20 @@ class LayerNorm(Rule):
             2019, arXiv 1910.07467).
     """
 
-    scale: np.ndarray | None
-    shift: np.ndarray | None
     epsilon: float
-    axes: tuple[int, ...] = LAST
+    axes: tuple[int, ...] = (-1,)
     centred: bool = True
 
     def _mean(self, x: Tensor) -> Tensor:
         return ops.mean(x, axis=self.axes, keepdims=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._finished(self._normal(x)[0])
+        return self._normal(x)[0]
 
     def _normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
         centred = x - self._mean(x) if self.centred else x
         inverse = ops.rsqrt(self._mean(ops.square(centred)) + self.epsilon)
         return centred * inverse, inverse
-
-    def _finished(self, normal: Tensor) -> Tensor:
-        if self.scale is not None:
-            normal = normal * backend.constant(self.scale, normal.dtype)
-        return normal if self.shift is None else normal + backend.constant(self.shift, normal.dtype)
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         normal, inverse = self._normal(x)
@@ -70,17 +51,11 @@ class LayerNorm(Rule):
                 return (g - normal * along) * inverse
             return (g - self._mean(g) - normal * along) * inverse
 
-        def scaled(g: Tensor) -> Tensor:
-            return g if self.scale is None else g * backend.constant(self.scale, x.dtype)
-
-        return self._finished(normal), lambda g: (project(scaled(g)),), lambda t: scaled(project(t))
-
-    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
-        return same_positions(axis, output) if self.axes == LAST and len(output) > 2 else None
+        return normal, lambda g: (project(g),), project
 
 
 @dataclass(frozen=True, eq=False)
-class UnitNorm(Rule):
+class UnitNorm(Mixing):
     """Features to a Euclidean norm of 1, or smaller ones times 1 / epsilon.
 
     Attributes:
@@ -109,65 +84,50 @@ class UnitNorm(Rule):
 
         return output, lambda g: (project(g),), project
 
-    def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
-        return same_positions(axis, output) if self.axes == LAST and len(output) > 2 else None
 
+def _scaled(axes: tuple[int, ...], gamma: keras.Variable | None, beta: keras.Variable | None) -> Affine:
+    """Scale and shift over these axes, if any, with an axis of length one for the others behind the first."""
 
-def _from_behind(axes: int | Sequence[int], rank: int) -> tuple[int, ...] | None:
-    """Axes counted from behind and sorted; None where the batch is one of them.
+    def spread(variable: keras.Variable | None, neutral: float) -> np.ndarray:
+        if variable is None:
+            return np.full((), neutral)
+        sizes = dict(zip(axes, variable.shape, strict=True))
+        return weights_of(variable).reshape([sizes.get(axis, 1) for axis in range(axes[0], 0)])
 
-    Args:
-        rank: axes of the tensor, without the batch.
-    """
-    given = [axes] if isinstance(axes, int) else list(axes)
-    counted = sorted(axis if axis < 0 else axis - rank - 1 for axis in given)
-    return tuple(counted) if counted[0] >= -rank else None
-
-
-def _spread(weights: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """Weights over these axes, with an axis of length one for every other behind the first."""
-    sizes = dict(zip(axes, weights.shape, strict=True))
-    return weights.reshape([sizes.get(axis, 1) for axis in range(axes[0], 0)])
+    return Affine(spread(gamma, 1.0), spread(beta, 0.0))
 
 
 @serves(layers.LayerNormalization)
 def _layer_normalization(layer: Op, call: Call) -> list[Rule] | None:
-    axes = _from_behind(layer.axis, len(call.inputs[0]))
+    axes = call.from_behind(layer.axis)
     if axes is None or getattr(layer, "rms_scaling", False):
         return None
-    scale = _spread(weights_of(layer.gamma), axes) if layer.scale else None
-    shift = _spread(weights_of(layer.beta), axes) if layer.center else None
-    return [LayerNorm(scale, shift, layer.epsilon, axes)]
+    return [LayerNorm(layer.epsilon, axes), _scaled(axes, layer.gamma, layer.beta)]
 
 
 @serves(*existing_layers("RMSNormalization"))
 def _rms_normalization(layer: Op, call: Call) -> list[Rule] | None:
-    axes = _from_behind(layer.axis, len(call.inputs[0]))
+    axes = call.from_behind(layer.axis)
     if axes is None:
         return None
-    return [LayerNorm(_spread(weights_of(layer.scale), axes), None, layer.epsilon, axes, centred=False)]
+    return [LayerNorm(layer.epsilon, axes, centred=False), _scaled(axes, layer.scale, None)]
 
 
 @serves(layers.GroupNormalization)
 def _group_normalization(layer: Op, call: Call) -> list[Rule] | None:
     shape = call.inputs[0]
-    if not call.is_last_axis(layer.axis):
+    if call.from_behind(layer.axis) != (-1,):
         return None
     channels, groups = shape[-1], layer.groups
     every = tuple(axis for axis in range(-len(shape) - 1, 0) if axis != -2)  # but the one of the groups
-    rules: list[Rule] = [
-        Reshape((*shape[:-1], groups, channels // groups)),
-        LayerNorm(None, None, layer.epsilon, every),
-        Reshape(shape),
-    ]
-    scale = weights_of(layer.gamma) if layer.scale else None
-    shift = weights_of(layer.beta) if layer.center else None
-    return rules if scale is None and shift is None else [*rules, Affine(scale, shift)]
+    apart = Reshape((*shape[:-1], groups, channels // groups))
+    scaled = _scaled((-1,), layer.gamma, layer.beta)
+    return [apart, LayerNorm(layer.epsilon, every), Reshape(shape), scaled]
 
 
 @serves(layers.UnitNormalization, "Normalize")
 def _unit_normalization(source: Op, call: Call) -> list[Rule] | None:
-    axes = _from_behind(source.axis, len(call.inputs[0]))
+    axes = call.from_behind(source.axis)
     if axes is None or getattr(source, "order", 2) != 2:
         return None
     epsilon = getattr(source, "epsilon", 1e-12)  # the layer's own is not to be changed

@@ -15,18 +15,16 @@ from augnet.engine.rules.base import (
     Elementwise,
     Jvp,
     Kernels,
+    LinearRule,
     Reach,
     Rule,
     Shape,
     Vjp,
-    on_rows,
 )
-from augnet.engine.rules.elementwise import Chain
+from augnet.engine.rules.elementwise import NOTHING
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.rules.shaping import as_image
 from augnet.engine.types import Op, Tensor
-
-NOTHING = Chain(())
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +67,6 @@ class MaxPool(Pool):
         if self.size == self.strides and tiles:
             return self._tiled(x, slope)
         output, argmax = backend.max_pool_with_argmax(x, self.size, self.strides, self.padding)
-
         at_winner = None if slope is None else backend.taken(ops.broadcast_to(slope, x.shape), argmax)
 
         def vjp(g: Tensor) -> tuple[Tensor]:
@@ -117,31 +114,30 @@ class MaxPool(Pool):
 
 
 @dataclass(frozen=True, eq=False)
-class AveragePool(Pool):
+class AveragePool(Pool, LinearRule):
     """Mean over windows."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return ops.average_pool(x, self.size, self.strides, self.padding)
 
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        shape = tuple(x.shape[1:])
-
-        def back(g: Tensor) -> Tensor:
-            return backend.average_pool_gradient(
-                g, (g.shape[0], *shape), self.size, self.strides, self.padding
-            )
-
-        return self(x), lambda g: (on_rows(back)(g),), on_rows(self)
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        whole = (g.shape[0], *shape)
+        return backend.average_pool_gradient(g, whole, self.size, self.strides, self.padding)
 
 
-@serves(layers.MaxPooling2D)
-def _max_pool(layer: Op, call: Call) -> list[Rule]:
-    return [MaxPool(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
+def _kind(source: Op) -> type[MaxPool] | type[AveragePool]:
+    return MaxPool if type(source).__name__.startswith("MaxPool") else AveragePool
 
 
-@serves(layers.AveragePooling2D)
-def _average_pool(layer: Op, call: Call) -> list[Rule]:
-    return [AveragePool(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
+@serves(layers.MaxPooling2D, layers.AveragePooling2D)
+def _pool(layer: Op, call: Call) -> list[Rule]:
+    return [_kind(layer)(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
+
+
+@serves(layers.MaxPooling1D, layers.AveragePooling1D)
+def _pool_of_steps(layer: Op, call: Call) -> list[Rule]:
+    size, strides = (layer.pool_size[0], 1), (layer.strides[0], 1)
+    return as_image(call, _kind(layer)(size, strides, layer.padding))
 
 
 @serves("MaxPool", "AveragePool")
@@ -149,19 +145,9 @@ def _pool_operation(op: Op, call: Call) -> list[Rule] | None:
     if len(call.inputs[0]) != 3 or op.data_format == "channels_first":
         return None
     size, strides = _pair(op.pool_size), _pair(op.pool_size if op.strides is None else op.strides)
-    return [(MaxPool if type(op).__name__ == "MaxPool" else AveragePool)(size, strides, op.padding)]
+    return [_kind(op)(size, strides, op.padding)]
 
 
 def _pair(sizes: int | Sequence[int]) -> tuple[int, int]:
     height, width = (sizes, sizes) if isinstance(sizes, int) else sizes
     return height, width
-
-
-@serves(layers.MaxPooling1D)
-def _max_pool_of_steps(layer: Op, call: Call) -> list[Rule]:
-    return as_image(call, MaxPool((layer.pool_size[0], 1), (layer.strides[0], 1), layer.padding))
-
-
-@serves(layers.AveragePooling1D)
-def _average_pool_of_steps(layer: Op, call: Call) -> list[Rule]:
-    return as_image(call, AveragePool((layer.pool_size[0], 1), (layer.strides[0], 1), layer.padding))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -75,10 +75,12 @@ class Call:
     Attributes:
         node: of the graph.
         shapes: of every value, without the batch.
+        nodes: what stands for it, as far as it was put together.
     """
 
     node: Node
     shapes: Shapes
+    nodes: list[Node] = field(default_factory=list)
 
     @property
     def inputs(self) -> tuple[Shape, ...]:
@@ -95,20 +97,22 @@ class Call:
         """Whether it was called with one tensor and nothing else."""
         return len(self.node.args) == 1 and isinstance(self.node.args[0], Value) and not self.node.kwargs
 
-    def is_last_axis(self, axis: int | Sequence[int]) -> bool:
-        """Whether the axis, counted with the batch as 0, is the last one of the first input."""
-        axes = [axis] if isinstance(axis, int) else list(axis)
-        return axes in ([-1], [len(self.inputs[0])])
+    def from_behind(self, axes: int | Sequence[int]) -> tuple[int, ...] | None:
+        """Axes of the first input, the batch being 0, counted from behind; None where the batch is one."""
+        rank = len(self.inputs[0])
+        given = [axes] if isinstance(axes, int) else list(axes)
+        counted = sorted(axis if axis < 0 else axis - rank - 1 for axis in given)
+        return tuple(counted) if counted[0] >= -rank else None
 
-    def step(self, rule: Rule, *inputs: Value, output: Value | None = None) -> Node:
-        """A node for the replacement: the rule on these values, giving a new value or one of the call's."""
-        name = self.node.name
-        output = output or Value((), self.node.outputs[0].dtype, name)
-        return Node(rule, inputs, {}, (output,), name)
+    def put(self, rule: Rule, *inputs: Value, output: Value | None = None) -> Value:
+        """Append the rule on these values to the replacement; what it makes, by default a new value."""
+        output = output or Value((), self.node.outputs[0].dtype, self.node.name)
+        self.nodes.append(Node(rule, inputs, {}, (output,), self.node.name))
+        return output
 
-    def last(self, rule: Rule, *inputs: Value) -> Node:
-        """The node of a replacement that gives the call's output."""
-        return self.step(rule, *inputs, output=self.node.outputs[0])
+    def replacement(self) -> list[Node]:
+        """The nodes that were put, the last of which gives the call's output."""
+        return [*self.nodes[:-1], replace(self.nodes[-1], outputs=self.node.outputs)]
 
 
 def existing_layers(*names: str) -> list[type]:

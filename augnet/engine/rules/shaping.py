@@ -9,23 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from keras import layers, ops
 
-from augnet.engine.rules.base import (
-    Jvp,
-    Kernels,
-    Reach,
-    Rule,
-    Shape,
-    Vjp,
-    on_rows,
-    same_positions,
-)
+from augnet.engine.rules.base import LinearRule, Reach, Rule, Shape, same_positions
 from augnet.engine.rules.linear import Linear
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Reshape(Rule):
+class Reshape(LinearRule):
     """Another shape, without batch."""
 
     shape: Shape
@@ -33,14 +24,8 @@ class Reshape(Rule):
     def __call__(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (x.shape[0], *self.shape))
 
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        shape = tuple(x.shape)
-        output = self(x)
-        return (
-            output,
-            lambda g: (ops.reshape(g, (g.shape[0], *shape)),),
-            lambda t: ops.reshape(t, (t.shape[0], shape[0], *output.shape[1:])),
-        )
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return ops.reshape(g, (g.shape[0], *shape))
 
     def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach | None:
         kept = len(output) >= 2 and inputs[0][:2] == output[:2]
@@ -48,7 +33,7 @@ class Reshape(Rule):
 
 
 @dataclass(frozen=True, eq=False)
-class Permute(Rule):
+class Permute(LinearRule):
     """Another order of axes; order counts from 1, the batch being 0."""
 
     order: tuple[int, ...]
@@ -56,18 +41,12 @@ class Permute(Rule):
     def __call__(self, x: Tensor) -> Tensor:
         return ops.transpose(x, (0, *self.order))
 
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        inverse = tuple(int(i) + 2 for i in np.argsort(self.order))
-        forward = tuple(i + 1 for i in self.order)
-        return (
-            self(x),
-            lambda g: (ops.transpose(g, (0, 1, *inverse)),),
-            lambda t: ops.transpose(t, (0, 1, *forward)),
-        )
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return ops.transpose(g, (0, *(int(i) + 1 for i in np.argsort(self.order))))
 
 
 @dataclass(frozen=True, eq=False)
-class Pad(Rule):
+class Pad(LinearRule):
     """Zeros round height and width; negative amounts crop."""
 
     rows: tuple[int, int]
@@ -76,9 +55,9 @@ class Pad(Rule):
     def __call__(self, x: Tensor) -> Tensor:
         return _padded(x, self.rows, self.columns)
 
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        back = (-self.rows[0], -self.rows[1]), (-self.columns[0], -self.columns[1])
-        return self(x), lambda g: (on_rows(lambda y: _padded(y, *back))(g),), on_rows(self)
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        (top, bottom), (left, right) = self.rows, self.columns
+        return _padded(g, (-top, -bottom), (-left, -right))
 
     def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
         read = np.arange(output[axis]) - (self.rows, self.columns)[axis][0]

@@ -11,13 +11,13 @@ from keras import layers
 
 from augnet.engine.backends import backend
 from augnet.engine.padding import Pads, resolved_pads
-from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Vjp, on_rows
+from augnet.engine.rules.base import LinearRule, Reach, Rule, Shape
 from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
 from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Transposed(Rule):
+class Transposed(LinearRule):
     """Transposed 2-D convolution, kernel (height, width, outputs, inputs), to a given shape without batch.
 
     Attributes:
@@ -31,7 +31,7 @@ class Transposed(Rule):
     shape: Shape
     fuses_on_cpu: ClassVar[bool] = False
 
-    def _apply(self, x: Tensor) -> Tensor:
+    def linear(self, x: Tensor) -> Tensor:
         shape = (x.shape[0], *self.shape)
         return backend.conv2d_input_gradient(
             x, backend.constant(self.kernel, x.dtype), shape, self.strides, self._pads()
@@ -40,15 +40,12 @@ class Transposed(Rule):
     def _pads(self) -> Pads:
         return resolved_pads(self.padding, self.shape[:2], self.kernel.shape[:2], self.strides, (1, 1))
 
-    def _back(self, g: Tensor) -> Tensor:
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
         return backend.conv2d(g, backend.constant(self.kernel, g.dtype), self.strides, self.padding, (1, 1))
 
     def __call__(self, x: Tensor) -> Tensor:
-        output = self._apply(x)
+        output = self.linear(x)
         return output if self.bias is None else backend.bias_add(output, backend.constant(self.bias, x.dtype))
-
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        return self(x), lambda g: (on_rows(self._back)(g),), on_rows(self._apply)
 
     def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
         place = np.arange(output[axis]) + self._pads()[axis][0]

@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers, ops
 
 from augnet.engine.backends import backend
-from augnet.engine.rules.base import Jvp, Kernels, Reach, Rule, Shape, Vjp, on_rows
+from augnet.engine.rules.base import LinearRule, Reach, Rule, Shape
 from augnet.engine.rules.convolution import Convolution
 from augnet.engine.rules.linear import Linear
 from augnet.engine.rules.registry import Call, serves
@@ -20,7 +20,7 @@ from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Upsample(Rule):
+class Upsample(LinearRule):
     """Every pixel repeated over a block (nearest neighbour)."""
 
     size: tuple[int, int]
@@ -35,12 +35,9 @@ class Upsample(Rule):
         wide = ops.broadcast_to(x[:, :, None, :, None, :], (n, height, rows, width, columns, channels))
         return ops.reshape(wide, (n, *self.sizes((height, width)), channels))
 
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        def back(g: Tensor) -> Tensor:
-            # The sum over each block, by the operation that is fast at it.
-            return ops.average_pool(g, self.size, self.size, "valid") * math.prod(self.size)
-
-        return self(x), lambda g: (on_rows(back)(g),), on_rows(self)
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        # The sum over each block, by the operation that is fast at it.
+        return ops.average_pool(g, self.size, self.size, "valid") * math.prod(self.size)
 
     def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
         read = np.arange(output[axis]) // self.size[axis]
@@ -48,7 +45,7 @@ class Upsample(Rule):
 
 
 @dataclass(frozen=True, eq=False)
-class UpsampledConvolution(Rule):
+class UpsampledConvolution(LinearRule):
     """A convolution without strides or dilation after an upsampling.
 
     The vjp of both is one convolution with strides, in whose kernel the sums over the upsampling's
@@ -62,16 +59,13 @@ class UpsampledConvolution(Rule):
     def __call__(self, x: Tensor) -> Tensor:
         return self.convolution(self.upsample(x))
 
-    def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
-        around = self.convolution.pads_back(self.upsample.sizes(x.shape[1:3]))
+    def linear(self, x: Tensor) -> Tensor:
+        return replace(self.convolution, bias=None)(self.upsample(x))
 
-        def back(g: Tensor) -> Tensor:
-            return backend.conv2d(
-                g, backend.constant(self._summed(), g.dtype), self.upsample.size, around, (1, 1)
-            )
-
-        linear = replace(self, convolution=replace(self.convolution, bias=None))
-        return self(x), lambda g: (on_rows(back)(g),), on_rows(linear)
+    def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        around = self.convolution.pads_back(self.upsample.sizes(shape))
+        kernel = backend.constant(self._summed(), g.dtype)
+        return backend.conv2d(g, kernel, self.upsample.size, around, (1, 1))
 
     def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
         sizes = self.upsample.sizes(inputs[0][:2])

@@ -61,7 +61,7 @@ class Weighted(Rule):
             return [replace(self, kernel=scaled, bias=more if self.bias is None else self.bias + more)]
         if not scale.all() or (scale == 1).all():
             return None  # the shift has to stay: the zeros round the image do not get it
-        return [Affine(None, shift / scale), replace(self, kernel=scaled)]
+        return [Affine(shift=shift / scale), replace(self, kernel=scaled)]
 
 
 @dataclass(frozen=True, eq=False)
