@@ -12,3 +12,8 @@ Tensors = Any
 
 Op = Any
 """What a model's graph calls: a Keras layer, an operation of keras.ops, a function; they share no class."""
+
+
+def is_float(dtype: str) -> bool:
+    """Whether numbers of this dtype have derivatives."""
+    return dtype.startswith(("float", "bfloat"))

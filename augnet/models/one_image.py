@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from augnet.engine.graph.final_activation import split_end
 from augnet.engine.graph.graph import functional_of, trace
+from augnet.engine.types import is_float
 from augnet.errors import ModelError
 from augnet.models.explain import LOADING_ERRORS, first_line
 from augnet.redact import without_secrets
@@ -53,7 +54,7 @@ def of_one_image(model: keras.Model, constants: Constants) -> keras.Model:
         return model
     image = _image_input(keras.tree.flatten(model.inputs), constants)
     declared = image.dtype
-    if not _is_float(declared):
+    if not is_float(declared):
         model = _on_floats(model, image)
     inputs = keras.tree.flatten(model.inputs)
     image = _image_input(inputs, constants)
@@ -63,12 +64,12 @@ def of_one_image(model: keras.Model, constants: Constants) -> keras.Model:
             "model: its layers take channels first, which TensorFlow computes on this processor by oneDNN "
             "alone; set TF_ENABLE_ONEDNN_OPTS=1 in the environment"
         )
-    if len(inputs) == 1 and _is_float(declared) and not first:
+    if len(inputs) == 1 and is_float(declared) and not first:
         return model
     batch, *shape = image.shape
     shape = [*shape[1:], shape[0]] if first else shape
     entry = value = keras.Input(batch_shape=(batch, *shape), dtype=image.dtype, name=image.name)
-    if not _is_float(declared):
+    if not is_float(declared):
         value = keras.layers.Rescaling(1.0, name=RAW_PIXELS)(value)
     if first:
         value = keras.layers.Permute((3, 1, 2), name="channels_first")(value)
@@ -114,7 +115,7 @@ class Constant(keras.layers.Layer):
         return {**super().get_config(), "value": self.value.tolist(), "kind": self.kind}
 
     def _made_dtype(self) -> str:
-        return self.compute_dtype if _is_float(self.kind) else self.kind
+        return self.compute_dtype if is_float(self.kind) else self.kind
 
 
 def _image_input(inputs: list[Any], constants: Constants) -> Any:
@@ -161,10 +162,6 @@ def _constant(spec: Any, given: float | list[Any] | str) -> Constant:
 def _array(path: str) -> np.ndarray:
     with open_file(*open_address(path, "model.constants")) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _is_float(dtype: str) -> bool:
-    return dtype.startswith(("float", "bfloat"))
 
 
 def _on_floats(model: keras.Model, image: Any) -> keras.Model:

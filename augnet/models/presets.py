@@ -114,9 +114,8 @@ def recognise(graph: Graph) -> tuple[Backbone, Node] | None:
     """The network of keras.applications that is part of a model, and the node of its first layer."""
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        layer = getattr(node.op, "layer", node.op)
-        if isinstance(layer, keras.layers.Layer):
-            nodes.setdefault(layer.name.replace("/", "_"), node)
+        if isinstance(node.source, keras.layers.Layer):
+            nodes.setdefault(node.source.name.replace("/", "_"), node)
     for backbone in BACKBONES:
         if all(any(re.fullmatch(other, name) for name in nodes) for other in backbone.others):
             for name, node in nodes.items():
@@ -126,7 +125,7 @@ def recognise(graph: Graph) -> tuple[Backbone, Node] | None:
 
 
 def _has_kernel(node: Node, kernel: tuple[int | None, ...]) -> bool:
-    weights = getattr(getattr(node.op, "layer", node.op), "weights", ())
+    weights = getattr(node.source, "weights", ())
     if not weights or len(weights[0].shape) != len(kernel):
         return False
     return all(b in (None, a) for a, b in zip(weights[0].shape, kernel, strict=True))

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 
 import keras
 
-from augnet.engine.graph.graph import Cast, Graph, Node, Value
-from augnet.engine.types import Op, Tensor
+from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value, is_altered
+from augnet.engine.types import Tensor
 
 FUSED = keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D
 """Layers that may carry an activation of their own."""
 
 
 @dataclass(frozen=True)
-class WithoutActivation:
+class WithoutActivation(Inference):
     """A layer with its fused activation left out, on the layer's own variables."""
 
-    layer: keras.layers.Layer
     clone: keras.layers.Layer
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:  # (batch, ...) tensors
         trainable = [variable.value for variable in self.layer.trainable_variables]
         other = [variable.value for variable in self.layer.non_trainable_variables]
         outputs, _ = self.clone.stateless_call(trainable, other, x)
@@ -51,7 +50,7 @@ def split_end(graph: Graph) -> tuple[Graph, str | None]:
     """
     nodes, output = list(graph.nodes), graph.output
     while True:
-        node = Graph(graph.input, output, nodes).producer(output)
+        node = graph.producer(output)
         if node is None or len(node.inputs) != 1:
             return graph, None
         if not _passes_through(node):
@@ -64,10 +63,9 @@ def split_end(graph: Graph) -> tuple[Graph, str | None]:
     reshaped = output.shape != graph.output.shape
     if reshaped and math.prod(size or 1 for size in graph.output.shape) != output.shape[-1]:
         return graph, None  # a softmax over part of the outputs, hidden behind a reshape
-    layer = getattr(node.op, "layer", node.op)
-    if not _is_pure(layer):
+    if isinstance(node.source, FUSED):
         logits = Value(output.shape, output.dtype, f"{output.name}_logits")
-        bare = Node(without_activation(layer, source), (source,), {}, (logits,), f"{node.name}_linear")
+        bare = Node(without_activation(node.source, source), (source,), {}, (logits,), f"{node.name}_linear")
         nodes[nodes.index(node)] = bare
     else:
         nodes.remove(node)
@@ -77,30 +75,23 @@ def split_end(graph: Graph) -> tuple[Graph, str | None]:
 
 def activation_of(node: Node, value: Value) -> str | None:
     """ "softmax" or "sigmoid" when that is the last thing the node does."""
-    op = getattr(node.op, "layer", node.op)
+    op = node.source
     last = (-1, len(value.shape))
     if isinstance(op, keras.layers.Softmax):
         return "softmax" if op.axis in last and len(node.inputs) == 1 else None
     if isinstance(op, keras.layers.Layer):
-        function = getattr(op, "activation", None)
-        if not isinstance(op, keras.layers.Activation | FUSED):
+        if not isinstance(op, keras.layers.Activation | FUSED) or is_altered(op):
             return None
-        if getattr(op, "lora_enabled", False) or getattr(op, "quantization_mode", None):
-            return None
-        return {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}.get(function)
+        return {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}.get(op.activation)
     name = type(op).__name__
     if name == "Softmax" and getattr(op, "axis", None) in last:
         return "softmax"
     return "sigmoid" if name == "Sigmoid" else None
 
 
-def _is_pure(layer: Op) -> bool:
-    return not isinstance(layer, FUSED)
-
-
 def _passes_through(node: Node) -> bool:
     """Whether the node changes no value at inference: a dropout, an identity, a cast, a reshape."""
-    op = getattr(node.op, "layer", node.op)
+    op = node.source
     if isinstance(op, keras.layers.Activation):
         return op.activation is keras.activations.linear
     identity = (keras.layers.Dropout, keras.layers.Identity, keras.layers.Flatten, keras.layers.Reshape)

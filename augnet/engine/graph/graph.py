@@ -64,6 +64,11 @@ class Node:
         return tuple(leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Value))
 
     @property
+    def source(self) -> Op:
+        """The layer or operation of the model that is called, whatever way."""
+        return self.op.layer if isinstance(self.op, Inference) else self.op
+
+    @property
     def rule(self) -> Rule | None:
         """The operation, if it knows its own derivative."""
         return self.op if isinstance(self.op, Rule) else None
@@ -127,10 +132,9 @@ class Graph:
         """Each Keras layer once, in the order of first use."""
         seen: dict[int, keras.layers.Layer] = {}
         for node in self.nodes:
-            layer = getattr(node.op, "layer", node.op)
-            if isinstance(layer, keras.layers.Layer) and id(layer) not in seen:
-                seen[id(layer)] = layer
-                yield layer
+            if isinstance(node.source, keras.layers.Layer) and id(node.source) not in seen:
+                seen[id(node.source)] = node.source
+                yield node.source
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,7 @@ class GroupedConvolution(Inference):
     def serves(op: Op) -> bool:
         """Whether the operation of a model is such a layer, and plain."""
         plain = type(op) is keras.layers.Conv2D and op.groups > 1 and op.data_format == "channels_last"
-        altered = getattr(op, "lora_enabled", False) or getattr(op, "quantization_mode", None)
-        return plain and not altered and op.strides[0] == op.strides[1]
+        return plain and not is_altered(op) and op.strides[0] == op.strides[1]
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,11 @@ class Cast:
 
     def __call__(self, x: Tensor) -> Tensor:
         return keras.ops.cast(x, self.dtype)
+
+
+def is_altered(layer: Op) -> bool:
+    """Whether the layer's kernel is not what it computes with: it is quantized, or LoRA adds to it."""
+    return bool(getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None))
 
 
 def functional_of(model: Op) -> Functional | None:

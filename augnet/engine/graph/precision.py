@@ -11,7 +11,7 @@ from keras import tree
 from augnet.engine.backends import backend
 from augnet.engine.graph.final_activation import WithoutActivation, without_activation
 from augnet.engine.graph.graph import Cast, Graph, Inference, Node, Value
-from augnet.engine.types import Op
+from augnet.engine.types import Op, is_float
 from augnet.errors import ConfigError, ModelError
 
 
@@ -52,21 +52,32 @@ def _between_casts(graph: Graph, outside: str) -> Graph:
 
 def _retyped(graph: Graph, dtype: str) -> Graph:
     values: dict[Value, Value] = {}
+    clones: dict[int, keras.layers.Layer] = {}
 
     def retyped(value: Value) -> Value:
         if value not in values:
-            floating = value.dtype.startswith(("float", "bfloat"))
-            values[value] = Value(value.shape, dtype if floating else value.dtype, value.name)
+            values[value] = Value(value.shape, dtype if is_float(value.dtype) else value.dtype, value.name)
         return values[value]
 
-    clones: dict[int, keras.layers.Layer] = {}
+    def retyped_op(node: Node, args: Any, kwargs: Any) -> Op:
+        op: Op = node.op
+        layer = node.source
+        if not isinstance(layer, keras.layers.Layer):
+            return Cast(dtype) if type(op).__name__ == "Cast" and is_float(op.dtype) else op
+        if id(layer) not in clones:
+            clones[id(layer)] = _clone(layer, args, kwargs, dtype)
+        clone = clones[id(layer)]
+        if isinstance(op, WithoutActivation):
+            return without_activation(clone, args[0])
+        return replace(op, layer=clone) if isinstance(op, Inference) else clone
+
     nodes = []
     for node in graph.nodes:
         args, kwargs = tree.map_structure(
             lambda leaf: retyped(leaf) if isinstance(leaf, Value) else leaf, (node.args, node.kwargs)
         )
         outputs = tuple(retyped(value) for value in node.outputs)
-        nodes.append(Node(_retyped_op(node, args, kwargs, dtype, clones), args, kwargs, outputs, node.name))
+        nodes.append(Node(retyped_op(node, args, kwargs), args, kwargs, outputs, node.name))
     return Graph(retyped(graph.input), retyped(graph.output), nodes)
 
 
@@ -74,33 +85,14 @@ def computes_in(node: Node, dtype: str) -> bool:
     """Whether all that the node does with floats is done in dtype."""
     op = node.op
     if isinstance(op, Cast):
-        return not op.dtype.startswith(("float", "bfloat")) or op.dtype == dtype
-    layer = op.layer if isinstance(op, Inference | WithoutActivation) else op
-    if isinstance(layer, keras.layers.Layer):
-        return all(inner.compute_dtype == dtype for inner in layer._flatten_layers())
-    return all(value.dtype == dtype for value in node.outputs if value.dtype.startswith(("float", "bfloat")))
+        return not is_float(op.dtype) or op.dtype == dtype
+    if isinstance(node.source, keras.layers.Layer):
+        return all(inner.compute_dtype == dtype for inner in node.source._flatten_layers())
+    return all(value.dtype == dtype for value in node.outputs if is_float(value.dtype))
 
 
-def _retyped_op(node: Node, args: Any, kwargs: Any, dtype: str, clones: dict[int, keras.layers.Layer]) -> Op:
-    op = node.op
-    if isinstance(op, Cast):
-        return Cast(dtype) if op.dtype.startswith(("float", "bfloat")) else op
-    if isinstance(op, WithoutActivation):
-        return without_activation(_clone(op.layer, args, kwargs, dtype, clones), args[0])
-    if isinstance(op, Inference):
-        return replace(op, layer=_clone(op.layer, args, kwargs, dtype, clones))
-    if isinstance(op, keras.layers.Layer):
-        return _clone(op, args, kwargs, dtype, clones)
-    if type(op).__name__ == "Cast" and str(getattr(op, "dtype", "")).startswith(("float", "bfloat")):
-        return Cast(dtype)
-    return op
-
-
-def _clone(
-    layer: keras.layers.Layer, args: Any, kwargs: Any, dtype: str, clones: dict[int, keras.layers.Layer]
-) -> keras.layers.Layer:
-    if id(layer) in clones:
-        return clones[id(layer)]
+def _clone(layer: keras.layers.Layer, args: Any, kwargs: Any, dtype: str) -> keras.layers.Layer:
+    """The layer made again, built for arguments like these, with its weights."""
     policy = "mixed_bfloat16" if dtype == "bfloat16" else dtype
     try:
         if isinstance(layer, keras.layers.Lambda):
@@ -128,7 +120,6 @@ def _clone(
             f"`precision`: layer {layer.name!r} ({type(layer).__name__}) cannot be made again in "
             f"{dtype} ({type(error).__name__}: {error}); give it a get_config, or use its own precision"
         ) from error
-    clones[id(layer)] = clone
     return clone
 
 

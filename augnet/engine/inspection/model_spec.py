@@ -22,7 +22,7 @@ from augnet.engine.inspection.probes import probe_images
 from augnet.engine.inspection.randomness import is_random, may_be_random
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.options import Precision
-from augnet.engine.types import Tensor
+from augnet.engine.types import Tensor, is_float
 from augnet.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ def rescaling(graph: Graph) -> tuple[bool, str]:
 
 
 def _rescales(node: Node) -> str:
-    layer = getattr(node.op, "layer", node.op)
+    layer = node.source
     if isinstance(layer, keras.layers.Rescaling):
         scale = float(np.max(np.abs(np.asarray(layer.scale, dtype=float))))
         if 1 / 512 < scale < 1 / 64:
@@ -225,7 +225,7 @@ def _rescales(node: Node) -> str:
 
 
 def _has_weights(node: Node) -> bool:
-    layer = getattr(node.op, "layer", node.op)
+    layer = node.source
     return bool(getattr(layer, "weights", ())) and not isinstance(layer, keras.layers.Normalization)
 
 
@@ -245,7 +245,7 @@ def _input_shape(model: keras.Model, input_size: tuple[int, int] | None) -> tupl
                 f"model: has {len(flat)} inputs ({', '.join(x.name for x in flat)}); "
                 "an audit needs one image input, and model.constants for the others"
             )
-        if not flat[0].dtype.startswith(("float", "bfloat")):
+        if not is_float(flat[0].dtype):
             raise ModelError(
                 f"model: its input is {flat[0].dtype}; integers have no derivative, "
                 "so cut the model after its cast to float"

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from augnet.engine.graph.graph import Graph, Node, Shapes, Value
+from augnet.engine.types import is_float
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def narrowest_cut(graph: Graph, shapes: Shapes, rows: int) -> Cut | None:
         crossing = tuple(value for value in live if last_use.get(value, -1) >= i)
         width = sum(math.prod(shapes[value]) for value in crossing)
         # A condition has no rows; what it decides is behind the cut or before it.
-        numbers = all(value.dtype.startswith(("float", "bfloat")) for value in crossing)
+        numbers = all(is_float(value.dtype) for value in crossing)
         if numbers and graph.output not in crossing and (best is None or width <= best[0]):
             best = width, i, crossing
         live = [*crossing, *(value for value in graph.nodes[i].outputs if value in depends)]

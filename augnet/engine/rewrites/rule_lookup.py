@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 
 from augnet.engine.graph.final_activation import WithoutActivation
-from augnet.engine.graph.graph import Graph, Inference, Node, Shapes
+from augnet.engine.graph.graph import Graph, Node, Shapes, is_altered
 from augnet.engine.rules.affine import Affine
 from augnet.engine.rules.base import Rule
 from augnet.engine.rules.registry import Builder, Call, activation_rules, builder_of
@@ -35,8 +35,7 @@ def with_rules(graph: Graph, shapes: Shapes) -> Graph:
 
 def _replacement(call: Call) -> Sequence[Node] | None:
     """Nodes of rules that stand for the call, or None."""
-    op = call.node.op
-    source: Op = op.layer if isinstance(op, Inference | WithoutActivation) else op
+    source = call.node.source
     builder = _builder(source)
     if builder is None:
         return None
@@ -48,7 +47,7 @@ def _replacement(call: Call) -> Sequence[Node] | None:
         return built  # type: ignore[return-value]
     rules: list[Rule] = list(built)  # type: ignore[arg-type]
     activation = getattr(source, "activation", None) if is_layer else None
-    if activation is not None and not isinstance(op, WithoutActivation):
+    if activation is not None and not isinstance(call.node.op, WithoutActivation):
         ending = activation_rules(activation, call)
         if ending is None:
             return None
@@ -70,8 +69,7 @@ def _is_plain(layer: Op, node: Node) -> bool:
     return (
         len(node.outputs) == 1
         and given <= ARGUMENTS
-        and not getattr(layer, "quantization_mode", None)
-        and not getattr(layer, "lora_enabled", False)
+        and not is_altered(layer)
         and getattr(layer, "data_format", None) != "channels_first"
     )
 

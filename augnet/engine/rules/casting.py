@@ -10,7 +10,7 @@ from augnet.engine.graph.graph import Cast
 from augnet.engine.rules.base import Jvp, Kernels, Pixelwise, Rule, Vjp
 from augnet.engine.rules.registry import Call, serves
 from augnet.engine.rules.steps import Step
-from augnet.engine.types import Op, Tensor
+from augnet.engine.types import Op, Tensor, is_float
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,6 @@ def _cast(op: Op, call: Call) -> list[Rule] | None:
     if len(call.node.inputs) != 1:
         return None
     kinds = {call.node.inputs[0].dtype, op.dtype}
-    if not all(dtype.startswith(("float", "bfloat")) for dtype in kinds):
+    if not all(map(is_float, kinds)):
         return [Step(op)]
     return [] if len(kinds) == 1 else [Convert(op.dtype)]
