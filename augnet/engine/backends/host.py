@@ -10,7 +10,7 @@ from typing import Any
 
 def used_bytes() -> int:
     """Memory that this process holds; 0 where the system does not tell (only Linux does)."""
-    return _status("VmRSS")
+    return _proc("self/status", "VmRSS") or 0
 
 
 def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
@@ -20,7 +20,7 @@ def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
     """
     begun = _reset_peak()
     made = function()
-    return made, _status("VmHWM") if begun else 0
+    return made, (begun and _proc("self/status", "VmHWM")) or 0
 
 
 def _reset_peak() -> bool:
@@ -31,21 +31,18 @@ def _reset_peak() -> bool:
     return True
 
 
-def _status(key: str) -> int:
-    """Bytes that the kernel says of this process; 0 where it says nothing."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
+def _proc(file: str, key: str) -> int | None:
+    """Bytes that the kernel says in a file of /proc; None where it says nothing."""
+    path = Path("/proc", file)
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
 
 
 def free_bytes() -> int:
     """Free memory of this machine or container, in bytes."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
+    free = _proc("meminfo", "MemAvailable")
+    if free is None:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
         free = min(free, int(limit.read_text()) - int(used.read_text()))

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from augnet.engine.graph.graph import Graph
+from augnet.engine.inspection.probes import outputs_of
 from augnet.engine.types import Tensor
 
 CALLS = 3
@@ -33,16 +34,10 @@ def is_random(function: Callable[[Tensor], Tensor], images: np.ndarray) -> bool:
         function: of one batch (n, ...); gives outputs (n, ...), one tensor or a structure of several.
         images: (n, ...).
     """
-    tensor = keras.ops.convert_to_tensor(images)
-
-    def outputs() -> list[np.ndarray]:
-        made = keras.tree.flatten(function(tensor))
-        return [np.asarray(keras.ops.convert_to_numpy(part), dtype=np.float64) for part in made]
-
-    first = outputs()
+    first = outputs_of(function, images)
     sizes = [float(np.abs(part).max(initial=0) + np.ptp(part)) if part.size else 0.0 for part in first]
     return any(
         bool(np.nanmax(np.abs(again - part), initial=0) > RANDOM * size)
         for _ in range(CALLS - 1)
-        for part, again, size in zip(first, outputs(), sizes, strict=True)
+        for part, again, size in zip(first, outputs_of(function, images), sizes, strict=True)
     )

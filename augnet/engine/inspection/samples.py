@@ -7,7 +7,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from augnet.engine.types import Tensor
+from augnet.engine.inspection.probes import outputs_of
+from augnet.engine.types import Tensors
 
 MIXED = 1e-4
 """Above this change, relative to the outputs, it is no rounding."""
@@ -16,7 +17,7 @@ KEPT = 1
 
 
 def mixes_samples(
-    function: Callable[[Tensor], Tensor],
+    function: Callable[[Tensors], Tensors],
     images: np.ndarray | list[np.ndarray],
     outputs: np.ndarray | None = None,
 ) -> bool:
@@ -32,18 +33,10 @@ def mixes_samples(
     Raises:
         ValueError: fewer than two images.
     """
-    several = isinstance(images, list)
-    batches = [np.asarray(batch) for batch in (images if several else [images])]
-    if any(len(batch) < 2 for batch in batches):
+    if any(len(batch) < 2 for batch in keras.tree.flatten(images)):
         raise ValueError("mixes_samples: one image; whether images mix shows with two or more")
-
-    def outputs_of(given: list[np.ndarray]) -> list[np.ndarray]:
-        tensors = [keras.ops.convert_to_tensor(batch) for batch in given]
-        made = keras.tree.flatten(function(tensors if several else tensors[0]))
-        return [np.asarray(keras.ops.convert_to_numpy(tensor), dtype=np.float64) for tensor in made]
-
-    before = outputs_of(batches) if outputs is None else [outputs]
-    after = outputs_of([_with_others_changed(batch) for batch in batches])
+    before = outputs_of(function, images) if outputs is None else [outputs]
+    after = outputs_of(function, keras.tree.map_structure(_with_others_changed, images))
     return any(_differ(*pair) for pair in zip(before, after, strict=True))
 
 
