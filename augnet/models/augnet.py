@@ -12,8 +12,10 @@ from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.batching import padded
+from augnet.engine.graph.graph import functional_of
+from augnet.engine.types import is_float
 from augnet.models.model_jacobian import ModelJacobian
-from augnet.models.structure import arrays_of, filled, unwrapped
+from augnet.models.structure import arrays_of, unwrapped
 
 
 @keras.saving.register_keras_serializable(package="augnet")
@@ -78,10 +80,9 @@ class AugNet(keras.Model):
         """
         if not isinstance(model, keras.Model):
             raise TypeError(f"AugNet.from_model: {type(model).__name__} is not a keras.Model")
-        if _is_graph(model):
-            return cls(inputs=model.input, outputs=model.output, name=model.name)
-        if isinstance(model, keras.Sequential) and getattr(model, "_functional", None) is not None:
-            return cls(inputs=model.inputs, outputs=model.outputs, name=model.name)
+        functional = functional_of(model)
+        if functional is not None:
+            return cls(inputs=functional.input, outputs=functional.output, name=model.name)
         inputs = _inputs_of_built(model)
         return cls(inputs=inputs, outputs=model(inputs), name=f"{model.name}_augnet")
 
@@ -101,20 +102,15 @@ class AugNet(keras.Model):
             TypeError: `x` is not numeric, or an input or output of the model is not of a float type.
         """
         arrays = self._arrays(x)
-        parts = [
-            [[block if len(block) == count else block[:count] for block in by_input] for by_input in blocks]
+        batches = [
+            [block if len(block) == count else block[:count] for block in blocks]
             for blocks, count in self._batches(arrays, None, max(len(arrays[0]), 1))
         ]
-        whole = (
-            parts[0] if len(parts) == 1 else keras.tree.map_structure(lambda *p: ops.concatenate(p), *parts)
-        )
-        kinds = [spec.dtype for spec in self.inputs]
-        return self._structured(
-            [
-                [ops.cast(block, kind) for block, kind in zip(by_input, kinds, strict=True)]
-                for by_input in whole
-            ]
-        )
+        whole = [
+            parts[0] if len(parts) == 1 else ops.concatenate(parts) for parts in zip(*batches, strict=True)
+        ]
+        kinds = [spec.dtype for spec in self.inputs] * len(self.outputs)
+        return self._structured([ops.cast(block, kind) for block, kind in zip(whole, kinds, strict=True)])
 
     def jacobian(self, x: Any, outputs: int | Sequence[int] | None = None, batch_size: int = 32) -> Any:
         """The Jacobian, or some rows of it, of as many samples as the host's memory holds.
@@ -140,25 +136,19 @@ class AugNet(keras.Model):
             raise ValueError(f"AugNet.jacobian: batch_size: {batch_size!r} is not a positive whole number")
         arrays = self._arrays(x)
         rows = None if outputs is None else self._row_numbers(outputs, arrays)
-        kinds = [backend.numpy_dtype(spec.dtype) for spec in self.inputs]
-        results: list[list[np.ndarray]] = []
+        kinds = [backend.numpy_dtype(spec.dtype) for spec in self.inputs] * len(self.outputs)
+        results: list[np.ndarray] = []
         done = 0
         for blocks, count in self._batches(arrays, rows, int(batch_size)):
-            if not results:
-                total = len(arrays[0])
-                results = [
-                    [
-                        np.empty((total, *block.shape[1:]), kind)
-                        for block, kind in zip(by_input, kinds, strict=True)
-                    ]
-                    for by_input in blocks
-                ]
-            for into, by_input in zip(results, blocks, strict=True):
-                for result, block in zip(into, by_input, strict=True):
-                    result[done : done + count] = backend.to_host(block)[:count]
+            results = results or [
+                np.empty((len(arrays[0]), *block.shape[1:]), kind)
+                for block, kind in zip(blocks, kinds, strict=True)
+            ]
+            for result, block in zip(results, blocks, strict=True):
+                result[done : done + count] = backend.to_host(block)[:count]
             done += count
         if isinstance(outputs, int | np.integer):
-            results = [[result[:, 0] for result in by_input] for by_input in results]
+            results = [result[:, 0] for result in results]
         return self._structured(results)
 
     def prepare(self, batch_size: int = 32, outputs: int | Sequence[int] | None = None) -> None:
@@ -180,7 +170,9 @@ class AugNet(keras.Model):
                 f"AugNet.prepare: the model leaves sizes of its inputs open: {shapes}; call jacobian on one "
                 "batch of the size that is wanted"
             )
-        sample = self._arrays(filled(self.input, iter(np.zeros((1, *shape), np.float32) for shape in shapes)))
+        sample = self._arrays(
+            keras.tree.pack_sequence_as(self.input, [np.zeros((1, *shape), np.float32) for shape in shapes])
+        )
         rows = None if outputs is None else self._row_numbers(outputs, sample)
         self._model_jacobian().prepare(shapes, rows, batch_size)
 
@@ -198,9 +190,12 @@ class AugNet(keras.Model):
             self._jacobian = ModelJacobian(self)
         return self._jacobian
 
-    def _structured(self, blocks: list[list[Any]]) -> Any:
-        """Blocks per output and input, in the structure of the outputs, each of that of the inputs."""
-        return filled(self.output, iter([filled(self.input, iter(by_input)) for by_input in blocks]))
+    def _structured(self, blocks: list[Any]) -> Any:
+        """Blocks, one for each output for each input, in the structure of the outputs, each of the inputs."""
+        count = len(self.inputs)
+        starts = range(0, len(blocks), count)
+        by_output = [keras.tree.pack_sequence_as(self.input, blocks[i : i + count]) for i in starts]
+        return keras.tree.pack_sequence_as(self.output, by_output)
 
     def _arrays(self, x: Any) -> list[Any]:
         """`x` as one checked array or tensor per input of the model, in the order of `self.inputs`."""
@@ -210,7 +205,7 @@ class AugNet(keras.Model):
                 "tf.GradientTape on the model"
             )
         for spec, role in [(s, "input") for s in self.inputs] + [(s, "output") for s in self.outputs]:
-            if not spec.dtype.startswith(("float", "bfloat")):
+            if not is_float(spec.dtype):
                 raise TypeError(
                     f"AugNet: {role} {spec.name!r} of this model is {spec.dtype}, and only floats have "
                     f"derivatives; make an AugNet of the part of the model whose {role} is a float"
@@ -239,11 +234,6 @@ class AugNet(keras.Model):
                 f"numbered from 0 to {total - 1}"
             )
         return rows.reshape(-1).astype(np.int32)
-
-
-def _is_graph(model: keras.Model) -> bool:
-    """Whether calling the model runs the graph between model.input and model.output, and nothing else."""
-    return type(model).call.__qualname__ == "Functional.call"
 
 
 def _inputs_of_built(model: keras.Model) -> Any:

@@ -21,10 +21,9 @@ from augnet.engine.graph.precision import computes_in
 from augnet.engine.graph.shapes import declared_shapes
 from augnet.engine.inspection.samples import mixes_samples
 from augnet.engine.row_program import RowProgram
-from augnet.engine.rows import identity
+from augnet.engine.rules.base import split
 from augnet.engine.tuning import Choice, choose
 from augnet.engine.types import Tensor
-from augnet.models.structure import filled
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,8 @@ TUNING_SHARE = 0.1
 COMPARED_BYTES = 2**20
 """Weights are compared in blocks that stay in the caches."""
 
-Blocks = list[list[Tensor]]
-"""Per output and input: (batch, outputs..., inputs...), or (batch, row, inputs...) for chosen rows."""
+Blocks = list[Tensor]
+"""Of each output, for each input: (batch, outputs..., inputs...); of chosen rows (batch, row, inputs...)."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +143,12 @@ class ModelJacobian:
 
     def _samples(self, arrays: list[Any], count: int) -> list[np.ndarray]:
         """So many samples (count, inputs...) of every input, or as many as the model wants; all finite."""
-        size = self.fixed_batch or count
+        size = _fixed_batch(self._model) or count
         return [padded(np.nan_to_num(np.asarray(array[:size], np.float32)), size) for array in arrays]
 
     def _call(self, tensors: list[Tensor]) -> list[Tensor]:
         inputs = [ops.cast(x, spec.dtype) for x, spec in zip(tensors, self._model.inputs, strict=True)]
         return _outputs_of(self._model, self._graph, inputs)
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """The batch size that the model was made with, if any."""
-        return self._model.inputs[0].shape[0]
 
     def _program(
         self,
@@ -181,7 +175,7 @@ class ModelJacobian:
                 program.tune()
             return program
         graph = None if by_tape else self._graph
-        program = CompiledRows(self._model, graph, shapes, row_count, size, self.fixed_batch)
+        program = CompiledRows(self._model, graph, shapes, row_count, size)
         if shapes.inputs not in self._independent:
             if not program.independent:
                 self._refuse_mixed_samples(arrays)
@@ -210,8 +204,8 @@ class CompiledRows:
     Args:
         graph: the model's, for rules; None for a tape.
         row_count: rows of every sample; None for all.
-        size: samples of a batch, at most; fewer where they would not fit into memory.
-        fixed_batch: the only batch size that the model takes, if there is one.
+        size: samples of a batch, at most; fewer where they would not fit into memory, and as many as the
+            model wants where it was made with a batch size.
     """
 
     def __init__(
@@ -221,7 +215,6 @@ class CompiledRows:
         shapes: Shapes,
         row_count: int | None,
         size: int,
-        fixed_batch: int | None,
     ):
         self._shapes, self._row_count = shapes, row_count
         self._kinds = [spec.dtype for spec in model.inputs]
@@ -235,11 +228,7 @@ class CompiledRows:
         self._program = RowProgram(
             function, graph, shapes.input_shape, shapes.dtype, count, row_count or count, quick=True
         )
-        if fixed_batch:
-            size = fixed_batch
-        else:
-            most = self._program.likely_batch_size()
-            size = math.ceil(size / math.ceil(size / most))
+        size = _fixed_batch(model) or math.ceil(size / math.ceil(size / self._program.likely_batch_size()))
         self._choice: Choice = choose(self._program, size, seconds=0)
         self._batched = self._batched_for(size)
         self._compile_seconds, self._tuned = 0.0, False
@@ -295,24 +284,22 @@ class CompiledRows:
         """Samples (size, inputs...) per input, their count and row numbers -> rows (size, row, inputs)."""
         began = time.monotonic()
         shapes, dtype = self._shapes, self._shapes.dtype
-        row_count = self._row_count
 
         def program(*arguments: Tensor) -> Tensor:
             *inputs, _, numbers = arguments
 
             def cotangents(outputs: Tensor) -> Tensor:
-                if row_count is None:
-                    return identity(outputs)
                 chosen = ops.one_hot(numbers, shapes.output_count, dtype=outputs.dtype)
-                return ops.broadcast_to(chosen[:, None], (row_count, *outputs.shape))
+                return ops.broadcast_to(chosen[:, None], (chosen.shape[0], *outputs.shape))
 
             finite = ops.all(ops.stack([_finite(x) for x in inputs]), axis=0)
             # A NaN could spoil more than its own sample: an operation may refuse it.
             safe = [ops.where(_column(finite, x), x, ops.zeros_like(x)) for x in inputs]
-            if row_count is None and len(inputs) == 1:
-                rows = self._program.all_rows(safe[0], self._choice)
+            x = safe if len(safe) > 1 else safe[0]
+            if self._row_count is None:
+                rows = self._program.all_rows(x, self._choice)
             else:
-                rows = self._program.rows(safe if len(safe) > 1 else safe[0], cotangents, self._choice)[1]
+                rows = self._program.rows(x, cotangents, self._choice)[1]
             # The rare sample that is not finite has no row; the copy is made only then.
             nothing = ops.cast(math.nan, dtype)
             return ops.cond(
@@ -320,10 +307,15 @@ class CompiledRows:
             )
 
         batches = [((size, *shape), kind) for shape, kind in zip(shapes.inputs, self._kinds, strict=True)]
-        signature = [*batches, ((), "int32"), ((row_count or 0,), "int32")]
+        signature = [*batches, ((), "int32"), ((self._row_count or 0,), "int32")]
         compiled = self._program.compile(program, signature)
         self._compile_seconds = time.monotonic() - began
         return compiled
+
+
+def _fixed_batch(model: keras.Model) -> int | None:
+    """The batch size that the model was made with, if any."""
+    return model.inputs[0].shape[0]
 
 
 def _finite(x: Tensor) -> Tensor:
@@ -340,32 +332,25 @@ def _outputs_of(model: keras.Model, graph: Graph | None, inputs: list[Tensor]) -
     """The model's outputs at inference, flat."""
     if graph is not None:
         return [graph(inputs[0])]
-    return keras.tree.flatten(model(filled(model.input, iter(inputs)), training=False))
+    return keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, inputs), training=False))
 
 
 def _blocks(rows: Tensor, shapes: Shapes, chosen: np.ndarray | None) -> Blocks:
     """Rows (batch, row, inputs) of all outputs and inputs, as one block for each of both."""
-    batch, row_count = rows.shape[:2]
-    if len(shapes.inputs) == len(shapes.outputs) == 1:
-        outputs = shapes.outputs[0] if chosen is None else (row_count,)
-        return [[ops.reshape(rows, (batch, *outputs, *shapes.inputs[0]))]]
-    output_sizes = [row_count] if chosen is not None else [math.prod(shape) for shape in shapes.outputs]
-    output_shapes = [(row_count,)] if chosen is not None else shapes.outputs
-    blocks, start = [], 0
-    for size, shape in zip(output_sizes, output_shapes, strict=True):
-        part, at, by_input = rows[:, start : start + size], 0, []
-        for given in shapes.inputs:
-            width = math.prod(given)
-            by_input.append(ops.reshape(part[:, :, at : at + width], (batch, *shape, *given)))
-            at += width
-        blocks.append(by_input)
-        start += size
-    return blocks
+    outputs = shapes.outputs if chosen is None else ((len(chosen),),)
+    by_output = split(rows, [math.prod(shape) for shape in outputs], 1)
+    return [
+        ops.reshape(block, (rows.shape[0], *output, *given))
+        for output, part in zip(outputs, by_output, strict=True)
+        for given, block in zip(
+            shapes.inputs, split(part, [math.prod(g) for g in shapes.inputs], 2), strict=True
+        )
+    ]
 
 
 def _graph_of(model: keras.Model) -> Graph | None:
     """The flat graph of a model that one is enough for: one input, one output, one precision; else None."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or model.inputs[0].shape[0]:
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or _fixed_batch(model):
         return None
     dtype = model.inputs[0].dtype
     if dtype not in ("float32", "float64") or model.outputs[0].dtype != dtype:

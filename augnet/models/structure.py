@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from augnet.engine.backends import backend
+from augnet.engine.types import is_float
 
 Structure = Any
 """One thing, or lists, tuples and dictionaries of things, as Keras nests inputs and outputs."""
@@ -22,18 +22,8 @@ def unwrapped(structure: Structure) -> Structure:
     return structure
 
 
-def filled(structure: Structure, values: Iterator[Any]) -> Structure:
-    """`structure` with its leaves replaced by `values`, in Keras' order: dictionaries by sorted key."""
-    if isinstance(structure, dict):
-        parts = {key: filled(structure[key], values) for key in sorted(structure)}
-        return {key: parts[key] for key in structure}
-    if isinstance(structure, list | tuple):
-        return type(structure)([filled(part, values) for part in structure])
-    return next(values)
-
-
 def leaves(structure: Structure, x: Any) -> list[Any] | None:
-    """The parts of `x` at the leaves of `structure`, in the order of `filled`; None where the two differ."""
+    """The parts of `x` at the leaves of `structure`, in Keras' order; None where they differ."""
     if isinstance(structure, dict):
         if not isinstance(x, dict) or set(x) != set(structure):
             return None
@@ -73,7 +63,7 @@ def _parts(model: keras.Model, x: Any) -> list[Any]:
         return [x[0] if listed else x]
     parts = leaves(model.input, x)
     if parts is None:
-        expected = filled(model.input, iter(names))
+        expected = keras.tree.pack_sequence_as(model.input, names)
         got = sorted(map(str, x)) if isinstance(x, dict) else type(x).__name__
         got = f"{got} of {len(x)}" if isinstance(x, list | tuple) else got
         raise ValueError(
@@ -113,4 +103,4 @@ def _is_real(dtype: Any) -> bool:
         name = keras.backend.standardize_dtype(dtype)
     except ValueError:  # text, objects, and what else Keras has no name for
         return False
-    return name == "bool" or name.startswith(("float", "bfloat", "int", "uint"))
+    return is_float(name) or name == "bool" or name.startswith(("int", "uint"))
