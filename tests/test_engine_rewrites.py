@@ -73,6 +73,7 @@ MODELS = {
     "conv even": lambda: model_of(layers.Conv2D(5, 4, padding="same")),
     "conv dilated": lambda: model_of(layers.Conv2D(5, 3, dilation_rate=2, padding="same")),
     "conv padded": lambda: model_of(layers.ZeroPadding2D(((1, 2), (0, 3))), layers.Conv2D(5, 3, strides=2)),
+    "conv padded widely": lambda: model_of(layers.ZeroPadding2D(5), layers.Conv2D(3, 2, strides=2)),
     "conv 1x1 stride": lambda: model_of(layers.Conv2D(5, 1, strides=2)),
     "conv groups, one channel each": lambda: model_of(
         layers.Conv2D(6, 4, groups=3, strides=2, padding="same")
@@ -87,6 +88,9 @@ MODELS = {
     "depthwise dilated": lambda: model_of(layers.DepthwiseConv2D(3, dilation_rate=2)),
     "depthwise padded": lambda: model_of(
         layers.ZeroPadding2D(((0, 1), (0, 1))), layers.DepthwiseConv2D(3, strides=2)
+    ),
+    "depthwise padded widely": lambda: model_of(
+        layers.ZeroPadding2D(5), layers.DepthwiseConv2D(2, strides=2)
     ),
     "separable": lambda: model_of(layers.SeparableConv2D(5, 4, depth_multiplier=2, padding="same")),
     "norm after": lambda: model_of(layers.Conv2D(5, 3), layers.BatchNormalization(), layers.LeakyReLU()),

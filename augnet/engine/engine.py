@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,8 @@ class Engine:
         size = batch_size if choice is None else choice.batch_size
         dtypes = [model.dtype, "int32", "int32", "int32", model.dtype]
         self._measuring = BatchedProgram(self._compile_measures, dtypes, size)
-        self._bare = BatchedProgram(self._compile_rows, [model.dtype], size)
-        self._forward = BatchedProgram(self._compile_outputs, [model.dtype], size)
+        self._bare = BatchedProgram(partial(self._compile, self._rows), [model.dtype], size)
+        self._forward = BatchedProgram(partial(self._compile, self._outputs), [model.dtype], size)
 
     @property
     def batch_size(self) -> int:
@@ -230,31 +231,26 @@ class Engine:
             return self._measures.on_device(images, scores, selected, factors, labels, targets, draws, counts)
 
         dtype, sketches = self._model.dtype, (batch_size, self.options.sketch, self.spec.output_count)
-        signature = [(self._batch_shape(batch_size), dtype), *[((batch_size,), "int32")] * 3]
+        signature = [((batch_size, *self.spec.input_shape), dtype), *[((batch_size,), "int32")] * 3]
         return self.program.compile(program, [*signature, (sketches, dtype), ((), "int32")])
 
-    def _compile_rows(self, batch_size: int) -> backend.Program:
-        signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
+    def _compile(self, function: Callable[[Tensor], Tensor], batch_size: int) -> backend.Program:
+        """A function of images as a program of images and of how many of them are no padding."""
+        images = (batch_size, *self.spec.input_shape), self._model.dtype
+        return self.program.compile(lambda x, count: function(x), [images, ((), "int32")])
 
-        def rows(images: Tensor, count: Tensor) -> Tensor:
-            return ops.reshape(
-                product(self._factors(images, None)[1]), (batch_size, -1, *self.spec.input_shape)
-            )
+    def _rows(self, images: Tensor) -> Tensor:
+        """(batch, R, height, width, channel)."""
+        rows = product(self._factors(images, None)[1])
+        return ops.reshape(rows, (images.shape[0], -1, *self.spec.input_shape))
 
-        return self.program.compile(rows, signature)
-
-    def _compile_outputs(self, batch_size: int) -> backend.Program:
-        signature = [(self._batch_shape(batch_size), self._model.dtype), ((), "int32")]
-        return self.program.compile(
-            lambda images, count: self._model.function(self._input(images)), signature
-        )
+    def _outputs(self, images: Tensor) -> Tensor:
+        """(batch, K)."""
+        return self._model.function(self._input(images))
 
     def _input(self, images: Tensor) -> Tensor:
         """Images as the model takes them: some have no channel axis."""
         return images if len(self._model.input_shape) == 3 else ops.squeeze(images, axis=-1)
-
-    def _batch_shape(self, batch_size: int) -> tuple[int, ...]:
-        return (batch_size, *self.spec.input_shape)
 
     def _factors(
         self, images: Tensor, targets: Tensor | None, sketches: Tensor | None = None

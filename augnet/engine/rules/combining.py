@@ -158,12 +158,12 @@ def _sum(layer: Op, call: Call) -> list[Node]:
     return _merged(call, Add((1,) * count), *mean)
 
 
-@serves(layers.Subtract)
-def _subtract(layer: Op, call: Call) -> list[Node]:
-    return _merged(call, Add((1, -1)))
-
-
-MERGES = {layers.Multiply: MULTIPLY, layers.Maximum: LARGER, layers.Minimum: SMALLER}
+MERGES: dict[type, Rule] = {
+    layers.Subtract: Add((1, -1)),
+    layers.Multiply: MULTIPLY,
+    layers.Maximum: LARGER,
+    layers.Minimum: SMALLER,
+}
 
 
 @serves(*MERGES)
