@@ -19,9 +19,9 @@ from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Vjp, on_
 from augnet.engine.rules.depthwise import Depthwise
 from augnet.engine.rules.grouped import Grouped
 from augnet.engine.rules.phases import phase_kernels, placed
-from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
+from augnet.engine.rules.registry import Call, bias_of, serves
 from augnet.engine.rules.shaping import Pad, as_image
-from augnet.engine.rules.weighted import Windowed
+from augnet.engine.rules.weighted import Windowed, image_kernel, window_of
 from augnet.engine.types import Op, Tensor
 
 FEW_CHANNELS = 16
@@ -143,20 +143,14 @@ def _tiles(kernel: np.ndarray, tile: tuple[int, int], pads: Pads, shape: Shape, 
     return apply
 
 
-@serves(layers.Conv2D)
+@serves(layers.Conv1D, layers.Conv2D)
 def _convolution(layer: Op, call: Call) -> list[Rule]:
-    window = layer.strides, layer.padding, layer.dilation_rate
-    return [_in_groups(weights_of(layer.kernel), bias_of(layer), layer.groups, *window)]
-
-
-@serves(layers.Conv1D)
-def _convolution_of_steps(layer: Op, call: Call) -> list[Rule]:
-    kernel, padding = weights_of(layer.kernel)[:, None], layer.padding
-    dilation = layer.dilation_rate[0]
-    causal = [Pad(((len(kernel) - 1) * dilation, 0), (0, 0))] if padding == "causal" else []
+    kernel, (strides, padding, dilation) = image_kernel(layer.kernel), window_of(layer)
+    causal = [Pad(((len(kernel) - 1) * dilation[0], 0), (0, 0))] if padding == "causal" else []
     padding = "valid" if causal else padding
-    rule = _in_groups(kernel, bias_of(layer), layer.groups, layer.strides * 2, padding, (dilation, dilation))
-    return as_image(call, *causal, rule)
+    return as_image(
+        call, *causal, _in_groups(kernel, bias_of(layer), layer.groups, strides, padding, dilation)
+    )
 
 
 def _in_groups(
@@ -179,24 +173,9 @@ def _in_groups(
     return Grouped(tuple(parts))
 
 
-@serves(layers.SeparableConv2D)
-def _separable(layer: Op, call: Call) -> list[Rule]:
-    first = weights_of(layer.depthwise_kernel)
-    return [
-        Depthwise(first, None, layer.strides, layer.padding, layer.dilation_rate),
-        Convolution(weights_of(layer.pointwise_kernel), bias_of(layer)),
-    ]
-
-
-@serves(layers.SeparableConv1D)
-def _separable_of_steps(layer: Op, call: Call) -> list[Rule] | None:
+@serves(layers.SeparableConv1D, layers.SeparableConv2D)
+def _separable(layer: Op, call: Call) -> list[Rule] | None:
     if layer.padding == "causal":
         return None
-    first, second = (
-        weights_of(kernel)[:, None] for kernel in (layer.depthwise_kernel, layer.pointwise_kernel)
-    )
-    return as_image(
-        call,
-        Depthwise(first, None, layer.strides * 2, layer.padding, layer.dilation_rate * 2),
-        Convolution(second, bias_of(layer)),
-    )
+    first, second = image_kernel(layer.depthwise_kernel), image_kernel(layer.pointwise_kernel)
+    return as_image(call, Depthwise(first, None, *window_of(layer)), Convolution(second, bias_of(layer)))

@@ -12,9 +12,9 @@ from augnet.engine.backends import backend
 from augnet.engine.padding import Padding, Pads, Pair
 from augnet.engine.rules.base import Jvp, Kernel, Kernels, Rule, Shape, Vjp, on_rows
 from augnet.engine.rules.phases import phase_kernels, placed
-from augnet.engine.rules.registry import Call, bias_of, serves, weights_of
+from augnet.engine.rules.registry import Call, bias_of, serves
 from augnet.engine.rules.shaping import as_image
-from augnet.engine.rules.weighted import Windowed
+from augnet.engine.rules.weighted import Windowed, image_kernel, window_of
 from augnet.engine.types import Op, Tensor
 
 PACKED_CHANNELS = 32
@@ -35,39 +35,34 @@ class Depthwise(Windowed):
         return self.plus_bias(self._native(x))
 
     @property
-    def _window(self) -> tuple[Pair, Padding, Pair]:
-        return self.strides, self.padding, self.dilation
-
-    @property
     def _single(self) -> np.ndarray:
         """The kernel (height, width, outputs, 1) for an input whose channels are repeated."""
         return self.kernel.reshape(*self.kernel.shape[:2], -1, 1)
 
     def _wide(self, x: Tensor) -> Tensor:
-        """Every channel as often as there are outputs of it, and a multiplier of one is enough."""
+        """Every channel as often as there are outputs of it; then a multiplier of one is enough."""
         multiplier = self.kernel.shape[3]
         if multiplier == 1:
             return x
         return ops.repeat(x, multiplier, -1) if x.shape[-1] > 1 else ops.concatenate([x] * multiplier, -1)
 
     def _native(self, x: Tensor) -> Tensor:
-        return _plain(x, self.kernel, *self._window)
-
-    def _repeated(self, x: Tensor) -> Tensor:
-        return _plain(self._wide(x), self._single, *self._window)
-
-    def _packed(self, x: Tensor) -> Tensor:
-        return _packed(self._wide(x), self._single, *self._window)
+        return _plain(x, self.kernel, self.strides, self.padding, self.dilation)
 
     def linearize(self, kernels: Kernels, x: Tensor) -> tuple[Tensor, Vjp, Jvp]:
         shape, dtype = tuple(x.shape[1:]), x.dtype
         name, multiplier = self.key(shape), self.kernel.shape[3]
         forward: dict[str, Kernel] = {}
+
+        def by(convolution: Callable[..., Tensor]) -> Kernel:
+            window = self.strides, self.padding, self.dilation
+            return lambda x: convolution(self._wide(x), self._single, *window)
+
         few = self.kernel.shape[2] * multiplier < PACKED_CHANNELS
         if few and x.shape[0] > 1:
-            forward["packed"] = self._packed
+            forward["packed"] = by(_packed)
         if multiplier > 1:
-            forward["repeated"] = self._repeated
+            forward["repeated"] = by(_plain)
         if few or multiplier == 1:  # else it takes several times as long on a CPU
             forward["native"] = self._native
         output = kernels.choose(f"depthwise forward {name} on {shape}", forward, tuple(x.shape), dtype)(x)
@@ -142,13 +137,6 @@ def _multiplier_sum(output: Tensor, channels: int, multiplier: int) -> Tensor:
     return ops.sum(ops.reshape(output, (*output.shape[:3], channels, multiplier)), axis=-1)
 
 
-@serves(layers.DepthwiseConv2D)
+@serves(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def _depthwise(layer: Op, call: Call) -> list[Rule]:
-    window = layer.strides, layer.padding, layer.dilation_rate
-    return [Depthwise(weights_of(layer.kernel), bias_of(layer), *window)]
-
-
-@serves(layers.DepthwiseConv1D)
-def _depthwise_of_steps(layer: Op, call: Call) -> list[Rule]:
-    window = layer.strides * 2, layer.padding, layer.dilation_rate * 2
-    return as_image(call, Depthwise(weights_of(layer.kernel)[:, None], bias_of(layer), *window))
+    return as_image(call, Depthwise(image_kernel(layer.kernel), bias_of(layer), *window_of(layer)))

@@ -129,14 +129,9 @@ def _kind(source: Op) -> type[MaxPool] | type[AveragePool]:
     return MaxPool if type(source).__name__.startswith("MaxPool") else AveragePool
 
 
-@serves(layers.MaxPooling2D, layers.AveragePooling2D)
+@serves(layers.MaxPooling1D, layers.MaxPooling2D, layers.AveragePooling1D, layers.AveragePooling2D)
 def _pool(layer: Op, call: Call) -> list[Rule]:
-    return [_kind(layer)(tuple(layer.pool_size), tuple(layer.strides), layer.padding)]
-
-
-@serves(layers.MaxPooling1D, layers.AveragePooling1D)
-def _pool_of_steps(layer: Op, call: Call) -> list[Rule]:
-    size, strides = (layer.pool_size[0], 1), (layer.strides[0], 1)
+    size, strides = ((*sizes, 1)[:2] for sizes in (layer.pool_size, layer.strides))
     return as_image(call, _kind(layer)(size, strides, layer.padding))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from keras import layers, ops
 
+from augnet.engine.padding import Pads, Pair
 from augnet.engine.rules.base import LinearRule, Reach, Rule, Shape, same_positions
 from augnet.engine.rules.linear import Linear
 from augnet.engine.rules.registry import Call, serves
@@ -49,22 +51,21 @@ class Permute(LinearRule):
 class Pad(LinearRule):
     """Zeros round height and width; negative amounts crop."""
 
-    rows: tuple[int, int]
-    columns: tuple[int, int]
+    rows: Pair
+    columns: Pair
 
     def __call__(self, x: Tensor) -> Tensor:
         return _padded(x, self.rows, self.columns)
 
     def transposed(self, g: Tensor, shape: tuple[int, ...]) -> Tensor:
-        (top, bottom), (left, right) = self.rows, self.columns
-        return _padded(g, (-top, -bottom), (-left, -right))
+        return _padded(g, *_negative(self.rows, self.columns))
 
     def reach(self, axis: int, inputs: Sequence[Shape], output: Shape) -> Reach:
         read = np.arange(output[axis]) - (self.rows, self.columns)[axis][0]
         return read, read
 
 
-def _padded(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+def _padded(x: Tensor, rows: Pair, columns: Pair) -> Tensor:
     height, width = x.shape[1:3]
     x = x[:, max(-rows[0], 0) : height - max(-rows[1], 0), max(-columns[0], 0) : width - max(-columns[1], 0)]
     pads = [(0, 0), *((max(a, 0), max(b, 0)) for a, b in (rows, columns)), (0, 0)]
@@ -72,7 +73,9 @@ def _padded(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tenso
 
 
 def as_image(call: Call, *rules: Rule) -> list[Rule]:
-    """Rules of images, applied to a sequence (step, channel) as to an image that is one pixel wide."""
+    """Rules of images; a sequence (step, channel) is taken for an image that is one pixel wide."""
+    if len(call.inputs[0]) == 3:
+        return list(rules)
     length, channels = call.inputs[0]
     return [Reshape((length, 1, channels)), *rules, Reshape(call.output)]
 
@@ -89,26 +92,24 @@ def _permute(layer: Op, call: Call) -> list[Rule]:
     return [Permute(tuple(layer.dims))]
 
 
-@serves(layers.ZeroPadding2D)
+def _around(amounts: Sequence[Any]) -> Pads:
+    """What a layer puts round an image, or before and after steps, or takes away there."""
+    rows, columns = amounts if isinstance(amounts[0], tuple | list) else (amounts, (0, 0))
+    return tuple(rows), tuple(columns)
+
+
+def _negative(rows: Pair, columns: Pair) -> Pads:
+    return (-rows[0], -rows[1]), (-columns[0], -columns[1])
+
+
+@serves(layers.ZeroPadding1D, layers.ZeroPadding2D)
 def _zero_padding(layer: Op, call: Call) -> list[Rule]:
-    return [Pad(tuple(layer.padding[0]), tuple(layer.padding[1]))]
+    return as_image(call, Pad(*_around(layer.padding)))
 
 
-@serves(layers.ZeroPadding1D)
-def _zero_padding_of_steps(layer: Op, call: Call) -> list[Rule]:
-    return as_image(call, Pad(tuple(layer.padding), (0, 0)))
-
-
-@serves(layers.Cropping2D)
+@serves(layers.Cropping1D, layers.Cropping2D)
 def _cropping(layer: Op, call: Call) -> list[Rule]:
-    (top, bottom), (left, right) = layer.cropping
-    return [Pad((-top, -bottom), (-left, -right))]
-
-
-@serves(layers.Cropping1D)
-def _cropping_of_steps(layer: Op, call: Call) -> list[Rule]:
-    first, last = layer.cropping
-    return as_image(call, Pad((-first, -last), (0, 0)))
+    return as_image(call, Pad(*_negative(*_around(layer.cropping))))
 
 
 @serves(layers.CenterCrop)

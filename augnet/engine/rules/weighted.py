@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
+import keras
 import numpy as np
 
 from augnet.engine.backends import backend
-from augnet.engine.padding import Pads, resolved_pads
+from augnet.engine.padding import Pads, Pair, resolved_pads
 from augnet.engine.rules.affine import Affine
 from augnet.engine.rules.base import Reach, Rule, Shape
-from augnet.engine.types import Tensor
+from augnet.engine.rules.registry import weights_of
+from augnet.engine.types import Op, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,3 +120,15 @@ class Windowed(Weighted):
         """What these positions of the output read, of an input of this height and width."""
         first = positions * self.strides[axis] - self.pads(sizes)[axis][0]
         return first, first + (self.kernel.shape[axis] - 1) * self.dilation[axis]
+
+
+def image_kernel(variable: keras.Variable) -> np.ndarray:
+    """The kernel of a convolution over an image, or over steps as over an image one pixel wide."""
+    kernel = weights_of(variable)
+    return kernel if kernel.ndim == 4 else kernel[:, None]
+
+
+def window_of(layer: Op) -> tuple[Pair, str, Pair]:
+    """Strides, padding and dilation of such a layer."""
+    strides, dilation = ((tuple(sizes) * 2)[:2] for sizes in (layer.strides, layer.dilation_rate))
+    return strides, layer.padding, dilation
