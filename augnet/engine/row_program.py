@@ -111,9 +111,10 @@ class RowProgram:
         found = self.agreement
         if found is None:
             return {}
-        if not found.words:
-            return {"rules": "disagree with the tape"} | _errors(found.tape_error, "float64")
-        return {"agreement": found.words} | _errors(found.error, found.against)
+        if found.words:
+            return {"agreement": found.words, "error": found.error, "error_against": found.against}
+        known = {} if found.tape_error is None else {"error": found.tape_error, "error_against": "float64"}
+        return {"rules": "disagree with the tape"} | known
 
     @property
     def pass_seconds(self) -> float:
@@ -219,7 +220,3 @@ class RowProgram:
             return backend.constant(np.broadcast_to(eye, (count, *outputs.shape)), outputs.dtype)
 
         return cotangents
-
-
-def _errors(error: float | None, against: str) -> dict[str, Any]:
-    return {} if error is None else {"error": error, "error_against": against}

@@ -69,20 +69,18 @@ def verify(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Check]:
-    """The engine's Jacobian of these images against independent judges.
+    """The engine's Jacobian of these images against independent judges; docs/ENGINE.md has the reasons.
 
-    - oracle: one tape and one backward pass per row over the Keras model made again in float64; for the
-      engine's rules in float64, and for its own rows. A model that cannot be made again (subclassed, a
-      SavedModel) is judged by itself, in its own precision.
+    - oracle: one tape and one backward pass per row over the Keras model made again in float64, or over the
+      model itself; for the engine's rules in float64, and for its own rows.
     - central differences: (f(x + h v) - f(x - h v)) / 2h for random v, on the same model.
     - adjoint identity: u . (J v) = (J' u) . v, J v by forward mode on the same model, J' u by the engine.
     - batch: an image alone against the same image among the others.
 
-    Near a kink (of a ReLU or a max-pool) no two ways of computing need agree. So an image that disagrees is
-    counted and left out where the oracle itself changes as much under noise as small as float32's rounding;
-    everywhere else a disagreement is a fault. A large model has a kink near every image; then it is the rules
-    in float64 that are judged, where rounding reaches none. In bfloat16 and TF32 rounding moves so many kinks
-    that no image is left out. A judge of no image has neither passed nor failed; see unanswered.
+    An image that disagrees is counted and left out where the oracle itself changes as much under noise as
+    small as float32's rounding, for which there is a kink (of a ReLU or a max-pool); everywhere else it is a
+    fault. In bfloat16 and TF32 rounding moves so many kinks that no image is left out. A judge of no image
+    has neither passed nor failed; see unanswered.
 
     Args:
         engine: of the model, with outputs other than "label".

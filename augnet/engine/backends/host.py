@@ -18,17 +18,12 @@ def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
 
     0 where the system does not tell, or does not let a process begin a new peak.
     """
-    begun = _reset_peak()
-    made = function()
-    return made, (begun and _proc("self/status", "VmHWM")) or 0
-
-
-def _reset_peak() -> bool:
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return False
-    return True
+        return function(), 0
+    made = function()
+    return made, _proc("self/status", "VmHWM") or 0
 
 
 def _proc(file: str, key: str) -> int | None:

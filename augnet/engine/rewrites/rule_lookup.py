@@ -56,11 +56,8 @@ def _replacement(call: Call) -> Sequence[Node] | None:
 
 
 def _builder(source: Op) -> Builder | None:
-    builder = builder_of(type(source))
-    if builder is None and isinstance(source, keras.Operation):
-        is_own = type(source).__module__.startswith("keras.")
-        return builder_of(type(source).__name__) if is_own else None
-    return builder
+    is_own = isinstance(source, keras.Operation) and type(source).__module__.startswith("keras.")
+    return builder_of(type(source)) or (builder_of(type(source).__name__) if is_own else None)
 
 
 def _is_plain(layer: Op, node: Node) -> bool:
