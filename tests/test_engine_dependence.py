@@ -13,7 +13,7 @@ from test_pipeline_audit import audit
 from augnet.audits.run import Run
 from augnet.engine import inspect_model
 from augnet.engine.graph.graph import trace
-from augnet.engine.inspection import model_spec as spec
+from augnet.engine.inspection import inspect_model as inspection
 from augnet.engine.inspection.dependence import has_steps
 from augnet.errors import ModelError
 
@@ -41,7 +41,7 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_outputs_behind_a_step_are_named(name, caplog):
-    spec._warn_once.cache_clear()
+    inspection._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         found = inspect_model(two_heads(STEPS[name])).spec
     assert found.no_gradient == (0, 1, 2) and found.unconnected == ()

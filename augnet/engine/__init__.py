@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from augnet.engine.batch import JacobianBatch, MapMoments
     from augnet.engine.engine import Engine
-    from augnet.engine.inspection.model_spec import InspectedModel, ModelSpec, inspect_model
+    from augnet.engine.inspection.inspect_model import InspectedModel, inspect_model
+    from augnet.engine.model_spec import ModelSpec
     from augnet.engine.options import EngineOptions, RowLayout
     from augnet.engine.tuning import Choice
     from augnet.selection import RowSelection
@@ -22,13 +23,13 @@ _MODULES = {
     "Choice": "augnet.engine.tuning",
     "Engine": "augnet.engine.engine",
     "EngineOptions": "augnet.engine.options",
-    "InspectedModel": "augnet.engine.inspection.model_spec",
+    "InspectedModel": "augnet.engine.inspection.inspect_model",
     "JacobianBatch": "augnet.engine.batch",
     "MapMoments": "augnet.engine.batch",
-    "ModelSpec": "augnet.engine.inspection.model_spec",
+    "ModelSpec": "augnet.engine.model_spec",
     "RowLayout": "augnet.engine.options",
     "RowSelection": "augnet.selection",
-    "inspect_model": "augnet.engine.inspection.model_spec",
+    "inspect_model": "augnet.engine.inspection.inspect_model",
 }
 
 

@@ -17,7 +17,7 @@ from augnet.engine.backends import backend
 from augnet.engine.batch import JacobianBatch
 from augnet.engine.batching import BatchedProgram
 from augnet.engine.graph.precision import refuse_missing
-from augnet.engine.inspection.model_spec import InspectedModel
+from augnet.engine.inspection.inspect_model import InspectedModel
 from augnet.engine.kernels import Kernels
 from augnet.engine.measures.batch_measures import BatchMeasures
 from augnet.engine.measures.moments import empty_moments, merge_moments

@@ -12,7 +12,7 @@ from augnet.errors import ConfigError
 from augnet.selection import ALL, RowSelection
 
 if TYPE_CHECKING:
-    from augnet.engine.inspection.model_spec import ModelSpec
+    from augnet.engine.model_spec import ModelSpec
 
 Precision = Literal["float32", "float64", "bfloat16", "tf32"]
 

@@ -12,11 +12,11 @@ from keras import ops
 
 from augnet.engine.backends import backend
 from augnet.engine.batch import JacobianBatch, view_pool
-from augnet.engine.inspection.model_spec import ModelSpec
 from augnet.engine.measures import on_device
 from augnet.engine.measures.frequency import ring_shares
 from augnet.engine.measures.gram import noise, products
 from augnet.engine.measures.moments import densify
+from augnet.engine.model_spec import ModelSpec
 from augnet.engine.options import EngineOptions, RowLayout
 from augnet.engine.rows import product
 from augnet.engine.selection import ALL, position, taken

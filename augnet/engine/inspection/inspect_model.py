@@ -1,13 +1,12 @@
-"""What a model is, as far as its Jacobian is concerned; and which models have none."""
+"""Finding out what a model is, as far as its Jacobian is concerned; and which models have none."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +20,7 @@ from augnet.engine.inspection.dependence import Dependence, dependence, has_step
 from augnet.engine.inspection.probes import probe_images
 from augnet.engine.inspection.randomness import is_random, may_be_random
 from augnet.engine.inspection.samples import mixes_samples
+from augnet.engine.model_spec import ModelSpec
 from augnet.engine.options import Precision
 from augnet.engine.types import Tensor, is_float
 from augnet.errors import ModelError
@@ -33,54 +33,6 @@ LOOKED_AT = 3
 """Probe images that a model is tried on: one of them keeps its place when those beside it change."""
 LISTED = 20
 """Outputs that a warning names."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model's shape and habits.
-
-    Attributes:
-        input_shape: (height, width, channel) of an image.
-        output_count: K, the length of the output vector.
-        activation: "softmax" or "sigmoid" where the model ends with one, else None.
-        space: "logits" where such an end is taken off, else "model".
-        model_rescales: the model itself scales raw pixels (0..255).
-        rescale_reason: what was found in the model that says so, or "".
-        unconnected: outputs that do not depend on the image.
-        no_gradient: outputs that depend on it only through steps without a gradient (rounding, argmax): their
-            rows are zero, which says nothing of them. Not known, and empty, for a model without a graph.
-        scale, scale_reason: the scale of pixels that the network in the model was published with, and what in
-            the model says so; or "".
-    """
-
-    input_shape: tuple[int, int, int]
-    output_count: int
-    activation: str | None
-    space: str
-    model_rescales: bool
-    rescale_reason: str = ""
-    unconnected: tuple[int, ...] = ()
-    no_gradient: tuple[int, ...] = ()
-    scale: str = ""
-    scale_reason: str = ""
-
-    @property
-    def gives_logits(self) -> bool:
-        """Whether outputs and rows are those before a softmax or sigmoid, or there is none."""
-        return self.space == "logits" or self.activation is None
-
-    @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> ModelSpec:
-        """The spec that asdict() and JSON wrote; keys of another version are left out.
-
-        Raises:
-            TypeError: a key is missing.
-        """
-        known = {field.name for field in fields(cls)}
-        values: dict[str, Any] = {
-            key: tuple(part) if isinstance(part, list) else part for key, part in tree.items() if key in known
-        }
-        return cls(**values)
 
 
 @dataclass(frozen=True)
