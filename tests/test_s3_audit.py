@@ -17,6 +17,7 @@ from test_sources_forms import FORMS
 
 import augnet
 from augnet.config import ImagesConfig
+from augnet.errors import ImageError
 from augnet.sources import open_source
 from augnet.storage import names
 from pipeline.main import main
@@ -104,6 +105,23 @@ def test_statistics_are_fetched_once_for_all_columns(s3, expected, monkeypatch):
     columns = [audit.column(name) for name in audit.scalars]
     assert {len(column) for column in columns} == {40} and len(columns) > 10
     assert sum("statistics/part" in path for path in asked) <= 2 * 5  # sizes, and the files
+
+
+def test_an_image_is_one_request(s3, monkeypatch):
+    store, place = fsspec.filesystem("s3"), f"{s3.root}/odd"
+    store.pipe(
+        {f"{place}/empty.png": b"", f"{place}/large.png": bytes(101), f"{place}/whole.png": bytes(100)}
+    )
+    source = open_source(ImagesConfig(path=place, max_bytes=100))
+    empty, large, whole = source.list()
+    asked, passed_on = [], s3.draw
+    monkeypatch.setattr(s3, "draw", lambda path: asked.append(path) or passed_on(path))
+    assert source.read(whole) == bytes(100)
+    assert len(asked) == 1
+    with pytest.raises(ImageError, match=r"has 101 bytes, more than images\.max_bytes \(100\)"):
+        source.read(large)
+    with pytest.raises(ImageError, match="the file is empty"):
+        source.read(empty)
 
 
 def test_a_killed_audit_is_resumed(s3, expected, fork_server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import threading
@@ -214,22 +215,25 @@ def _walk_address(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[str]:
 
 
 def read_address(fs: fsspec.AbstractFileSystem, uri: str, max_bytes: int) -> bytes:
-    """The bytes of a whole file in object storage.
+    """The bytes of a whole file in object storage, in one request.
 
     Raises:
         ImageError: stage "read": it is gone, empty, larger than `max_bytes`, or may not be read.
     """
     try:
-        size = retried(fs.size, uri)
-        if size is not None and size > max_bytes:
-            raise ImageError("read", f"the file has {size} bytes, more than images.max_bytes ({max_bytes})")
-        if size == 0:
-            raise ImageError("read", "the file is empty")
-        data: bytes = retried(fs.cat_file, uri, start=0, end=size)  # without a range, s3fs asks for the size
+        data: bytes = retried(fs.cat_file, uri, start=0, end=max_bytes + 1)
+        size = len(data) if len(data) <= max_bytes else retried(fs.size, uri)
     except FileNotFoundError:
         raise ImageError("read", "the file cannot be read: No such file or directory") from None
     except OSError as error:
+        # A range of an empty file is refused by most stores.
+        if (error.errno == errno.EINVAL or "416" in str(error)) and retried(fs.size, uri) == 0:
+            raise ImageError("read", "the file is empty") from error
         raise ImageError("read", read_problem(error)) from error
+    if size is not None and size > max_bytes:
+        raise ImageError("read", f"the file has {size} bytes, more than images.max_bytes ({max_bytes})")
+    if not data:
+        raise ImageError("read", "the file is empty")
     return data
 
 
