@@ -28,7 +28,7 @@ import tensorflow as tf
 from augnet import AugNet
 from augnet.engine import Engine, inspect_model
 from benchmarks.engine import tapes
-from benchmarks.engine_panel import PANEL, build
+from benchmarks.engine_panel import PANEL, build, noise
 from benchmarks.results import write_section
 
 MODELS = {
@@ -63,10 +63,6 @@ def seconds(call) -> float:
     return time.perf_counter() - start
 
 
-def images(model, batch: int) -> np.ndarray:
-    return np.random.default_rng(0).uniform(size=(batch, *model.input_shape[1:])).astype("float32")
-
-
 def first_calls(name: str, batch: int, kind: str) -> list[float]:
     """Seconds of the first and the second call, in a new process; NaN where it fails.
 
@@ -90,7 +86,7 @@ def first_calls(name: str, batch: int, kind: str) -> list[float]:
 def later_calls(name: str, batch: int, warm_seconds: float, ways: Iterable[str]) -> dict[str, float]:
     """Median seconds of a call by way, after AugNet has been called for so long; all ways in turns."""
     model = build(name)
-    x = images(model, batch)
+    x = noise(model, batch)
     calls = {kind: way(kind, model, x) for kind in ways}
     began = time.monotonic()
     while time.monotonic() - began < warm_seconds:
@@ -118,7 +114,7 @@ def main() -> None:
     given = parser.parse_args([] if sys.argv[0].endswith("benchmarks/__main__.py") else None)
     if given.child:
         model = build(given.models[0])
-        call = way(given.child, model, images(model, given.batch))
+        call = way(given.child, model, noise(model, given.batch))
         print(json.dumps([seconds(call), seconds(call)]))
         return
     lines = [

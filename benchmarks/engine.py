@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from augnet.engine import Engine, EngineOptions, inspect_model
 from augnet.engine.backends.host import free_bytes
-from benchmarks.engine_panel import PANEL, build
+from benchmarks.engine_panel import PANEL, build, noise
 from benchmarks.results import write_section
 
 JAX_PYTHON = sys.executable if importlib.util.find_spec("jax") else None
@@ -108,7 +108,7 @@ def ways_of(model, name: str, shape: tuple[int, ...], quick: bool) -> list[Way]:
     # A graph of very many backward passes takes minutes to build; a loop over few of them is slower.
     del peers["K gradients" if count > UNROLLED else "K gradients, looped"]
     for batch in PANEL[name][1][-1:] if quick else PANEL[name][1]:
-        images = tf.constant(np.random.default_rng(0).uniform(size=(batch, *shape)), "float32")
+        images = tf.constant(noise(model, batch))
         for peer, function in peers.items():
             for xla in (False, True):
                 if xla and (quick or peer != "batch_jacobian" or len(model.layers) > XLA_LAYERS):
@@ -144,9 +144,8 @@ def bench(name: str, rounds: int, jax_python: str | None, quick: bool) -> dict:
     map_pool = 16 if model.output_shape[-1] > 100 else 1
     engine = Engine(inspect_model(model), EngineOptions(stored=None, map_pool=map_pool))
     program = engine.jacobian_program()
-    images = (
-        np.random.default_rng(0).uniform(size=(engine.batch_size, *engine.spec.input_shape)).astype("float32")
-    )
+    plain = noise(model, engine.batch_size)
+    images = plain.reshape(-1, *engine.spec.input_shape)
     ours = Way("ours", engine.batch_size, program, tf.constant(images))
     ours.run()
     ours.first = time.perf_counter() - start
@@ -154,8 +153,7 @@ def bench(name: str, rounds: int, jax_python: str | None, quick: bool) -> dict:
     whole = Way("ours, with all measures", engine.batch_size, lambda x: _measured(engine, images), None)
     rewritten = engine.program.rules
     forward = tf.function(rewritten.graph, autograph=False)
-    plain = tf.constant(images if len(shape) == 3 else images[..., 0])
-    faster = Way("our forward pass", engine.batch_size, forward, plain)
+    faster = Way("our forward pass", engine.batch_size, forward, tf.constant(plain))
     ways += [ours, whole, faster]
     for way in ways:
         way.wall.clear()
@@ -195,7 +193,7 @@ def by_jax(python: str, model, name: str, shape: tuple[int, ...], left_out: list
         )
         model.save(path)
         for batch in PANEL[name][1][:1]:  # its programs take minutes to compile: one batch
-            np.save(images_path, np.random.default_rng(0).uniform(size=(batch, *shape)).astype("float32"))
+            np.save(images_path, noise(model, batch))
             for method in ("jacrev", "vjp"):
                 command = [
                     python,

@@ -134,5 +134,12 @@ def build(name: str) -> keras.Model:
             if variable is not None:  # without scale or centre
                 variable.assign(rng.uniform(low, high, variable.shape))
     if norms:
-        model(rng.uniform(size=(2, *model.input_shape[1:])).astype(np.float32), training=True)
+        model(noise(model, 2, seed=1), training=True)
     return model
+
+
+def noise(model: keras.Model, count: int, seed: int = 0) -> np.ndarray:
+    """Images (count, *input) of noise: 0 to 255 where the model itself rescales pixels, else 0 to 1."""
+    raw = any(isinstance(part, layers.Rescaling) for part in model._flatten_layers())
+    shape = (count, *model.input_shape[1:])
+    return np.random.default_rng(seed).uniform(0, 255 if raw else 1, shape).astype(np.float32)
