@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from scipy import fft  # several times as fast as NumPy
 
 from augnet.findings.interventions import Change, Moving, Place, Range
 
@@ -90,7 +91,7 @@ class Blur(Change):
         before, after = (relative_bands(part) for part in (own, given))
         for band, gain in zip(bands(images.shape[1:3]), (after / before).T, strict=True):
             own[:, band] *= gain.clip(0, 1)[:, None, None]
-        return limits.back(np.fft.ifft2(own, axes=(1, 2)).real)
+        return limits.back(fft.ifft2(own, axes=(1, 2)).real)
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
         return np.asarray(np.log(relative_bands(spectrum(limits.unit(images)))).mean(axis=1, keepdims=True))
@@ -132,7 +133,7 @@ class Frequency(Change):
         few = max(FEW_WAVES, round(FEW * usual.size))
         least = np.sort(more.reshape(len(more), -1), axis=1)[:, -few, None, None]
         moved = (more >= least) & (more > 0)
-        return limits.back(np.fft.ifft2(np.where(moved[..., None], given, own), axes=(1, 2)).real)
+        return limits.back(fft.ifft2(np.where(moved[..., None], given, own), axes=(1, 2)).real)
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
         amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)
@@ -148,7 +149,7 @@ FEW, FEW_WAVES = 0.01, 4
 
 def spectrum(unit: np.ndarray) -> np.ndarray:
     """The discrete Fourier transform over height and width of (n, height, width, channel)."""
-    return np.asarray(np.fft.fft2(unit, axes=(1, 2)))
+    return np.asarray(fft.fft2(unit, axes=(1, 2)))
 
 
 def frequencies(size: tuple[int, int]) -> np.ndarray:
