@@ -1,5 +1,6 @@
 """Models and images in object storage, by fsspec's in-memory file system."""
 
+import errno
 import uuid
 
 import fsspec
@@ -11,6 +12,7 @@ from augnet.config import ImagesConfig, ModelConfig
 from augnet.errors import ConfigError, ImageError, ModelError
 from augnet.models.loading import fingerprint, load_model
 from augnet.sources import ImageRef, open_source
+from augnet.sources.files import read_address
 from pipeline.main import main
 
 
@@ -57,6 +59,31 @@ def test_what_cannot_be_read_says_so(bucket):
     fsspec.filesystem("memory").pipe(f"{bucket}/images/empty.png", b"")
     with pytest.raises(ImageError, match="empty"):
         source.read(ImageRef("x", f"{bucket}/images/empty.png", None))
+
+
+class OddStore:
+    """A store that tells no sizes, or refuses both a range and the size."""
+
+    def __init__(self, size, data=None):
+        self._size, self._data = size, data
+
+    def size(self, uri):
+        if isinstance(self._size, Exception):
+            raise self._size
+        return self._size
+
+    def cat_file(self, uri, start, end):
+        if self._data is None:
+            raise OSError(errno.EINVAL, "The requested range is not satisfiable")
+        return self._data[start:end]
+
+
+def test_a_store_that_tells_no_size_or_does_not_answer_is_an_image_error():
+    assert read_address(OddStore(None, bytes(10)), "x", 10) == bytes(10)
+    with pytest.raises(ImageError, match=r"more than images\.max_bytes"):
+        read_address(OddStore(None, bytes(20)), "x", 10)
+    with pytest.raises(ImageError, match="cannot be read: Permission denied"):
+        read_address(OddStore(PermissionError(errno.EACCES, "no")), "x", 10)
 
 
 def test_an_address_without_images_or_without_an_opener(bucket):

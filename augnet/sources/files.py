@@ -18,7 +18,7 @@ import fsspec
 
 from augnet.errors import ConfigError, ImageError
 from augnet.redact import without_secrets
-from augnet.sources.paths import path_to_uri, printable, uri_to_path
+from augnet.sources.paths import path_to_uri, printable, refuse_file, uri_to_path
 from augnet.storage.addresses import StoreError, is_local, open_address, open_file, retried
 
 _MAGIC = "*?["
@@ -221,19 +221,25 @@ def read_address(fs: fsspec.AbstractFileSystem, uri: str, max_bytes: int) -> byt
         ImageError: stage "read": it is gone, empty, larger than `max_bytes`, or may not be read.
     """
     try:
-        data: bytes = retried(fs.cat_file, uri, start=0, end=max_bytes + 1)
-        size = len(data) if len(data) <= max_bytes else retried(fs.size, uri)
+        data = _first_bytes(fs, uri, max_bytes + 1)
+        size = len(data) if len(data) <= max_bytes else max(len(data), retried(fs.size, uri) or 0)
     except FileNotFoundError:
         raise ImageError("read", "the file cannot be read: No such file or directory") from None
     except OSError as error:
-        # A range of an empty file is refused by most stores.
-        if (error.errno == errno.EINVAL or "416" in str(error)) and retried(fs.size, uri) == 0:
-            raise ImageError("read", "the file is empty") from error
         raise ImageError("read", read_problem(error)) from error
-    if size is not None and size > max_bytes:
-        raise ImageError("read", f"the file has {size} bytes, more than images.max_bytes ({max_bytes})")
-    if not data:
-        raise ImageError("read", "the file is empty")
+    refuse_file(size, max_bytes)
+    return data
+
+
+def _first_bytes(fs: fsspec.AbstractFileSystem, uri: str, count: int) -> bytes:
+    """So many bytes from the start of a file, or all where it has fewer. Raises OSError."""
+    try:
+        data: bytes = retried(fs.cat_file, uri, start=0, end=count)
+    except OSError as error:
+        # Most stores refuse a range of an empty file.
+        if (error.errno == errno.EINVAL or "416" in str(error)) and retried(fs.size, uri) == 0:
+            return b""
+        raise
     return data
 
 

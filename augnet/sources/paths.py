@@ -45,10 +45,13 @@ def read_regular(path: str, max_bytes: int) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("read", "not a regular file")
-        if status.st_size == 0:
-            raise ImageError("read", "the file is empty")
-        if status.st_size > max_bytes:
-            raise ImageError(
-                "read", f"the file has {status.st_size} bytes, more than images.max_bytes ({max_bytes})"
-            )
+        refuse_file(status.st_size, max_bytes)
         return file.read(status.st_size)
+
+
+def refuse_file(size: int, max_bytes: int) -> None:
+    """Raise ImageError where a file is empty, or larger than `images.max_bytes`."""
+    if size == 0:
+        raise ImageError("read", "the file is empty")
+    if size > max_bytes:
+        raise ImageError("read", f"the file has {size} bytes, more than images.max_bytes ({max_bytes})")
