@@ -243,7 +243,7 @@ def test_what_a_third_image_does_for_its_class_or_of_the_whole_for_any_is_a_cont
 
     def changed(local, *became):
         arm = Arm(0, "foreign", local, groups.receivers, groups.foreign)
-        return trial.judged(arm, outputs[list(became)]).changed.tolist()
+        return trial.scored(arm, outputs[list(became)]).changed.tolist()
 
     assert changed(True, 2, 2) == pytest.approx([0.8, 0])  # the first got what is that one's
     assert changed(True, 0, 0) == [1, 1]

@@ -221,7 +221,7 @@ class Trial:
                 after = self._predict(np.concatenate([pictures for _, pictures in waiting]))
                 ends = np.cumsum([len(pictures) for _, pictures in waiting])
                 for (arm, _), outputs in zip(waiting, np.split(after, ends[:-1]), strict=True):
-                    found[arm.candidate].append(self.judged(arm, outputs))
+                    found[arm.candidate].append(self.scored(arm, outputs))
                 waiting.clear()
 
         for number, candidate in candidates.items():
@@ -268,7 +268,7 @@ class Trial:
         score = np.where(able[0], donors @ apart, -np.inf)
         return tuple(np.argsort(-score, kind="stable")[: shown_by(int(able[0].sum()))].tolist())
 
-    def judged(self, arm: Arm, outputs: np.ndarray) -> Arm:
+    def scored(self, arm: Arm, outputs: np.ndarray) -> Arm:
         """The arm with the outputs (n, K) of its changed images.
 
         What a foreign source does counts too where it brings an image nearer to that source's own class: what

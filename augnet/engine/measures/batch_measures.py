@@ -140,7 +140,7 @@ class BatchMeasures:
         found: Tensor,
     ) -> dict[str, Tensor]:
         """What is measured of the predicted row and its nearest rival's, two of `flat` (batch * R, ...)."""
-        chosen = backend.taken(scores, ops.maximum(selected, 0))
+        chosen = backend.elements_at(scores, ops.maximum(selected, 0))
         rival, met = on_device.nearest_rival(gram, chosen, place)
         met = ops.logical_and(met, found)
         own, other = (taken(flat, row) for row in (place, rival))
@@ -150,7 +150,7 @@ class BatchMeasures:
         return {
             "magnitude": ops.where(found[:, None, None], magnitude, math.nan),
             "dot": ops.where(found, dot, math.nan),
-            "rival": ops.where(met, backend.taken(selected, rival[:, None])[:, 0], -1),
+            "rival": ops.where(met, backend.elements_at(selected, rival[:, None])[:, 0], -1),
             "views": ops.where(known[:, :, None, None], maps, math.nan),
         }
 
@@ -158,7 +158,7 @@ class BatchMeasures:
         """The predicted row less that of the best other output with one, (batch, height, width, channel)."""
         if selected.shape[1] == 1:
             return own
-        reached = backend.taken(scores, ops.maximum(selected, 0))
+        reached = backend.elements_at(scores, ops.maximum(selected, 0))
         reached = ops.where(ops.equal(selected, predicted[:, None]), -math.inf, reached)
         rival = ops.cast(ops.argmax(reached, axis=1), "int32")
         return own - taken(flat, rival)
@@ -231,10 +231,10 @@ def _frequencies(
     """
     drawn = taken(flat, other)
     both = ops.stack([place, other], axis=1)
-    squared = backend.taken(ops.diagonal(gram, axis1=1, axis2=2), both)
+    squared = backend.elements_at(ops.diagonal(gram, axis1=1, axis2=2), both)
     return {
         "rings": ring_shares(ops.stack([own, drawn], axis=1), squared),
-        "drawn": backend.taken(selected, other[:, None])[:, 0],
+        "drawn": backend.elements_at(selected, other[:, None])[:, 0],
     }
 
 

@@ -117,7 +117,7 @@ def _products_of_many(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, T
         own = _own(rows, predicted)
         finite = ops.all(ops.isfinite(own), axis=1, keepdims=True)
         own = ops.where(finite, own, 0.0)
-        own_inverse = backend.taken(inverse, predicted[:, None])
+        own_inverse = backend.elements_at(inverse, predicted[:, None])
         weight = own_inverse * _along(rows, predicted, inverse, own * own_inverse)
 
     def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -170,7 +170,7 @@ def _put_back(gram: Tensor, along: Tensor, predicted: Tensor) -> Tensor:
     """G of rows, of that of rows from which so much of row i was taken: (batch, R, R), (batch, R) float64."""
     beside = taken(ops.reshape(gram, (-1, gram.shape[1])), predicted)  # products with row i
     beside = ops.where(ops.isfinite(beside), beside, 0.0)
-    squared = backend.taken(beside, predicted[:, None])
+    squared = backend.elements_at(beside, predicted[:, None])
     gram = gram + along[:, :, None] * beside[:, None, :]
     return gram + (beside + squared * along)[:, :, None] * along[:, None, :]
 

@@ -72,9 +72,9 @@ def nearest_rival(gram: Tensor, scores: Tensor, place: Tensor) -> tuple[Tensor, 
     scores = ops.cast(scores, gram.dtype)
     at = place[:, None]
     squared = ops.diagonal(gram, axis1=1, axis2=2)
-    both = backend.taken(squared, at) + squared
+    both = backend.elements_at(squared, at) + squared
     apart = both - 2.0 * taken(ops.reshape(gram, (-1, count)), place)
-    gap = ops.absolute(backend.taken(scores, at) - scores)
+    gap = ops.absolute(backend.elements_at(scores, at) - scores)
     usable = ops.logical_and(apart > RESOLUTION * both, ops.arange(count, dtype="int32") != at)
     distance = ops.where(usable, gap / ops.sqrt(ops.where(usable, apart, 1.0)), math.inf)
     return ops.cast(ops.argmin(distance, axis=1), "int32"), ops.any(usable, axis=1)

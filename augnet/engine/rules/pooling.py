@@ -67,7 +67,7 @@ class MaxPool(Pool):
         if self.size == self.strides and tiles:
             return self._tiled(x, slope)
         output, argmax = backend.max_pool_with_argmax(x, self.size, self.strides, self.padding)
-        at_winner = None if slope is None else backend.taken(ops.broadcast_to(slope, x.shape), argmax)
+        at_winner = None if slope is None else backend.elements_at(ops.broadcast_to(slope, x.shape), argmax)
 
         def vjp(g: Tensor) -> tuple[Tensor]:
             g = g if at_winner is None else g * at_winner

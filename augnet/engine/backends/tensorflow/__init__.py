@@ -21,9 +21,9 @@ from augnet.engine.backends.tensorflow.kernels import (
     depth_to_space,
     depthwise,
     depthwise_input_gradient,
+    elements_at,
     max_pool_gradient,
     max_pool_with_argmax,
-    taken,
 )
 from augnet.engine.backends.tensorflow.program import (
     Program,

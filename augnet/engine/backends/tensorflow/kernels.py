@@ -74,11 +74,14 @@ def max_pool_with_argmax(x: Tensor, size: Pair, strides: Pair, padding: str) -> 
     return tf.nn.max_pool_with_argmax(x, list(size), list(strides), padding.upper())
 
 
-def taken(x: Tensor, argmax: Tensor) -> Tensor:
-    """Elements of x (batch, ...) at the flat positions per image that max_pool_with_argmax gives."""
+def elements_at(x: Tensor, positions: Tensor) -> Tensor:
+    """Elements of x (batch, ...) at flat positions (batch, ...) of each image; shaped as these.
+
+    In one operation, where Keras' take_along_axis is 35.
+    """
     flat = tf.reshape(x, (x.shape[0], -1))
-    made = tf.gather(flat, tf.reshape(argmax, (x.shape[0], -1)), batch_dims=1)
-    return tf.reshape(made, argmax.shape)
+    made = tf.gather(flat, tf.reshape(positions, (x.shape[0], -1)), batch_dims=1)
+    return tf.reshape(made, positions.shape)
 
 
 def max_pool_gradient(
