@@ -165,7 +165,7 @@ def bench(name: str, rounds: int, jax_python: str | None, quick: bool) -> dict:
     tried, ways = ways, [way for way in ways if way.wall]
     left_out: list[str] = []
     if jax_python:
-        ways += by_jax(jax_python, model, name, shape, left_out)
+        ways += by_jax(jax_python, model, name, left_out)
     truth = next(way.rows for way in tried if way.name.startswith("K gradients"))
     errors = {}
     for way in ways:
@@ -185,7 +185,7 @@ def _measured(engine: Engine, images: np.ndarray) -> tf.Tensor:
     return tf.constant(engine.measure(images).input_dot)
 
 
-def by_jax(python: str, model, name: str, shape: tuple[int, ...], left_out: list[str]) -> list[Way]:
+def by_jax(python: str, model, name: str, left_out: list[str]) -> list[Way]:
     made = []
     with tempfile.TemporaryDirectory() as folder:
         path, images_path, out = (

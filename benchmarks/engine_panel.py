@@ -7,6 +7,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from augnet.engine.graph.graph import trace
+from augnet.engine.inspection.inspect_model import rescaling
+
 layers = keras.layers
 
 
@@ -140,6 +143,6 @@ def build(name: str) -> keras.Model:
 
 def noise(model: keras.Model, count: int, seed: int = 0) -> np.ndarray:
     """Images (count, *input) of noise: 0 to 255 where the model itself rescales pixels, else 0 to 1."""
-    raw = any(isinstance(part, layers.Rescaling) for part in model._flatten_layers())
+    raw, _ = rescaling(trace(model))
     shape = (count, *model.input_shape[1:])
     return np.random.default_rng(seed).uniform(0, 255 if raw else 1, shape).astype(np.float32)
