@@ -132,9 +132,14 @@ def test_a_pattern_in_a_direction_of_each_image_is_one():
     assert kinds == [(0, "frequency")]
 
 
-def test_hot_regions_that_lie_close_together_are_tried_as_one_place():
+def maps_of_four_targets():
+    """Of 30 images each, (30, 32, 32), with nothing in them."""
     rng = np.random.default_rng(0)
-    maps = {target: 1 + rng.random((30, 32, 32)) for target in range(4)}
+    return {target: 1 + rng.random((30, 32, 32)) for target in range(4)}
+
+
+def test_hot_regions_that_lie_close_together_are_tried_as_one_place():
+    maps = maps_of_four_targets()
     maps[0][:, 3:7, 2:6] += 40
     maps[0][:, 4:8, 9:13] += 40
     boxes = [entry.change.places for entry in find_places(maps, (32, 32))[0]]
@@ -145,8 +150,7 @@ def test_hot_regions_that_lie_close_together_are_tried_as_one_place():
 
 
 def test_a_hot_piece_is_tried_as_thick_as_the_best_window():
-    rng = np.random.default_rng(0)
-    maps = {target: 1 + rng.random((30, 32, 32)) for target in range(4)}
+    maps = maps_of_four_targets()
     maps[0][:, 2:6, 2:6] += 40
     maps[0][:, 29:30, 28:30] += 40
     boxes = [entry.change.places for entry in find_places(maps, (32, 32))[0]]
