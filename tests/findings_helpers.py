@@ -65,10 +65,13 @@ def tried(model, images, most=200):
     }
     donors = {target: members for target, members in donors.items() if len(members) >= 20}
     shares = {target: model.shares(images[members]) for target, members in donors.items()}
-    candidates = candidates_of(shares, images.shape[1:3], images.shape[3])
+    others = {target: np.array([k for k in order if predicted[k] != target][:most]) for target in donors}
+    grey = images.mean(axis=-1)
+    greys = {target: (grey[members], grey[others[target]]) for target, members in donors.items()}
+    candidates = candidates_of(shares, greys, images.shape[1:3], images.shape[3])
     found = []
     for target, members in donors.items():
-        receivers = np.array([k for k in order if predicted[k] != target][:most])
+        receivers = others[target]
         foreign = [
             next((j for j in np.roll(receivers, -n - 1) if predicted[j] != predicted[k]), k)
             for n, k in enumerate(receivers)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statistics_helpers import batch_of, groups_of, moments_of
 
-from augnet.statistics.aggregate import PAIRED_OUTPUTS, Aggregate, Shape
+from augnet.statistics.aggregate import FORMAT, PAIRED_OUTPUTS, Aggregate, Shape
 from augnet.statistics.image import FLAGS, image_statistics
 from augnet.statistics.moments import block_mean, choose_map_pool
 
@@ -64,7 +64,8 @@ class Images:
                 recolored=1,
             )
             ids = [self.ids[k] for k in part]
-            result.sample.add(self.batch(part), "multiclass", ids, [f"/{name}" for name in ids])
+            uris = [f"/{name}" for name in ids]
+            result.sample.add(self.batch(part), self.inputs[part], "multiclass", ids, uris)
         return result
 
 
@@ -234,7 +235,7 @@ def test_the_same_aggregate_has_the_same_bytes(monkeypatch):
 
 def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", format=np.array(99))
-    with pytest.raises(ValueError, match="format 3"):
+    with pytest.raises(ValueError, match=f"format {FORMAT}"):
         Aggregate.load(tmp_path / "other.npz")
 
 

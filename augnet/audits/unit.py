@@ -240,7 +240,7 @@ class Auditor:
             resized=sum(part.resized for part in prepared),
             recolored=sum(part.recolored for part in prepared),
         )
-        aggregate.sample.add(batch, self._task, image_ids, [ref.uri for ref in refs])
+        aggregate.sample.add(batch, pixels, self._task, image_ids, [ref.uri for ref in refs])
         aggregate.noise += self._trials.reliability(batch, columns, pixels, image_ids)
         return batch, columns | {key: [getattr(ref, key) for ref in refs] for key in REF_COLUMNS}
 

@@ -1,18 +1,18 @@
-"""What may be leaned on, to be tried: places where gradients stand out, and every property that is no place.
+"""What may be leaned on, to be tried: where gradients or pixels stand out, and what is at no place at all.
 
-The gradients say where to look, and interventions what is so: candidates are many and cheap, and a wrong one
-costs some forward passes.
+These say where to look, and interventions what is so: candidates are many and cheap, and a wrong one costs
+some forward passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
-from augnet.findings.interventions import Box, Change, Moving, Place
+from augnet.findings.interventions import Box, Change, Mark, Moving, Place
+from augnet.findings.marks import place_of_mark
 from augnet.findings.properties import (
     Background,
     Blur,
@@ -21,9 +21,8 @@ from augnet.findings.properties import (
     Contrast,
     Frequency,
 )
+from augnet.findings.windows import LARGEST, SIXTEENTHS, summed, window_shape, window_shapes, window_shares
 
-SIXTEENTHS = (1, 2, 3, 4)
-"""Sides of the windows, in sixteenths of the picture's."""
 SHOWING = 3
 """A property is looked for in a third of the images, those that show it most: others may lack it."""
 FEWEST_SHOWING = 20
@@ -58,13 +57,17 @@ class Candidate:
 
 
 def candidates_of(
-    shares: Mapping[int, np.ndarray], size: tuple[int, int], channels: int
+    shares: Mapping[int, np.ndarray],
+    greys: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    size: tuple[int, int],
+    channels: int,
 ) -> dict[int, list[Candidate]]:
     """What to try for each target.
 
     Args:
         shares: target -> (n, rows, columns), where in each of its images its sensitivity lies, see
             `statistics.sample.Sampled`.
+        greys: target -> its images (n, rows, columns) and those of others (m, rows, columns), see there.
         size: height and width of the images.
         channels: of the images.
     """
@@ -75,7 +78,10 @@ def candidates_of(
     everywhere += [Blur(), Frequency(), Contrast(), Background()] if min(size) > 1 else [Contrast()]
     anywhere = [Candidate(change) for change in everywhere]
     places = find_places(shares, size)
-    return {target: [*places[target], *moving(maps, size), *anywhere] for target, maps in shares.items()}
+    return {
+        target: [*places[target], *marks(*greys[target], maps, size), *moving(maps, size), *anywhere]
+        for target, maps in shares.items()
+    }
 
 
 def find_places(shares: Mapping[int, np.ndarray], size: tuple[int, int]) -> dict[int, list[Candidate]]:
@@ -166,7 +172,7 @@ def _as_one(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[Box, ...]:
 
 def _is_small(box: Box, size: tuple[int, int]) -> bool:
     """Whether a box is about as small as the largest window: a larger one holds the object itself."""
-    return box.area <= ((SIXTEENTHS[-1] + 1) / 16) ** 2 * size[0] * size[1]
+    return box.area <= (LARGEST / 16) ** 2 * size[0] * size[1]
 
 
 def _overlap(one: Box, other: Box) -> float:
@@ -187,6 +193,34 @@ def _held(shares: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) -> np
     return np.asarray(len(held) * np.min(held, axis=0) / total)
 
 
+def marks(own: np.ndarray, others: np.ndarray, shares: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
+    """The place of a mark over a target's images, from those that show it most; none where there is none."""
+    window = place_of_mark(own, others)
+    if window is None:
+        return []
+    row, column, rows, columns = window
+    box = _in_pixels(row, column, rows, columns, own.shape[1:], size)
+    inside = slice(None), slice(row, row + rows), slice(column, column + columns)
+    donors = clearest(*(images[inside].reshape(len(images), -1) for images in (own, others)))
+    held = _held(shares, [box], size)
+    return [Candidate(Mark((box,)), donors, tuple(held[list(donors)].tolist()))]
+
+
+def clearest(own: np.ndarray, others: np.ndarray) -> tuple[int, ...]:
+    """Those of the target's images that show most of what tells them from others, by traits (n, m), (k, m).
+
+    An image whose traits are NaN can show nothing.
+    """
+    able = [np.isfinite(traits).all(axis=1) for traits in (own, others)]
+    if not all(map(np.any, able)):
+        return ()
+    have, lack = (traits[k].astype(np.float64) for traits, k in zip((own, others), able, strict=True))
+    spread = have.std(axis=0) + lack.std(axis=0)
+    apart = (have.mean(axis=0) - lack.mean(axis=0)) / np.where(spread > 0, spread, 1) ** 2
+    score = np.where(able[0], own @ apart, -np.inf)
+    return tuple(np.argsort(-score, kind="stable")[: shown_by(int(able[0].sum()))].tolist())
+
+
 def shown_by(count: int) -> int:
     """How many of so many images count as those that show a property most."""
     return min(count, max(FEWEST_SHOWING, count // SHOWING))
@@ -203,7 +237,7 @@ def moving(shares: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
     found = []
     grid, sums = shares.shape[1:], summed(shares)
     for sixteenths in SIXTEENTHS[1::2]:
-        shape = _window(sixteenths, grid)
+        shape = window_shape(sixteenths, grid)
         windows = window_shares(sums, shape)
         flat = windows.reshape(len(windows), -1)
         donors = np.argsort(-flat.max(axis=1), kind="stable")[: shown_by(len(flat))]
@@ -216,37 +250,6 @@ def moving(shares: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
         shown = tuple(flat[donors].max(axis=1).tolist())
         found.append(Candidate(change, tuple(donors.tolist()), shown))
     return found
-
-
-def window_shapes(grid: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Rows and columns, in cells: windows, and strips along whole and half sides."""
-    height, width = grid
-    shapes = {_window(sixteenths, grid) for sixteenths in SIXTEENTHS}
-    for thick, part in product((1, SIXTEENTHS[0] / 16), (1, 2)):
-        rows, columns = (max(1, round(thick * side)) if thick < 1 else 1 for side in grid)
-        shapes |= {(min(rows, height), max(1, width // part)), (max(1, height // part), min(columns, width))}
-    return sorted(shapes)
-
-
-def _window(sixteenths: int, grid: tuple[int, ...]) -> tuple[int, int]:
-    height, width = (max(1, round(sixteenths * side / 16)) for side in grid)
-    return height, width
-
-
-def summed(shares: np.ndarray) -> np.ndarray:
-    """(n, rows + 1, columns + 1), the part of each image's sensitivity that lies above and to the left."""
-    sums = np.zeros((len(shares), shares.shape[1] + 1, shares.shape[2] + 1))
-    sums[:, 1:, 1:] = shares.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
-    return sums / sums[:, -1:, -1:]
-
-
-def window_shares(sums: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(n, row, column), the part in the window of so many cells from there; of what `summed` gave."""
-    height, width = shape
-    inside = sums[:, height:, width:] - sums[:, :-height, width:]
-    inside -= sums[:, height:, :-width]
-    inside += sums[:, :-height, :-width]
-    return inside
 
 
 def _in_pixels(

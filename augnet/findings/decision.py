@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from augnet.findings.candidates import Candidate
-from augnet.findings.interventions import Box, Change
+from augnet.findings.interventions import Box, Change, Mark, Moving, Place
 from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
@@ -143,8 +143,8 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
 
 
 def _is_like(other: Effect, entry: Effect) -> bool:
-    """Whether another change is of the same kind, and of a place that is not much larger."""
-    same = other.tried.candidate.change.kind == entry.tried.candidate.change.kind
+    """Whether another change is of the same sort, and of a place that is not much larger."""
+    same = type(other.tried.candidate.change) is type(entry.tried.candidate.change)
     return same and _area(other) <= NO_LARGER * _area(entry)
 
 
@@ -163,12 +163,14 @@ def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
     found = []
     for judged in sorted({entry.tried.judged for entry in sure}):
         own = [entry for entry in sure if entry.tried.judged == judged]
-        place = _best([entry for entry in own if entry.tried.candidate.change.kind == "place"])
-        moving = _best([entry for entry in own if entry.tried.candidate.change.kind == "moving"])
+        place, mark, moving = (
+            _best([entry for entry in own if type(entry.tried.candidate.change) is sort])
+            for sort in (Place, Mark, Moving)
+        )
         whole = _first_of([entry for entry in own if not entry.tried.candidate.change.local])
         if whole and _is_of_parts(whole, effects):
             whole = None
-        found.append(whole or _better(place, moving))
+        found.append(whole or _better(place or mark, moving))
     return sorted((entry for entry in found if entry), key=lambda entry: -entry.effect)
 
 

@@ -148,7 +148,11 @@ def design_of(sample: GroupSample, run: Run) -> Design:
     shares = {
         number: np.stack([image.shares for image in donors]) for number, (_, donors, _) in enumerate(found)
     }
-    candidates = candidates_of(shares, (height, width), channels)
+    greys = {
+        number: (np.stack([image.grey for image in donors]), np.stack([image.grey for image in receivers]))
+        for number, (_, donors, receivers) in enumerate(found)
+    }
+    candidates = candidates_of(shares, greys, (height, width), channels)
     return Design(
         images=tuple(ImageRef(image.image_id, image.uri, None) for image in sampled),
         outputs=np.array([image.outputs for image in sampled], np.float32).reshape(

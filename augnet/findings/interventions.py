@@ -100,10 +100,12 @@ class Change(ABC):
     Attributes:
         kind: of finding, see docs/FINDINGS.md.
         local: whether it is one of some pixels, and not of the whole image.
+        both_ways: whether it is also asked what taking it from images does.
     """
 
     kind: ClassVar[str]
     local: ClassVar[bool] = False
+    both_ways: ClassVar[bool] = False
     places: tuple[Box, ...] = ()
 
     @abstractmethod
@@ -140,6 +142,7 @@ class Place(Change):
 
     kind = "place"
     local = True
+    both_ways = True
     places: tuple[Box, ...]
     hot: tuple[Box, ...] = ()
 
@@ -169,6 +172,16 @@ class Place(Change):
         if not apart:
             apart = [tuple(drawn(box, taken, size) for box in self.places)]
         return [Place(boxes) for boxes in dict.fromkeys(apart)]
+
+
+@dataclass(frozen=True)
+class Mark(Place):
+    """What lies over the images at one place: it brings along of them what shows through.
+
+    What is taken with it is some part of the image itself, and so is needed.
+    """
+
+    both_ways = False
 
 
 def drawn(box: Box, taken: Sequence[Box], size: tuple[int, int], seed: int = 0) -> Box:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import fft  # several times as fast as NumPy
 
-from augnet.findings.interventions import Change, Moving, Place, Range
+from augnet.findings.interventions import Change, Mark, Moving, Place, Range
 
 SMALL = 1e-3
 """Of the range of values: where less than that varies, there is nothing to scale."""
@@ -210,6 +210,7 @@ CHANGES: dict[str, type[Change]] = {
     change.__name__: change
     for change in (
         Place,
+        Mark,
         Moving,
         Colour,
         Brightness,

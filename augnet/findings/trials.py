@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from augnet.findings.candidates import Candidate, shown_by
+from augnet.findings.candidates import Candidate, clearest
 from augnet.findings.interventions import Change, Range
 from augnet.findings.outcomes import (
     ELSEWHERE,
@@ -237,7 +237,7 @@ class Trial:
 
     def _first(self, change: Change) -> list[str]:
         """The arms that are run of every candidate."""
-        return [GIVEN, PAINTED] if change.places else [GIVEN]
+        return [GIVEN, PAINTED] if change.both_ways else [GIVEN]
 
     def _same(self, change: Change) -> list[str]:
         """The control that is run first: it rules out most of what is natural."""
@@ -245,28 +245,17 @@ class Trial:
 
     def _elsewhere(self, change: Change) -> list[str]:
         """Those that are run of what is left."""
-        if not change.places:
-            return [ELSEWHERE] if change.local else []
-        arms = [ELSEWHERE, OTHER_PAINTED, TAKEN, OTHER_TAKEN]
-        return arms if self.groups.third else [*arms, FILLED]
+        arms = [ELSEWHERE] if change.local else []
+        arms += [OTHER_PAINTED, TAKEN, OTHER_TAKEN] if change.both_ways else []
+        return [*arms, FILLED] if change.places and not self.groups.third else arms
 
     def _all(self, change: Change) -> list[str]:
         return self._first(change) + self._same(change) + self._elsewhere(change)
 
     def _showing(self, change: Change) -> tuple[int, ...]:
         """The donors that show most of what tells donors from receivers, by their traits."""
-        donors, receivers = (
-            change.traits(self._load(images[:COMPARED]), self._limits)
-            for images in (self.groups.donors, self.groups.receivers)
-        )
-        able = [np.isfinite(traits).all(axis=1) for traits in (donors, receivers)]
-        if not all(map(np.any, able)):
-            return ()
-        own, others = donors[able[0]], receivers[able[1]]
-        spread = own.std(axis=0) + others.std(axis=0)
-        apart = (own.mean(axis=0) - others.mean(axis=0)) / np.where(spread > 0, spread, 1) ** 2
-        score = np.where(able[0], donors @ apart, -np.inf)
-        return tuple(np.argsort(-score, kind="stable")[: shown_by(int(able[0].sum()))].tolist())
+        groups = (self.groups.donors, self.groups.receivers)
+        return clearest(*(change.traits(self._load(part[:COMPARED]), self._limits) for part in groups))
 
     def scored(self, arm: Arm, outputs: np.ndarray) -> Arm:
         """The arm with the outputs (n, K) of its changed images.

@@ -20,7 +20,7 @@ from augnet.statistics.reliability import no_trials
 from augnet.statistics.sample import GroupSample
 from augnet.storage.catalog import SCALARS
 
-FORMAT = 3
+FORMAT = 4
 """Of the saved file; a file of another format is refused."""
 
 COUNTS = ("images", "failures", "resized", "recolored")

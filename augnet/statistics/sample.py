@@ -7,6 +7,7 @@ whatever the order and the split in which images come, and as good as drawn at r
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from augnet.engine.batch import JacobianBatch
 from augnet.statistics.decision import Task, probabilities
 from augnet.statistics.image import predicted_outputs
+from augnet.statistics.moments import block_mean
 
 MIN_IMAGES = 20
 """Of a group, and of others, for findings: with fewer, only overwhelming effects would be seen."""
@@ -34,6 +36,7 @@ class Sampled:
         outputs: (K,) float32.
         shares: (rows, columns) float16, the part of the output's attribution that lies in each cell, see
             `JacobianBatch.attributions`; in units of the mean cell, so that 1 is an even share.
+        grey: (rows, columns) float16, the image, its channels' mean over cells of its own size.
     """
 
     rank: int
@@ -41,9 +44,21 @@ class Sampled:
     uri: str = field(compare=False)
     outputs: np.ndarray = field(compare=False)
     shares: np.ndarray = field(compare=False)
+    grey: np.ndarray = field(compare=False)
 
 
-ARRAYS = {"rank": np.uint64, "image_id": str, "uri": str, "outputs": np.float32, "shares": np.float16}
+ARRAYS = {
+    "rank": np.uint64,
+    "image_id": str,
+    "uri": str,
+    "outputs": np.float32,
+    "shares": np.float16,
+    "grey": np.float16,
+}
+MAPS = ("outputs", "shares", "grey")
+"""Those that are arrays of each image."""
+GREY_CELLS = 32
+"""Along a side of an image in grey, at most."""
 
 
 @dataclass
@@ -53,8 +68,20 @@ class GroupSample:
     size: int
     groups: dict[Group, list[Sampled]] = field(default_factory=dict)
 
-    def add(self, batch: JacobianBatch, task: Task, image_ids: Sequence[str], uris: Sequence[str]) -> None:
-        """Takes in a batch of n images; those without a map, or with one that is not finite, are left out."""
+    def add(
+        self,
+        batch: JacobianBatch,
+        images: np.ndarray,
+        task: Task,
+        image_ids: Sequence[str],
+        uris: Sequence[str],
+    ) -> None:
+        """Takes in a batch of n images; those without a map, or with one that is not finite, are left out.
+
+        Args:
+            images: (n, height, width, channel), what the batch is of.
+            image_ids, uris: n each.
+        """
         if not self.size or batch.attributions is None:
             return
         ranks = np.array([rank_of(image_id) for image_id in image_ids], np.uint64)
@@ -69,7 +96,14 @@ class GroupSample:
                 shares = batch.attributions[k, place] / batch.attributions[k, place].mean(dtype=np.float64)
                 outputs = batch.outputs[k].astype(np.float32)
                 found.append(
-                    Sampled(int(ranks[k]), image_ids[k], uris[k], outputs, shares.astype(np.float16))
+                    Sampled(
+                        int(ranks[k]),
+                        image_ids[k],
+                        uris[k],
+                        outputs,
+                        shares.astype(np.float16),
+                        _grey(images[k]),
+                    )
                 )
             self._keep(group)
 
@@ -99,9 +133,7 @@ class GroupSample:
         sample = cls(size)
         if not arrays:
             return sample
-        columns: Iterator[Any] = (
-            arrays[name] if name in ("outputs", "shares") else arrays[name].tolist() for name in ARRAYS
-        )
+        columns: Iterator[Any] = (arrays[name] if name in MAPS else arrays[name].tolist() for name in ARRAYS)
         for (output, side), *values in zip(arrays["group"].tolist(), *columns, strict=True):
             sample.groups.setdefault((output, bool(side)), []).append(Sampled(*values))
         return sample
@@ -111,6 +143,13 @@ def group_size(task: Task, outputs: int, images: int) -> int:
     """Images of each group of a model with so many outputs: `images`, or fewer where groups are many."""
     groups = 2 * outputs if task in ("multilabel", "binary") else outputs
     return min(images, max(1, MOST_IMAGES // groups))
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """See `Sampled.grey`, of an image (height, width, channel)."""
+    pool = math.ceil(max(image.shape[:2]) / GREY_CELLS)
+    largest = np.finfo(np.float16).max
+    return block_mean(image, pool).mean(axis=-1).clip(-largest, largest).astype(np.float16)
 
 
 def rank_of(image_id: str) -> int:
