@@ -207,7 +207,9 @@ def selections(scores, targets):
 
 
 def test_rows_are_those_asked_for():
-    model, x, targets = small_cnn(), images(4, 12, 10, 3), np.array([0, 2, 4, 1])
+    steps = [layers.Flatten(), layers.Dense(7, activation="tanh"), layers.Dense(5)]
+    model = keras.Sequential([keras.Input((4, 3, 2)), *steps])
+    x, targets = images(4, 4, 3, 2), np.array([0, 2, 4, 1])
     full = engine_of(model).measure(x)
     for outputs, truth in selections(full.outputs, targets).items():
         batch = engine_of(model, outputs=outputs).measure(x, None, targets)

@@ -6,7 +6,7 @@ from findings_helpers import SIZE, Model, findings, make_images
 
 from augnet.findings.candidates import marks
 from augnet.findings.interventions import Box, Mark
-from augnet.findings.marks import differences, place_of_mark
+from augnet.findings.marks import distances, place_of_mark
 
 MARK = Box(11, 2, 3, 5)
 STROKES = np.indices((SIZE, SIZE)).sum(axis=0) // 2 % 2 == 1
@@ -68,17 +68,26 @@ def test_the_place_of_a_mark_holds_nearly_all_that_differs():
     assert place_of_mark(along, others) is None
 
 
-def test_cells_differ_by_standard_errors_whatever_the_values_are():
+def test_what_differs_a_little_over_all_of_an_object_is_no_mark_where_it_differs_most():
+    own, others = noise(seed=1), noise(seed=2)
+    own[:, 2:14, 3:13] += 0.03  # 1.6 standard errors
+    own[:, 5:8, 5:8] += 0.1
+    assert place_of_mark(own, others) is None
+    own[:, 5:8, 5:8] += 0.3
+    assert place_of_mark(own, others) == (5, 5, 3, 3)
+
+
+def test_cells_are_apart_by_standard_errors_whatever_the_values_are():
     own, others = noise(seed=1), noise(seed=2)
     own[:, 2, 3] += 0.3
-    apart = differences(own, others)
+    apart = distances(own, others)
     error = own[:, 2, 3].var() / 60 + others[:, 2, 3].var() / 60
-    assert np.argwhere(apart).tolist() == [[2, 3]]
-    assert apart[2, 3] == pytest.approx((own - others)[:, 2, 3].mean() ** 2 / error, rel=1e-2)
-    np.testing.assert_allclose(differences(255 * own, 255 * others), apart)
+    assert apart[2, 3] == apart.max() == pytest.approx((own - others)[:, 2, 3].mean() ** 2 / error, rel=1e-2)
+    assert np.delete(apart.ravel(), 2 * SIZE + 3).mean() == pytest.approx(1, abs=0.2)
+    np.testing.assert_allclose(distances(255 * own, 255 * others), apart)
     own[:, 5, 5], others[:, 5, 5] = 1.0, 0.0  # the same in every image: no spread to compare with
-    assert np.isfinite(differences(own, others)).all()
-    assert not differences(np.ones((20, 4, 4)), np.ones((20, 4, 4))).any()
+    assert np.isfinite(distances(own, others)).all()
+    assert not distances(np.ones((20, 4, 4)), np.ones((20, 4, 4))).any()
 
 
 def test_donors_are_the_images_that_show_the_mark_most():

@@ -176,9 +176,9 @@ class Place(Change):
 
 @dataclass(frozen=True)
 class Mark(Place):
-    """What lies over the images at one place: it brings along of them what shows through.
+    """What was laid over images at one place; it is put into others with what shows through it.
 
-    What is taken with it is some part of the image itself, and so is needed.
+    To take it away would take what lies under it too, which an image may need: that is not asked.
     """
 
     both_ways = False
