@@ -9,6 +9,7 @@ from statistics_helpers import batch_of
 from augnet.statistics.sample import GroupSample, group_size, rank_of
 
 IDS = [f"{k}.png" for k in range(20)]
+IMAGES = np.random.default_rng(2).random((20, 2, 3, 1), np.float32)
 
 
 def batch(part, outputs, attributions=None, selected=None):
@@ -23,7 +24,7 @@ def sample(parts, outputs, task="multiclass", size=4, **kwargs):
     found = GroupSample(size)
     for part in map(list, parts):
         ids = [IDS[k] for k in part]
-        found.add(batch(part, outputs, **kwargs), task, ids, [f"at {name}" for name in ids])
+        found.add(batch(part, outputs, **kwargs), IMAGES[part], task, ids, [f"at {name}" for name in ids])
     return found
 
 
@@ -51,6 +52,7 @@ def test_any_order_and_split_keeps_the_images_of_lowest_rank(order, cut, merged_
             for image, same in zip(images, whole.groups[group], strict=True):
                 np.testing.assert_array_equal(image.shares, same.shares)
                 np.testing.assert_array_equal(image.outputs, same.outputs)
+                np.testing.assert_array_equal(image.grey, same.grey)
 
 
 def test_what_is_saved_is_read_again():

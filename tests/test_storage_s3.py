@@ -23,7 +23,7 @@ def server():
 @pytest.fixture
 def s3(server):
     """The server, in good health."""
-    server.share, server.faults = 0.0, FAULTS
+    server.share, server.faults, server.below = 0.0, FAULTS, "/"
     server.spoiled.clear()
     retries.take()
     return server
@@ -61,11 +61,21 @@ def test_an_object_appears_whole_or_not_at_all(folder):
     assert not folder.exists(RECORD)
 
 
-def test_a_large_shard_is_uploaded_in_parts_and_appears_with_the_last(s3, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("below", "share", "faults"),
+    [
+        ("/", 0.05, ("503", "no answer", "cut answer")),  # one try is five requests or more
+        ("?uploadId=", 0.3, ("cut answer",)),  # the last of them, which is then done, but not known to be
+    ],
+    ids=["any request", "the last"],
+)
+def test_a_large_shard_is_uploaded_in_parts_and_appears_with_the_last(
+    s3, folder, monkeypatch, below, share, faults
+):
     part = 5 * 2**20  # the least that S3 takes; s3fs has 50
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda size, chunksize=None: part)
     data = bytes(range(256)) * (part // 100)
-    s3.share, s3.faults = 0.05, ("503", "no answer", "cut answer")  # one try is five requests or more
+    s3.below, s3.share, s3.faults = below, share, faults
     while not s3.spoiled:  # which requests are spoiled is drawn by lot
         with folder.writing(RECORD) as path:
             path.write_bytes(data)

@@ -41,6 +41,9 @@ _PASSING_TYPES = {
 }
 """Names of errors that the libraries of stores raise; they are not imported only to be caught."""
 
+_LOST = "NoSuchUpload"
+"""What S3 says when the end of an upload in parts is asked for again, as its first answer was lost."""
+
 _LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs")
 
 _Parameters = ParamSpec("_Parameters")
@@ -150,6 +153,9 @@ def _note_attempt(attempts: int, **_: Any) -> None:
 def _may_pass(error: Exception) -> bool:
     """Whether the same call may succeed a little later."""
     names = {kind.__name__ for kind in type(error).__mro__}
+    answer = getattr(error.__cause__, "response", None) or {}  # of botocore, behind what s3fs makes of it
+    if answer.get("Error", {}).get("Code") == _LOST:
+        return True
     return not names.isdisjoint(_PASSING_TYPES) or getattr(error, "errno", None) in _PASSING
 
 
