@@ -28,10 +28,10 @@ def window_shape(sixteenths: int, grid: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def summed(shares: np.ndarray) -> np.ndarray:
-    """(n, rows + 1, columns + 1), the part of each image's sensitivity that lies above and to the left."""
-    sums = np.zeros((len(shares), shares.shape[1] + 1, shares.shape[2] + 1))
-    sums[:, 1:, 1:] = shares.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
+def summed(maps: np.ndarray) -> np.ndarray:
+    """(n, rows + 1, columns + 1), the part of what each map holds that lies above and to the left."""
+    sums = np.zeros((len(maps), maps.shape[1] + 1, maps.shape[2] + 1))
+    sums[:, 1:, 1:] = maps.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
     return sums / sums[:, -1:, -1:]
 
 

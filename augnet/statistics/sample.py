@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,6 @@ ARRAYS = {
     "shares": np.float16,
     "grey": np.float16,
 }
-MAPS = ("outputs", "shares", "grey")
-"""Those that are arrays of each image."""
 GREY_CELLS = 32
 """Along a side of an image in grey, at most."""
 
@@ -87,6 +86,7 @@ class GroupSample:
         ranks = np.array([rank_of(image_id) for image_id in image_ids], np.uint64)
         total = batch.attributions.sum(axis=(2, 3), dtype=np.float64)
         usable = np.isfinite(total) & (total > 0)
+        grey_of = cache(lambda k: _grey(images[k]))  # an image is in a group of each yes-or-no output
         for group, place, members in groups_of(batch, task):
             found = self.groups.setdefault(group, [])
             chosen = np.flatnonzero(members & usable[:, place])
@@ -102,7 +102,7 @@ class GroupSample:
                         uris[k],
                         outputs,
                         shares.astype(np.float16),
-                        _grey(images[k]),
+                        grey_of(k),
                     )
                 )
             self._keep(group)
@@ -133,7 +133,9 @@ class GroupSample:
         sample = cls(size)
         if not arrays:
             return sample
-        columns: Iterator[Any] = (arrays[name] if name in MAPS else arrays[name].tolist() for name in ARRAYS)
+        columns: Iterator[Any] = (
+            arrays[name] if arrays[name].ndim > 1 else arrays[name].tolist() for name in ARRAYS
+        )
         for (output, side), *values in zip(arrays["group"].tolist(), *columns, strict=True):
             sample.groups.setdefault((output, bool(side)), []).append(Sampled(*values))
         return sample

@@ -154,9 +154,8 @@ def _may_pass(error: Exception) -> bool:
     """Whether the same call may succeed a little later."""
     names = {kind.__name__ for kind in type(error).__mro__}
     answer = getattr(error.__cause__, "response", None) or {}  # of botocore, behind what s3fs makes of it
-    if answer.get("Error", {}).get("Code") == _LOST:
-        return True
-    return not names.isdisjoint(_PASSING_TYPES) or getattr(error, "errno", None) in _PASSING
+    lost = answer.get("Error", {}).get("Code") == _LOST
+    return lost or not names.isdisjoint(_PASSING_TYPES) or getattr(error, "errno", None) in _PASSING
 
 
 def _said(error: Exception) -> str:
