@@ -7,7 +7,7 @@ from findings_helpers import CHANNELS, SIZE, Model, findings, make_images, tried
 from augnet.findings.candidates import Candidate, find_places
 from augnet.findings.decision import Tried, confirmed, effects
 from augnet.findings.interventions import Box, Moving, Place
-from augnet.findings.properties import Background, Blur, Brightness, Contrast
+from augnet.findings.properties import Background, Blur, Brightness, Colour, Contrast
 from augnet.findings.trials import Arm, Groups, Target, Trial
 
 CORNER = (slice(12, 15), slice(13, 16))
@@ -219,6 +219,21 @@ def test_a_place_and_a_property_of_the_whole_image_explain_each_other():
     assert decided((place, evidence(0.6, 0.0)), (Background(), evidence(0.68))) == ["background"]  # a piece
     assert decided((place, evidence(0.3, 0.1)), (Brightness(False), evidence(0.35))) == ["place"]
     assert decided((place, evidence(0.3, 0.1)), (Brightness(False), evidence(0.45))) == ["brightness"]
+
+
+def test_a_place_that_does_as_much_for_other_targets_explains_no_property_of_the_whole_image():
+    place, cast = Candidate(Place((Box(0, 0, 2, 2),))), Candidate(Colour(False))
+
+    def tried(of_others):
+        entries = [(0, place, evidence(0.6, 0.3)), (0, cast, evidence(0.6))]
+        entries += [(1, place, evidence(of_others, 0.0))]
+        return [Tried(target, target, n, *entry) for n, (target, *entry) in enumerate(entries)]
+
+    def named(of_others):
+        found = confirmed(effects(tried(of_others)), 0.2)
+        return [(entry.tried.judged, entry.tried.candidate.change.kind) for entry in found]
+
+    assert named(0.0) == [(0, "place")] and named(0.5) == [(0, "colour")]
 
 
 def test_what_images_differ_in_by_nature_has_to_do_more():

@@ -178,10 +178,11 @@ def _is_of_parts(whole: Effect, effects: Sequence[Effect]) -> bool:
     """Whether a part of the image alone does about as much as this change of all of it.
 
     A line has waves, lies in the background and is bright: to change these is to move it. A part that is
-    enough, but whose loss changes nothing, is only a piece of what is everywhere.
+    enough, but whose loss changes nothing, is only a piece of what is everywhere; and what parts do for other
+    targets as well explains nothing.
     """
     parts = [
-        entry.enough.over_control
+        entry.shares[0]
         for entry in effects
         if entry.tried.judged == whole.tried.judged and entry.tried.promising
         if entry.tried.candidate.change.local
