@@ -21,9 +21,14 @@ It is the rounding of float32 rows, and also what cancellation in G_ii + G_jj - 
 """
 
 
+def pool_to(cells: int, height: int, width: int) -> int:
+    """Side in pixels of the smallest square blocks of which at most so many lie along a side of an image."""
+    return -(-max(height, width) // cells)
+
+
 def view_pool(height: int, width: int) -> int:
     """Side in pixels of the blocks that a view's pixels stand for."""
-    return -(-max(height, width) // VIEW_PIXELS)
+    return pool_to(VIEW_PIXELS, height, width)
 
 
 RINGS_TO_NYQUIST = 16

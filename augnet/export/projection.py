@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from augnet.errors import ConfigError
-from augnet.statistics.moments import block_mean
+from augnet.statistics.moments import shrunk
 
 SIDE = 16
 """Blocks of pixels along the longest side of a map that is compared."""
@@ -67,7 +67,7 @@ def features(maps: np.ndarray) -> np.ndarray:
     Args:
         maps: (n, height, width), not negative.
     """
-    means = block_mean(maps[..., None], -(-max(maps.shape[1:]) // SIDE))
+    means = shrunk(maps[..., None], SIDE)
     blocks = means.reshape(len(maps), means.shape[1] * means.shape[2])
     total = blocks.sum(axis=1, keepdims=True)
     share = np.divide(blocks, total, out=np.full(blocks.shape, np.nan), where=total > 0)

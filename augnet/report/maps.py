@@ -11,7 +11,7 @@ from augnet.engine.batch import RINGS_TO_NYQUIST, VIEW_PIXELS
 from augnet.report.assets import data_script, numbers, packed
 from augnet.report.sprites import picture_address
 from augnet.statistics.gallery import quantized
-from augnet.statistics.moments import block_mean
+from augnet.statistics.moments import shrunk
 from augnet.storage.reader import Audit
 
 SHEET_MAPS = 25
@@ -95,4 +95,4 @@ def _kinds(audit: Audit, prefix: str, number: int) -> np.ndarray:
     mean, magnitude, rms = (audit.maps[f"{prefix}{name}"][number] for name in ("mean", "mean_abs", "rms"))
     norms = [np.sqrt(np.square(part, dtype=np.float64).sum(axis=-1)) for part in (magnitude, rms, mean)]
     kinds = np.stack([*norms, mean.sum(axis=-1, dtype=np.float64)], axis=-1)
-    return np.moveaxis(block_mean(kinds, -(-max(kinds.shape[:2]) // VIEW_PIXELS)), -1, 0)
+    return np.moveaxis(shrunk(kinds, VIEW_PIXELS), -1, 0)

@@ -16,7 +16,7 @@ from typing import get_args
 
 import numpy as np
 
-from augnet.statistics.moments import block_mean
+from augnet.statistics.moments import shrunk
 from augnet.storage.catalog import SCALARS, End
 
 THUMBNAIL_PIXELS = 128
@@ -261,5 +261,4 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
     """(h, w, 1 or 3) uint8, at most THUMBNAIL_PIXELS a side."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
         raise ValueError(f"picture: {picture.dtype} {picture.shape}; uint8 (height, width, 1 or 3) is needed")
-    pool = -(-max(picture.shape[:2]) // THUMBNAIL_PIXELS)
-    return np.rint(block_mean(picture, pool)).astype(np.uint8)
+    return np.rint(shrunk(picture, THUMBNAIL_PIXELS)).astype(np.uint8)

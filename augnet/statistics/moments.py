@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from augnet.engine.batch import MapMoments
+from augnet.engine.batch import MapMoments, pool_to
 
 FLOAT64_MAPS = ("mean", "m2", "mean_abs", "max_abs")
 """The (group, height, width, channel) arrays of MapMoments."""
@@ -34,6 +34,11 @@ def choose_map_pool(groups: int, height: int, width: int, channels: int, budget_
         if per_block * -(-height // pool) * -(-width // pool) <= budget_bytes:
             return pool
     return longest
+
+
+def shrunk(images: np.ndarray, cells: int) -> np.ndarray:
+    """`block_mean` over the smallest blocks of which at most so many lie along a side."""
+    return block_mean(images, pool_to(cells, *images.shape[-3:-1]))
 
 
 def block_mean(images: np.ndarray, pool: int) -> np.ndarray:

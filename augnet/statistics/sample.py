@@ -7,7 +7,6 @@ whatever the order and the split in which images come, and as good as drawn at r
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +17,7 @@ import numpy as np
 from augnet.engine.batch import JacobianBatch
 from augnet.statistics.decision import Task, probabilities
 from augnet.statistics.image import predicted_outputs
-from augnet.statistics.moments import block_mean
+from augnet.statistics.moments import shrunk
 
 MIN_IMAGES = 20
 """Of a group, and of others, for findings: with fewer, only overwhelming effects would be seen."""
@@ -149,9 +148,8 @@ def group_size(task: Task, outputs: int, images: int) -> int:
 
 def _grey(image: np.ndarray) -> np.ndarray:
     """See `Sampled.grey`, of an image (height, width, channel)."""
-    pool = math.ceil(max(image.shape[:2]) / GREY_CELLS)
     largest = np.finfo(np.float16).max
-    return block_mean(image, pool).mean(axis=-1).clip(-largest, largest).astype(np.float16)
+    return shrunk(image, GREY_CELLS).mean(axis=-1).clip(-largest, largest).astype(np.float16)
 
 
 def rank_of(image_id: str) -> int:

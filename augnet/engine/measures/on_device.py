@@ -9,7 +9,7 @@ from functools import partial
 from keras import ops
 
 from augnet.engine.backends import backend
-from augnet.engine.batch import RESOLUTION
+from augnet.engine.batch import RESOLUTION, pool_to
 from augnet.engine.measures.blocks import fitting, joined
 from augnet.engine.selection import taken
 from augnet.engine.types import Tensor
@@ -276,7 +276,7 @@ def attributions(rows: Tensor, images: Tensor) -> Tensor:
     contrast = images - ops.mean(images, axis=(1, 2), keepdims=True)
     added = ops.square(rows * ops.cast(contrast, rows.dtype)[:, None])
     maps = ops.sqrt(ops.sum(added, axis=-1, keepdims=True))
-    pool = math.ceil(max(images.shape[1:3]) / ATTRIBUTION_CELLS)
+    pool = pool_to(ATTRIBUTION_CELLS, *images.shape[1:3])
     return ops.cast(block_means(maps, pool)[..., 0], "float32")
 
 
