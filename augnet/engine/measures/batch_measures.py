@@ -100,7 +100,7 @@ class BatchMeasures:
             "l1": l1 if self.separate else ops.where(found[:, None], l1, nan),
         }
         measures |= _frequencies(own, flat, gram, place, ops.mod(draws, row_count), selected)
-        measures |= self._of_predicted(images, scores, selected, flat, gram, place, found)
+        measures |= self._of_predicted(images, scores, selected, own, flat, gram, place, found)
         finite = ops.isfinite(ops.diagonal(gram, axis1=1, axis2=2))
         gathered = ops.logical_and(counts[:, None], finite)
         if options.outputs.fixed:
@@ -134,16 +134,17 @@ class BatchMeasures:
         images: Tensor,
         scores: Tensor,
         selected: Tensor,
+        own: Tensor,
         flat: Tensor,
         gram: Tensor,
         place: Tensor,
         found: Tensor,
     ) -> dict[str, Tensor]:
-        """What is measured of the predicted row and its nearest rival's, two of `flat` (batch * R, ...)."""
+        """What is measured of the predicted rows (batch, ...) and their nearest rivals', of `flat`."""
         chosen = backend.elements_at(scores, ops.maximum(selected, 0))
         rival, met = on_device.nearest_rival(gram, chosen, place)
         met = ops.logical_and(met, found)
-        own, other = (taken(flat, row) for row in (place, rival))
+        other = taken(flat, rival)
         pool = view_pool(*self.spec.input_shape[:2])
         magnitude, dot, maps = backend.fused(partial(on_device.of_two_rows, pool=pool))(own, other, images)
         known = ops.stack([found, met, found, met, met], axis=1)
