@@ -6,8 +6,9 @@ from findings_helpers import CHANNELS, SIZE, Model, findings, make_images, tried
 
 from augnet.findings.candidates import Candidate, find_places
 from augnet.findings.decision import Tried, confirmed, effects
-from augnet.findings.interventions import Box, Moving, Place
-from augnet.findings.properties import Background, Blur, Brightness, Colour, Contrast
+from augnet.findings.interventions import Box, Moving, Place, Range
+from augnet.findings.outcomes import SLIGHT, promising
+from augnet.findings.properties import Background, Blur, Brightness, Colour, Contrast, Frequency
 from augnet.findings.trials import Arm, Groups, Target, Trial
 
 CORNER = (slice(12, 15), slice(13, 16))
@@ -234,6 +235,44 @@ def test_a_place_that_does_as_much_for_other_targets_explains_no_property_of_the
         return [(entry.tried.judged, entry.tried.candidate.change.kind) for entry in found]
 
     assert named(0.0) == [(0, "place")] and named(0.5) == [(0, "colour")]
+
+
+@pytest.mark.parametrize(
+    "enough, taken, effect",
+    [(0.3, 0.9, 0.6), (0.3, 0.0, 0.3), (0.3, 0.2, 0.3), (0.1, 0.4, 0.25), (0.0, 0.9, 0)],
+)
+def test_that_a_property_of_the_whole_image_is_needed_adds_to_what_it_does(enough, taken, effect):
+    measured = evidence(enough) | {"taken": evidence(taken)["given"]}
+    (entry,) = effects([Tried(0, 0, 0, Candidate(Contrast()), measured)])
+    assert entry.effect == pytest.approx(effect)
+    assert promising(measured, False, effect) and not promising(measured, False, effect / 0.7 + 0.01)
+
+
+def test_whether_a_property_is_needed_is_asked_where_it_brings_something_about():
+    lean, plant = PROPERTIES["brightness"]
+    model = Model(lean)
+    found = tried(model, make_images(model, plant))
+    asked = [entry for entry in found if entry.candidate.change.kind in ("brightness", "contrast")]
+    does = {entry.evidence["given"].mean() >= SLIGHT: "taken" in entry.evidence for entry in asked}
+    assert does == {True: True, False: False}
+
+
+def test_what_other_predictions_lose_by_nature_is_not_counted_as_needed():
+    natural = evidence(0.0) | {"taken": evidence(0.5)["given"]}
+    own = evidence(0.1) | {"taken": evidence(0.8)["given"]}
+    tried = [Tried(k, k, 0, Candidate(Contrast()), part) for k, part in enumerate((own, natural))]
+    assert effects(tried)[0].effect == pytest.approx((0.1 + 0.3) / 2)
+
+
+def test_waves_are_taken_by_damping_and_detail_cannot_be():
+    rng = np.random.default_rng(0)
+    plain = rng.random((3, 16, 16, 1)).astype(np.float32) * 0.1 + 0.4
+    waves = plain + 0.2 * np.sin(2 * np.pi * 6 * np.arange(16) / 16)[None, None, :, None].astype(np.float32)
+    limits = Range(np.zeros(1), np.ones(1))
+    left = Frequency().take(waves, plain, limits)
+    assert np.abs(np.fft.fft(left.mean(axis=1)[..., 0]))[:, 6].max() < 0.3  # of 1.6 before
+    assert Frequency().both_ways and Colour(False).both_ways
+    assert not any(change.both_ways for change in (Blur(), Background()))
 
 
 def test_what_images_differ_in_by_nature_has_to_do_more():

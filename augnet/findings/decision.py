@@ -10,9 +10,10 @@ For each candidate of a target two shares are measured, see `trials`:
 What any part of the right object does, or any light of the right class, is no shortcut: so of what a change
 does is taken off what changes of its kind, of places that are not much larger, do for the other targets, at
 their best; where there are many, at their second best, as another target may have a shortcut of its own.
-What a place does is the mean of both: its average effect on images that lack it and on images that have it.
-Of what moves, and of a property of the whole image, only the first is asked: some part of every object is
-needed, and whatever is natural to a class.
+The effect is the mean of both: the average over images that lack the property and images that have it; of
+a property of the whole image the first alone, where the second is less. Of what moves, of a mark, of blur
+and of the background only the first is asked: some part of every object is needed, what lies under a mark
+would go with it, and detail or surroundings cannot be taken from an image that leave the rest as it is.
 
 A finding is an effect of at least `min_effect`, and one of its shares is no accident, at a false discovery
 rate of RATE over all that was tried. Of a regression, shares are standard deviations of the output.
@@ -28,7 +29,7 @@ import numpy as np
 
 from augnet.findings.candidates import Candidate
 from augnet.findings.interventions import Box, Change, Mark, Moving, Place
-from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed
+from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, counted, enough, needed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
@@ -75,7 +76,7 @@ class Effect:
     """What a candidate does.
 
     Attributes:
-        enough, needed: the two ways to ask; the second only of places.
+        enough, needed: the two ways to ask; the second only of what can be taken from images.
         baselines: of each, what its like does for other targets.
         p_value: of neither doing anything.
     """
@@ -90,7 +91,7 @@ class Effect:
     @property
     def effect(self) -> float:
         """Over controls and baselines; what is less than these is none."""
-        return float(np.mean([max(0.0, share) for share in self.shares]))
+        return float(np.mean([max(0.0, share) for _, share in self.counted]))
 
     @property
     def shares(self) -> list[float]:
@@ -100,12 +101,18 @@ class Effect:
     @property
     def error(self) -> float:
         """Standard error of the effect."""
-        return math.hypot(*(part.error for part in self.parts)) / len(self.parts)
+        return math.hypot(*(part.error for part, _ in self.counted)) / len(self.counted)
 
     @property
     def changed(self) -> float:
-        """Mean of both, with nothing taken off."""
-        return float(np.mean([part.changed for part in self.parts]))
+        """The same with nothing taken off."""
+        return float(np.mean([part.changed for part, _ in self.counted]))
+
+    @property
+    def counted(self) -> list[tuple[Outcome, float]]:
+        """What the effect is the mean of: those of `parts`, each with its share."""
+        both = list(zip(self.parts, self.shares, strict=True))
+        return both[: counted(self.shares, self.tried.candidate.change.local)]
 
     @property
     def parts(self) -> tuple[Outcome, ...]:
@@ -127,7 +134,7 @@ def effects(tried: Sequence[Tried]) -> list[Effect]:
 def _p_value(entry: Effect) -> float:
     if not entry.tried.promising:
         return 1.0
-    each = [p_value(share, part.error) for share, part in zip(entry.shares, entry.parts, strict=True)]
+    each = [p_value(share, part.error) for part, share in entry.counted]
     return min(1.0, len(each) * min(each))
 
 
@@ -136,7 +143,8 @@ def _baseline(entry: Effect, raw: Sequence[Effect], part: int) -> float:
     best: dict[int, float] = {}
     for other in raw:
         if other.tried.judged != entry.tried.judged and _is_like(other, entry):
-            value = other.parts[part].over_control if other.tried.promising else 0.0
+            parts = other.parts if other.tried.promising else ()  # and not all were asked both ways
+            value = parts[part].over_control if part < len(parts) else 0.0
             best[other.tried.judged] = max(best.get(other.tried.judged, 0.0), value)
     values = sorted(best.values(), reverse=True)
     return values[int(len(values) >= MANY)] if values else 0.0

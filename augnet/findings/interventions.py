@@ -112,6 +112,10 @@ class Change(ABC):
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         """The images, each with the property of its source; both (n, height, width, channel)."""
 
+    def take(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        """The images, each without the property, as its source is; of a change that is asked both ways."""
+        return self.put(images, sources, limits)
+
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
         """(n, m), what tells how much of the property each image has; NaN for one that can have none.
 

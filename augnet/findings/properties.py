@@ -21,6 +21,7 @@ class Colour(Change):
     """The cast: how the channels' means differ from the brightness, by what is added or by factors."""
 
     kind = "colour"
+    both_ways = True
     by_factor: bool
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
@@ -47,6 +48,7 @@ class Brightness(Change):
     """The mean, by what is added or by a factor."""
 
     kind = "brightness"
+    both_ways = True
     by_factor: bool
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
@@ -65,6 +67,7 @@ class Contrast(Change):
     """The spread of the values around their mean."""
 
     kind = "contrast"
+    both_ways = True
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         into, of = limits.unit(images), limits.unit(sources)
@@ -122,9 +125,11 @@ class Frequency(Change):
     """The few fine waves that each source has most more of than others: a regular pattern.
 
     Not all waves: these together are what a texture is. Of each source: a pattern may lie in any direction.
+    It is taken by damping all fine waves: those of images without it lie elsewhere.
     """
 
     kind = "frequency"
+    both_ways = True
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         own, given = spectrum(limits.unit(images)), spectrum(limits.unit(sources))
@@ -134,6 +139,9 @@ class Frequency(Change):
         least = np.sort(more.reshape(len(more), -1), axis=1)[:, -few, None, None]
         moved = (more >= least) & (more > 0)
         return limits.back(fft.ifft2(np.where(moved[..., None], given, own), axes=(1, 2)).real)
+
+    def take(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        return Blur().put(images, sources, limits)
 
     def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
         amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)

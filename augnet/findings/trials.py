@@ -7,7 +7,7 @@ target's when it is taken from them? Each is asked together with matched control
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,13 +23,18 @@ from augnet.findings.outcomes import (
     OTHER_PAINTED,
     OTHER_TAKEN,
     PAINTED,
+    SLIGHT,
     TAKEN,
+    enough,
+    needed,
     promising,
 )
 from augnet.statistics.decision import Task, of_logits, threshold
 
 SCREENED, SETTLED = 16, 48
 """Images that a candidate is tried on first, and until it is clear whether it is tried on all."""
+STAGES = 4
+"""Of arms, see `Trial.run`: what does too little in one is not tried in the next."""
 COMPARED = 96
 """Images of either side that are looked at to say which of them show a property of the whole most."""
 TOGETHER_BYTES = 128 * 1024**2
@@ -192,27 +197,27 @@ class Trial:
             for number, entry in enumerate(candidates)
         }
         kept, arms = asked, {number: list[Arm]() for number in asked}
-        for names in (self._first, self._same, self._elsewhere):
-            for n, found in self._run(kept, names, slice(SCREENED)).items():
+        for stage in range(STAGES):
+            for n, found in self._run(kept, [stage], slice(SCREENED)).items():
                 arms[n] += found
-            kept = {n: entry for n, entry in kept.items() if self._is_promising(arms[n])}
+            kept = {n: entry for n, entry in kept.items() if self._is_promising(entry.change, arms[n])}
         for part in (slice(SCREENED, SETTLED), slice(SETTLED, None)):
-            more = self._run(kept, self._all, part)
+            more = self._run(kept, range(STAGES), part)
             for n in kept:
                 others = {arm.name: arm for arm in more[n]}
                 arms[n] = [
                     arm.followed_by(others[arm.name]) if arm.name in others else arm for arm in arms[n]
                 ]
-            kept = {n: entry for n, entry in kept.items() if self._is_promising(arms[n])}
+            kept = {n: entry for n, entry in kept.items() if self._is_promising(entry.change, arms[n])}
         return [arm for number in asked for arm in arms[number]]
 
     def _run(
         self,
         candidates: Mapping[int, Candidate],
-        names: Callable[[Change], list[str]],
+        stages: Iterable[int],
         part: slice,
     ) -> dict[int, list[Arm]]:
-        """These arms of each candidate on a part of its images, predicted together: many fill a batch."""
+        """The arms of these stages on a part of the images, predicted together: many fill a batch."""
         found: dict[int, list[Arm]] = {number: [] for number in candidates}
         waiting: list[tuple[Arm, np.ndarray]] = []
 
@@ -225,32 +230,33 @@ class Trial:
                 waiting.clear()
 
         for number, candidate in candidates.items():
-            for name in names(candidate.change):
+            arms = self._stages(candidate.change)
+            for name in [name for stage in stages for name in arms[stage]]:
                 waiting += self._changed(number, candidate, name, part)
                 if sum(pictures.nbytes for _, pictures in waiting) >= TOGETHER_BYTES:
                     predict()
         predict()
         return found
 
-    def _is_promising(self, arms: Sequence[Arm]) -> bool:
-        return promising({arm.name: arm.changed for arm in arms}, self._min_effect)
+    def _is_promising(self, change: Change, arms: Sequence[Arm]) -> bool:
+        evidence = {arm.name: arm.changed for arm in arms}
+        if change.both_ways and needed(evidence) is None:  # is still to be asked
+            return enough(evidence).over_control >= SLIGHT
+        return promising(evidence, change.local, self._min_effect)
 
-    def _first(self, change: Change) -> list[str]:
-        """The arms that are run of every candidate."""
-        return [GIVEN, PAINTED] if change.both_ways else [GIVEN]
-
-    def _same(self, change: Change) -> list[str]:
-        """The control that is run first: it rules out most of what is natural."""
-        return [FOREIGN]
-
-    def _elsewhere(self, change: Change) -> list[str]:
-        """Those that are run of what is left."""
-        arms = [ELSEWHERE] if change.local else []
-        arms += [OTHER_PAINTED, TAKEN, OTHER_TAKEN] if change.both_ways else []
-        return [*arms, FILLED] if change.places and not self.groups.third else arms
-
-    def _all(self, change: Change) -> list[str]:
-        return self._first(change) + self._same(change) + self._elsewhere(change)
+    def _stages(self, change: Change) -> list[list[str]]:
+        """The arms of a candidate: those that are run of each; whether it is needed, of a property of the
+        whole image; the control that rules out most of what is natural; and those of what is left."""
+        paints = change.both_ways and change.local
+        left = [ELSEWHERE] if change.local else []
+        left += [TAKEN, OTHER_PAINTED, OTHER_TAKEN] if paints else []
+        left += [FILLED] if change.places and not self.groups.third else []
+        return [
+            [GIVEN, PAINTED] if paints else [GIVEN],
+            [TAKEN] if change.both_ways and not paints else [],
+            [FOREIGN],
+            left,
+        ]
 
     def _showing(self, change: Change) -> tuple[int, ...]:
         """The donors that show most of what tells donors from receivers, by their traits."""
@@ -302,5 +308,8 @@ class Trial:
         for first, way in enumerate(ways):
             turn = slice(first, None, len(ways))
             into, of = pictures[turn], given[turn]
-            changed[turn] = way.painted(into) if paint else way.put(into, of, self._limits)
+            if paint:
+                changed[turn] = way.painted(into)
+            else:
+                changed[turn] = (way.put if name in ENOUGH else way.take)(into, of, self._limits)
         return [(Arm(number, name, change.local, images, sources), changed)]

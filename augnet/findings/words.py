@@ -42,9 +42,12 @@ def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -
         )
         if needed is None:
             return text
-        return text + (
-            f"; to take {them} from the {needed.count} that show {them} most moved it back by "
-            f"{needed.changed:.2f}, and {needed.control:.2f} where {other} was taken"
+        back = f"moved it back by {needed.changed:.2f}"
+        if not change.local:
+            return f"{text}; to give that of others to the {needed.count} that show it most {back}"
+        return (
+            f"{text}; to take {them} from the {needed.count} that show {them} most {back}, and "
+            f"{needed.control:.2f} where {other} was taken"
         )
     text = (
         f"{goal} leans on {thing}: put into {enough.count} images of other predictions, {it} bring{s} them "
@@ -52,9 +55,12 @@ def sentence(effect: Effect, target: Target, name: str, size: tuple[int, int]) -
     )
     if needed is None:
         return text
-    return text + (
-        f"; taken from the {needed.count} that show {them} most, {it} take{s} them {needed.changed:.0%} of "
-        f"the way from {goal}, and {other} {needed.control:.0%}"
+    way = f"{needed.changed:.0%} of the way from {goal}"
+    if not change.local:
+        return f"{text}; with that of others, the {needed.count} that show it most go {way}"
+    return (
+        f"{text}; taken from the {needed.count} that show {them} most, {it} take{s} them {way}, and {other} "
+        f"{needed.control:.0%}"
     )
 
 
