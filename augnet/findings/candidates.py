@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from augnet.engine.batch import pool_to
 from augnet.findings.interventions import Box, Change, Mark, Moving, Place
 from augnet.findings.marks import place_of_mark
 from augnet.findings.properties import (
@@ -256,7 +257,7 @@ def _in_pixels(
     row: int, column: int, rows: int, columns: int, grid: tuple[int, ...], size: tuple[int, int]
 ) -> Box:
     """The window as pixels of an image of (height, width)."""
-    pool = -(-max(size) // max(grid))
+    pool = pool_to(max(grid), *size)
     y, x = row * pool, column * pool
     bottom, right = min(size[0], y + rows * pool), min(size[1], x + columns * pool)
     return Box(y, x, bottom - y, right - x)

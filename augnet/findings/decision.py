@@ -11,9 +11,10 @@ What any part of the right object does, or any light of the right class, is no s
 does is taken off what changes of its kind, of places that are not much larger, do for the other targets, at
 their best; where there are many, at their second best, as another target may have a shortcut of its own.
 The effect is the mean of both: the average over images that lack the property and images that have it; of
-a property of the whole image the first alone, where the second is less. Of what moves, of a mark, of blur
-and of the background only the first is asked: some part of every object is needed, what lies under a mark
-would go with it, and detail or surroundings cannot be taken from an image that leave the rest as it is.
+a property of the whole image the first alone, where the second is less or the first next to nothing. Of
+what moves, of a mark, of blur and of the background only the first is asked: some part of every object is
+needed, what lies under a mark would go with it, and detail or surroundings cannot be taken from an image and
+leave the rest as it is.
 
 A finding is an effect of at least `min_effect`, and one of its shares is no accident, at a false discovery
 rate of RATE over all that was tried. Of a regression, shares are standard deviations of the output.
@@ -29,7 +30,7 @@ import numpy as np
 
 from augnet.findings.candidates import Candidate
 from augnet.findings.interventions import Box, Change, Mark, Moving, Place
-from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, counted, enough, needed
+from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed, weighed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
@@ -111,8 +112,8 @@ class Effect:
     @property
     def counted(self) -> list[tuple[Outcome, float]]:
         """What the effect is the mean of: those of `parts`, each with its share."""
-        both = list(zip(self.parts, self.shares, strict=True))
-        return both[: counted(self.shares, self.tried.candidate.change.local)]
+        shares = weighed(self.shares, self.tried.candidate.change.local)
+        return list(zip(self.parts, shares, strict=False))
 
     @property
     def parts(self) -> tuple[Outcome, ...]:

@@ -86,28 +86,28 @@ def needed(evidence: Evidence) -> Outcome | None:
     if not lost:
         return None
     gain = np.min(lost, axis=0)
-    if PAINTED not in evidence:
-        return Outcome.of(gain, np.zeros_like(gain))
     controls = [evidence[name] for name in (OTHER_TAKEN, OTHER_PAINTED) if name in evidence]
     own = Outcome.of(gain, np.max(controls, axis=0) if controls else np.zeros_like(gain))
+    if PAINTED not in evidence:  # a property of the whole image
+        return own
     others = evidence.get(FOREIGN, np.zeros(1))
     return own if own.control >= others.mean() else Outcome.apart(gain, others)
 
 
-def counted(shares: Sequence[float], local: bool) -> int:
-    """How many of these shares, of "is it enough" and where it was asked of "is it needed", count.
+def weighed(shares: Sequence[float], local: bool) -> Sequence[float]:
+    """Those that count of these shares, of "is it enough" and, where it was asked, of "is it needed".
 
     Of what is at a place all: their mean is what it does. A property of the whole image need not be needed,
     as most images have some of it: that it is adds to what it does, where it does anything, as what is
     natural to a class is needed too.
     """
     if not local and (shares[0] < SLIGHT or shares[0] >= max(shares)):
-        return 1
-    return len(shares)
+        return shares[:1]
+    return shares
 
 
 def promising(evidence: Evidence, local: bool, min_effect: float) -> bool:
     """Whether the effect over the controls that were run may come to the smallest that counts."""
     shares = [part.over_control for part in (enough(evidence), needed(evidence)) if part]
-    effect = np.mean([max(0.0, share) for share in shares[: counted(shares, local)]])
+    effect = np.mean([max(0.0, share) for share in weighed(shares, local)])
     return bool(effect >= PROMISING * min_effect)
