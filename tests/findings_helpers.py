@@ -11,7 +11,7 @@ from augnet.findings.trials import Groups, Target, Trial
 from augnet.statistics.sample import rank_of
 
 SIZE, CLASSES, CHANNELS = 16, 5, 3
-MIN_EFFECT = 0.25
+MIN_EFFECT = 0.2
 
 
 class Model:
@@ -95,5 +95,5 @@ def tried(model, images, most=200):
 
 def findings(model, images):
     """(target, kind) of what is confirmed, strongest first, and the effects themselves."""
-    found = confirmed(effects(tried(model, images)), MIN_EFFECT)
+    found = confirmed(effects(tried(model, images)), MIN_EFFECT, images.shape[1:3])
     return [(entry.tried.target, entry.tried.candidate.change.kind) for entry in found], found

@@ -6,7 +6,7 @@ from findings_helpers import CHANNELS, SIZE, Model, findings, make_images, tried
 
 from augnet.findings.candidates import Candidate, find_places
 from augnet.findings.decision import Tried, confirmed, effects
-from augnet.findings.interventions import Box, Moving, Place, Range
+from augnet.findings.interventions import Box, Mark, Moving, Place, Range
 from augnet.findings.outcomes import SLIGHT, promising
 from augnet.findings.properties import Background, Blur, Brightness, Colour, Contrast, Frequency
 from augnet.findings.trials import Arm, Groups, Target, Trial
@@ -166,6 +166,23 @@ def test_the_control_of_what_moves_is_another_part_of_the_same_images():
         assert Box(y, x, 4, 4).shared(Box(v, u, 4, 4)) == 0 and max(v, u) <= 12
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_moves_is_taken_where_each_image_has_it(first):
+    seen = ((2, 3), (9, 9))
+    images = np.zeros((3, 16, 16, 1), np.float32)
+    has = [Box(*seen[(first + number) % 2], 4, 4) for number in range(3)]
+    for image, box in zip(images, has, strict=True):
+        image[box.pixels] = 1
+    moving = Moving(4, 4, seen).after(first)
+    limits = Range(np.zeros(1), np.ones(1))
+    others = np.random.default_rng(0).random(images.shape).astype(np.float32)
+    taken = moving.take(images, others, limits)
+    for image, other, box in zip(taken, others, has, strict=True):
+        assert (image[box.pixels] == other[box.pixels]).all() and (image > 0).sum() == 16
+    assert not moving.painted(images).any()
+    assert (moving.put(np.zeros_like(images), images, limits).sum(axis=(1, 2, 3)) == 16).all()
+
+
 def evidence(enough, needed=None, count=100):
     """Of a candidate that changes these shares of the images, while its controls change none."""
 
@@ -179,7 +196,7 @@ def evidence(enough, needed=None, count=100):
 def decided(*entries):
     """Kinds that are confirmed of candidates (change, evidence) of one target."""
     tried = [Tried(0, 0, number, Candidate(change), found) for number, (change, found) in enumerate(entries)]
-    return [entry.tried.candidate.change.kind for entry in confirmed(effects(tried), 0.2)]
+    return [entry.tried.candidate.change.kind for entry in confirmed(effects(tried), 0.2, (16, 16))]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +248,7 @@ def test_a_place_that_does_as_much_for_other_targets_explains_no_property_of_the
         return [Tried(target, target, n, *entry) for n, (target, *entry) in enumerate(entries)]
 
     def named(of_others):
-        found = confirmed(effects(tried(of_others)), 0.2)
+        found = confirmed(effects(tried(of_others)), 0.2, (16, 16))
         return [(entry.tried.judged, entry.tried.candidate.change.kind) for entry in found]
 
     assert named(0.0) == [(0, "place")] and named(0.5) == [(0, "colour")]
@@ -276,10 +293,14 @@ def test_waves_are_taken_by_damping_and_detail_cannot_be():
 
 
 def test_what_images_differ_in_by_nature_has_to_do_more():
-    moving = Moving(2, 2, ((0, 0),))
-    for change in (moving, Contrast()):
-        assert decided((change, evidence(0.15))) == [] and decided((change, evidence(0.28))) == [change.kind]
-    assert decided((Blur(), evidence(0.35))) == [] and decided((Blur(), evidence(0.5))) == ["blur"]
+    small, large = Place((Box(0, 0, 3, 4),)), Place((Box(0, 0, 3, 5),))  # of 256 pixels
+    mark = Mark((Box(0, 0, 3, 4),))
+    least = {small: 0.2, Moving(2, 2, ((0, 0),)): 0.2, Contrast(): 0.2, large: 0.28, mark: 0.25}
+    least |= {Brightness(False): 0.25, Blur(): 0.4, Background(): 0.4, Frequency(): 0.5}
+    for change, effect in least.items():
+        needed = effect if change in (small, large) else None
+        assert decided((change, evidence(effect - 0.01, needed and needed - 0.01))) == []
+        assert decided((change, evidence(effect + 0.01, needed and needed + 0.01))) == [change.kind]
 
 
 @pytest.mark.parametrize("logits", [True, False])

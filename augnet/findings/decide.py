@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 from augnet.audits.run import Run
 from augnet.errors import AuditError
 from augnet.findings.candidates import STANDS_OUT
-from augnet.findings.decision import Effect, Tried, confirmed, effects, looked_at, that_counts
+from augnet.findings.decision import Effect, Tried, confirmed, effects, looked_at
 from augnet.findings.design import Design
 from augnet.findings.errors import triage
 from augnet.findings.outcomes import ENOUGH
@@ -46,7 +47,8 @@ def decide(output: str) -> None:
     tried = [entry for unit in range(len(design.targets)) for entry in _tried(folder, design, unit)]
     minimum = run.config.findings.min_effect
     measured = effects(tried)
-    found = confirmed(measured, minimum)
+    size = run.model.input_shape[:2]
+    found = confirmed(measured, minimum, size)
     doubts = _doubts(audit, run)
     looks = looked_at(tried, found, STANDS_OUT)
     strongest = {(entry.tried.target, entry.tried.number): entry for entry in sorted(measured, key=_effect)}
@@ -59,7 +61,7 @@ def decide(output: str) -> None:
         "looks_at": [
             _as_json(strongest[entry.target, entry.number], design, run, _looks_text) for entry in looks
         ],
-        "tried": _kinds(measured, minimum),
+        "tried": _kinds(measured, minimum, size),
         "doubts": doubts,
     }
     folder.write_json(names.FINDINGS, tree)
@@ -147,14 +149,14 @@ def _looks_text(entry: Effect, target: Target, name: str, run: Run) -> str:
     return looks_sentence(entry.tried.candidate.change, name, size, run.config.findings.min_effect)
 
 
-def _kinds(measured: Sequence[Effect], minimum: float) -> list[dict[str, Any]]:
+def _kinds(measured: Sequence[Effect], minimum: float, size: tuple[int, int]) -> list[dict[str, Any]]:
     """By kind, how much was tried and the smallest effect that would have been seen."""
     counts: dict[str, list[int]] = defaultdict(list)
     least: dict[str, float] = {}
     for entry in measured:
         change = entry.tried.candidate.change
         counts[change.kind].append(entry.enough.count)
-        least[change.kind] = that_counts(change, minimum)
+        least[change.kind] = min(least.get(change.kind, math.inf), change.least(minimum, size))
     return [
         {
             "kind": kind,

@@ -11,13 +11,13 @@ What any part of the right object does, or any light of the right class, is no s
 does is taken off what changes of its kind, of places that are not much larger, do for the other targets, at
 their best; where there are many, at their second best, as another target may have a shortcut of its own.
 The effect is the mean of both: the average over images that lack the property and images that have it; of
-a property of the whole image the first alone, where the second is less or the first next to nothing. Of
-what moves, of a mark, of blur and of the background only the first is asked: some part of every object is
-needed, what lies under a mark would go with it, and detail or surroundings cannot be taken from an image and
-leave the rest as it is.
+a property of the whole image the first alone, where the second is less or the first next to nothing. Of a
+mark, of blur and of the background only the first is asked: what lies under a mark would go with it, and
+detail or surroundings cannot be taken from an image and leave the rest as it is.
 
-A finding is an effect of at least `min_effect`, and one of its shares is no accident, at a false discovery
-rate of RATE over all that was tried. Of a regression, shares are standard deviations of the output.
+A finding is an effect of at least `min_effect`, of what classes differ in by nature of more (`Change.least`),
+and one of its shares is no accident, at a false discovery rate of RATE over all that was tried. Of a
+regression, shares are standard deviations of the output.
 """
 
 from __future__ import annotations
@@ -29,16 +29,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from augnet.findings.candidates import Candidate
-from augnet.findings.interventions import Box, Change, Mark, Moving, Place
+from augnet.findings.interventions import Box, Mark, Moving, Place
 from augnet.findings.outcomes import FOREIGN, Evidence, Outcome, enough, needed, weighed
 from augnet.statistics.paired import benjamini_hochberg, p_value
 
 RATE = 0.05
 """False discovery rate of the findings."""
-BY_NATURE = 2.0
-"""Of the smallest effect: what must be done by a NATURAL kind."""
-NATURAL = ("blur", "background", "frequency")
-"""Kinds that textures and objects differ in by nature."""
 MANY = 4
 """Other targets, from which on one of them may have a shortcut of its own without hiding this one's."""
 AS_GOOD = 0.9
@@ -157,17 +153,17 @@ def _is_like(other: Effect, entry: Effect) -> bool:
     return same and _area(other) <= NO_LARGER * _area(entry)
 
 
-def that_counts(change: Change, min_effect: float) -> float:
-    """The smallest effect of such a change that is a finding."""
-    return (BY_NATURE if change.kind in NATURAL else 1.0) * min_effect
+def confirmed(effects: Sequence[Effect], min_effect: float, size: tuple[int, int]) -> list[Effect]:
+    """What is found, the strongest first: of each target that which explains most of what its changes do.
 
-
-def confirmed(effects: Sequence[Effect], min_effect: float) -> list[Effect]:
-    """What is found, the strongest first: of each target that which explains most of what its changes do."""
+    Args:
+        min_effect: the smallest that is a finding, see `Change.least`.
+        size: height and width of the images.
+    """
     sure = [
         entry
         for entry in effects
-        if entry.effect >= that_counts(entry.tried.candidate.change, min_effect) and entry.q_value <= RATE
+        if entry.effect >= entry.tried.candidate.change.least(min_effect, size) and entry.q_value <= RATE
     ]
     found = []
     for judged in sorted({entry.tried.judged for entry in sure}):

@@ -18,8 +18,9 @@ array([5, 4, 3, 2, 1, 0])
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import ClassVar
 
 import numpy as np
@@ -101,11 +102,14 @@ class Change(ABC):
         kind: of finding, see docs/FINDINGS.md.
         local: whether it is one of some pixels, and not of the whole image.
         both_ways: whether it is also asked what taking it from images does.
+        by_nature: times the smallest effect that counts, which it must have: what classes differ in by nature
+            has more.
     """
 
     kind: ClassVar[str]
     local: ClassVar[bool] = False
     both_ways: ClassVar[bool] = False
+    by_nature: ClassVar[float] = 1.0
     places: tuple[Box, ...] = ()
 
     @abstractmethod
@@ -127,13 +131,21 @@ class Change(ABC):
         """The change of the images and sources that follow the first so many."""
         return self
 
+    def least(self, min_effect: float, size: tuple[int, int]) -> float:
+        """The effect from which on it is a finding, in images of (height, width)."""
+        return self.by_nature * min_effect
+
     def painted(self, images: np.ndarray) -> np.ndarray:
-        """The images with their parts painted over from the edges; of a change of places only."""
+        """The images with their parts painted over from the edges; of a local change asked both ways."""
         raise NotImplementedError
 
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
         """The same change of other parts of an image of (height, width); none for one of the whole image."""
         return []
+
+
+LARGE, LARGE_BY_NATURE = 0.05, 1.4
+"""Part of the image from which on places hold parts of objects, and the `Change.by_nature` of such."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +174,11 @@ class Place(Change):
             result[(slice(None), *box.pixels)] = surroundings(images, box)
         return result
 
+    def least(self, min_effect: float, size: tuple[int, int]) -> float:
+        """More where it is large enough to hold a part of an object."""
+        large = sum(box.area for box in self.places) > LARGE * size[0] * size[1]
+        return max(self.by_nature, LARGE_BY_NATURE if large else 0.0) * min_effect
+
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
         """At the mirrored places, as far from the middle; where these are the same, at one drawn by lot."""
         height, width = size
@@ -186,6 +203,7 @@ class Mark(Place):
     """
 
     both_ways = False
+    by_nature = 1.25
 
 
 def drawn(box: Box, taken: Sequence[Box], size: tuple[int, int], seed: int = 0) -> Box:
@@ -238,6 +256,7 @@ class Moving(Change):
 
     kind = "moving"
     local = True
+    both_ways = True
     height: int
     width: int
     seen: tuple[tuple[int, int], ...]
@@ -246,10 +265,22 @@ class Moving(Change):
         """Into windows drawn by lot, so that no place can be the reason."""
         result = images.copy()
         height, width = images.shape[1] - self.height + 1, images.shape[2] - self.width + 1
-        for number, source in enumerate(sources):
+        for number, (source, box) in enumerate(zip(sources, self._seen(), strict=False)):
             lot = rank_of(f"into {number}")
-            rows, columns = self._window(lot % height, lot // 2**32 % width)
-            result[number, rows, columns] = source[self._window(*self.seen[number % len(self.seen)])]
+            rows, columns = self._window(lot % height, lot // 2**32 % width).pixels
+            result[number, rows, columns] = source[box.pixels]
+        return result
+
+    def take(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
+        result = images.copy()
+        for image, source, box in zip(result, sources, self._seen(), strict=False):
+            image[box.pixels] = source[box.pixels]
+        return result
+
+    def painted(self, images: np.ndarray) -> np.ndarray:
+        result = images.copy()
+        for number, box in zip(range(len(images)), self._seen(), strict=False):
+            result[(number, *box.pixels)] = surroundings(images[number, None], box)[0]
         return result
 
     def after(self, pairs: int) -> Change:
@@ -258,9 +289,12 @@ class Moving(Change):
 
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
         """Other windows of the same images, drawn by lot."""
-        boxes = [Box(y, x, self.height, self.width) for y, x in self.seen]
+        boxes = [self._window(y, x) for y, x in self.seen]
         others = [drawn(box, [box], size, number) for number, box in enumerate(boxes)]
         return [replace(self, seen=tuple((box.y, box.x) for box in others))]
 
-    def _window(self, y: int, x: int) -> tuple[slice, slice]:
-        return slice(y, y + self.height), slice(x, x + self.width)
+    def _seen(self) -> Iterator[Box]:
+        return cycle(self._window(y, x) for y, x in self.seen)
+
+    def _window(self, y: int, x: int) -> Box:
+        return Box(y, x, self.height, self.width)

@@ -48,6 +48,7 @@ class Brightness(Change):
     """The mean, by what is added or by a factor."""
 
     kind = "brightness"
+    by_nature = 1.25
     both_ways = True
     by_factor: bool
 
@@ -88,6 +89,7 @@ class Blur(Change):
     """How much of the fine detail is missing beside the coarse, band by band of spatial frequency."""
 
     kind = "blur"
+    by_nature = 2.0
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         own, given = spectrum(limits.unit(images)), spectrum(limits.unit(sources))
@@ -129,6 +131,7 @@ class Frequency(Change):
     """
 
     kind = "frequency"
+    by_nature = 2.5
     both_ways = True
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
@@ -171,6 +174,7 @@ class Background(Change):
     """What lies behind the object, in images that have one, where image and source both show it."""
 
     kind = "background"
+    by_nature = 2.0
 
     def put(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         both = background(limits.unit(images)) & background(limits.unit(sources))
