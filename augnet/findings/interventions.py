@@ -4,7 +4,8 @@ Each is a `Change`: `put` gives every image its source's property, and `elsewher
 much to an image without that property, its matched controls. Images are (n, height, width, channel) of the
 model's own input, and `Range` says what values they may take.
 
-A new kind of finding is a class here and its line in `candidates.candidates_of`:
+Those of the whole image are in `properties`. A new kind of finding is a class and its line in
+`candidates.candidates_of`:
 
 >>> @dataclass(frozen=True)
 ... class Mirrored(Change):
@@ -100,7 +101,7 @@ class Change(ABC):
 
     Attributes:
         kind: of finding, see docs/FINDINGS.md.
-        local: whether it is one of some pixels, and not of the whole image.
+        local: whether it is one of some pixels, and not a `Property` of the whole image.
         both_ways: whether it is also asked what taking it from images does.
         by_nature: times the smallest effect that counts, which it must have: what classes differ in by nature
             has more.
@@ -119,13 +120,6 @@ class Change(ABC):
     def take(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         """The images, each without the property, as its source is; of a change that is asked both ways."""
         return self.put(images, sources, limits)
-
-    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        """(n, m), what tells how much of the property each image has; NaN for one that can have none.
-
-        Of a change of the whole image only.
-        """
-        raise NotImplementedError
 
     def after(self, pairs: int) -> Change:
         """The change of the images and sources that follow the first so many."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -16,8 +18,33 @@ GAINS = (0.2, 5.0)
 """What a factor between two images may be: beyond it, noise would be blown up."""
 
 
+class Pictures:
+    """Images (n, height, width, channel), and what properties are read from, made when first asked for."""
+
+    def __init__(self, images: np.ndarray, limits: Range):
+        self._images, self._limits = images, limits
+
+    @cached_property
+    def unit(self) -> np.ndarray:
+        """With their values in [0, 1]."""
+        return self._limits.unit(self._images)
+
+    @cached_property
+    def waves(self) -> np.ndarray:
+        """Their `spectrum`."""
+        return spectrum(self.unit)
+
+
+class Property(Change):
+    """What can be changed of the whole image."""
+
+    @abstractmethod
+    def traits(self, pictures: Pictures) -> np.ndarray:
+        """(n, m), what tells how much of the property each image has; NaN for one that can have none."""
+
+
 @dataclass(frozen=True)
-class Colour(Change):
+class Colour(Property):
     """The cast: how the channels' means differ from the brightness, by what is added or by factors."""
 
     kind = "colour"
@@ -28,8 +55,8 @@ class Colour(Change):
         into, of = limits.unit(images), limits.unit(sources)
         return limits.back(_cast(into, of, self.by_factor))
 
-    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        means = limits.unit(images).mean(axis=(1, 2))
+    def traits(self, pictures: Pictures) -> np.ndarray:
+        means = pictures.unit.mean(axis=(1, 2))
         return np.asarray(means - means.mean(axis=1, keepdims=True))
 
 
@@ -44,7 +71,7 @@ def _cast(into: np.ndarray, of: np.ndarray, by_factor: bool) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Brightness(Change):
+class Brightness(Property):
     """The mean, by what is added or by a factor."""
 
     kind = "brightness"
@@ -59,12 +86,12 @@ class Brightness(Change):
             return limits.back(into * ((given + SMALL) / (own + SMALL)).clip(*GAINS))
         return limits.back(into + given - own)
 
-    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        return np.asarray(limits.unit(images).mean(axis=(1, 2, 3))[:, None])
+    def traits(self, pictures: Pictures) -> np.ndarray:
+        return np.asarray(pictures.unit.mean(axis=(1, 2, 3))[:, None])
 
 
 @dataclass(frozen=True)
-class Contrast(Change):
+class Contrast(Property):
     """The spread of the values around their mean."""
 
     kind = "contrast"
@@ -76,8 +103,8 @@ class Contrast(Change):
         mean = into.mean(axis=(1, 2, 3), keepdims=True)
         return limits.back(mean + (into - mean) * (given / own).clip(*GAINS))
 
-    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        return np.asarray(np.log(limits.unit(images).std(axis=(1, 2, 3))[:, None] + SMALL))
+    def traits(self, pictures: Pictures) -> np.ndarray:
+        return np.asarray(np.log(pictures.unit.std(axis=(1, 2, 3))[:, None] + SMALL))
 
 
 BANDS = (0.12, 0.18, 0.25, 0.35, 0.5, 0.75)
@@ -85,7 +112,7 @@ BANDS = (0.12, 0.18, 0.25, 0.35, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
-class Blur(Change):
+class Blur(Property):
     """How much of the fine detail is missing beside the coarse, band by band of spatial frequency."""
 
     kind = "blur"
@@ -98,8 +125,8 @@ class Blur(Change):
             own[:, band] *= gain.clip(0, 1)[:, None, None]
         return limits.back(fft.ifft2(own, axes=(1, 2)).real)
 
-    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        return np.asarray(np.log(relative_bands(spectrum(limits.unit(images)))).mean(axis=1, keepdims=True))
+    def traits(self, pictures: Pictures) -> np.ndarray:
+        return np.asarray(np.log(relative_bands(pictures.waves)).mean(axis=1, keepdims=True))
 
 
 def bands(size: tuple[int, int]) -> list[np.ndarray]:
@@ -123,7 +150,7 @@ def relative_bands(waves: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Frequency(Change):
+class Frequency(Property):
     """The few fine waves that each source has most more of than others: a regular pattern.
 
     Not all waves: these together are what a texture is. Of each source: a pattern may lie in any direction.
@@ -146,9 +173,9 @@ class Frequency(Change):
     def take(self, images: np.ndarray, sources: np.ndarray, limits: Range) -> np.ndarray:
         return Blur().put(images, sources, limits)
 
-    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        amplitude = np.abs(spectrum(limits.unit(images))).mean(axis=-1)
-        return np.asarray(amplitude[:, self._fine(images)])
+    def traits(self, pictures: Pictures) -> np.ndarray:
+        amplitude = np.abs(pictures.waves).mean(axis=-1)
+        return np.asarray(amplitude[:, self._fine(pictures.waves)])
 
     def _fine(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(frequencies(images.shape[1:3]) >= BANDS[1])
@@ -170,7 +197,7 @@ def frequencies(size: tuple[int, int]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Background(Change):
+class Background(Property):
     """What lies behind the object, in images that have one, where image and source both show it."""
 
     kind = "background"
@@ -180,8 +207,8 @@ class Background(Change):
         both = background(limits.unit(images)) & background(limits.unit(sources))
         return np.where(both[..., None], sources, images)
 
-    def traits(self, images: np.ndarray, limits: Range) -> np.ndarray:
-        unit = limits.unit(images)
+    def traits(self, pictures: Pictures) -> np.ndarray:
+        unit = pictures.unit
         behind = background(unit)
         area = behind.sum(axis=(1, 2)) + 1
         steps = np.abs(np.diff(unit, axis=2)).mean(axis=-1) * (behind[:, :, 1:] & behind[:, :, :-1])

@@ -29,6 +29,7 @@ from augnet.findings.outcomes import (
     needed,
     promising,
 )
+from augnet.findings.properties import Pictures, Property
 from augnet.statistics.decision import Task, of_logits, threshold
 
 SCREENED, SETTLED = 16, 48
@@ -190,8 +191,7 @@ class Trial:
         All candidates are tried on the first few images; what changes some of them is tried with one control
         after the other, what does more than these on more images, and what still does on all.
         """
-        properties = {entry.change.kind: entry.change for entry in candidates if not entry.change.local}
-        showing = {kind: self._showing(change) for kind, change in properties.items()}
+        showing = self._showing([entry.change for entry in candidates])
         asked = {
             number: replace(entry, donors=showing.get(entry.change.kind, entry.donors))
             for number, entry in enumerate(candidates)
@@ -258,10 +258,14 @@ class Trial:
             left,
         ]
 
-    def _showing(self, change: Change) -> tuple[int, ...]:
-        """The donors that show most of what tells donors from receivers, by their traits."""
+    def _showing(self, changes: Iterable[Change]) -> dict[str, tuple[int, ...]]:
+        """Kind of property -> the donors that show most of what tells donors from receivers."""
         groups = (self.groups.donors, self.groups.receivers)
-        return clearest(*(change.traits(self._load(part[:COMPARED]), self._limits) for part in groups))
+        own, others = (Pictures(self._load(part[:COMPARED]), self._limits) for part in groups)
+        properties = {change.kind: change for change in changes if isinstance(change, Property)}
+        return {
+            kind: clearest(change.traits(own), change.traits(others)) for kind, change in properties.items()
+        }
 
     def scored(self, arm: Arm, outputs: np.ndarray) -> Arm:
         """The arm with the outputs (n, K) of its changed images.
