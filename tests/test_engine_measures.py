@@ -36,8 +36,9 @@ def compiled_products(shape, elements):
     return lambda *given: backend.to_host(backend.run(program, given, ["float32", "int32"]))
 
 
-def test_products_are_those_of_float64(rows, block):
-    flat = rows.reshape(BATCH, ROWS, -1)
+@pytest.mark.parametrize("inputs", [None, ROWS - 1])
+def test_products_are_those_of_float64(rows, block, inputs):
+    flat = rows.reshape(BATCH, ROWS, -1)[..., :inputs]
     predicted = np.array([2, 0, 1, 1], np.int32)
     made, l1 = compiled_products(flat.shape, blocks.BLOCK_ELEMENTS)(flat, predicted)
     wide = flat.astype(float)

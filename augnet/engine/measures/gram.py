@@ -50,9 +50,10 @@ def products(
     if noise(count, size, exact):
         return _products_of_many(rows, predicted)
     parts = PARTS if min(count, size) >= MANY else 1
-    # Where G is larger than what it is made of, blocks of it would only be copied.
-    images = fitting(batch, FEW_PER_BLOCK * count * size) if size >= count else batch
-    width = fitting(size, FEW_PER_BLOCK * images * count) if size >= count else size
+    images, width = batch, size
+    if size >= count:  # else G is larger than what it is made of, and blocks of it would only be copied
+        images = fitting(batch, FEW_PER_BLOCK * count * size)
+        width = fitting(size, FEW_PER_BLOCK * images * count)
 
     def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
         places = None if predicted is None else ops.slice(predicted, (start,), (length,))
