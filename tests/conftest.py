@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import zipfile
@@ -59,6 +60,12 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: i
         path = folder / CLASSES[index % len(CLASSES)] / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for among what tests make, and less often: imports are half a million objects."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="session", autouse=True)
