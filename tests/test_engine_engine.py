@@ -365,9 +365,12 @@ print(np.abs(rows[:2] - engine_of(model, batch_size=2).measure(x[:2]).rows).max(
 
 
 def test_the_peak_of_a_function_is_what_it_held_and_let_go():
-    before = backend.used_bytes()
-    _, peak = backend.peak_of(lambda: backend.wait(keras.ops.sum(keras.ops.ones(2**24, "float64"))))
-    assert 120 * 2**20 <= peak - before <= 140 * 2**20
+    peaks = []
+    for _ in range(3):  # what an earlier test left to do in the background takes memory too
+        before = backend.used_bytes()
+        _, peak = backend.peak_of(lambda: backend.wait(keras.ops.sum(keras.ops.ones(2**24, "float64"))))
+        peaks.append(peak - before)
+    assert 120 * 2**20 <= min(peaks) <= 140 * 2**20
     assert backend.used_bytes() < before + 2**24
     assert backend.free_bytes() > 0
 
