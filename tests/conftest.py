@@ -19,6 +19,8 @@ from PIL import Image
 
 from pipeline.logs import PACKAGES
 
+gc.set_threshold(10_000, 10, 10)  # imports are half a million objects, which each search for garbage goes through
+
 SIZE = (12, 10)
 CLASSES = ("ant", "bee", "cow")
 
@@ -62,10 +64,6 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: i
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
 
 
-def pytest_collection_finish() -> None:
-    """Garbage is looked for among what tests make, and less often: imports are half a million objects."""
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="session", autouse=True)
