@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.logs import PACKAGES
 
-gc.set_threshold(10_000, 10, 10)  # imports are half a million objects, which each search for garbage goes through
+gc.set_threshold(10_000, 10, 10)  # each search for garbage goes through half a million imported objects
 
 SIZE = (12, 10)
 CLASSES = ("ant", "bee", "cow")
@@ -62,8 +62,6 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: i
         path = folder / CLASSES[index % len(CLASSES)] / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
-
-
 
 
 @pytest.fixture(scope="session", autouse=True)

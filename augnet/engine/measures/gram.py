@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from keras import ops
@@ -55,46 +56,57 @@ def products(
         images = fitting(batch, FEW_PER_BLOCK * count * size)
         width = fitting(size, FEW_PER_BLOCK * images * count)
 
-    def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        places = None if predicted is None else ops.slice(predicted, (start,), (length,))
+    def block(part: Tensor, own: Tensor) -> tuple[Tensor, ...]:
+        lines, turned = _lines(ops.cast(part, "float64"), parts)
+        return *_upper(lines, turned), _l1(part, own)
 
-        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, ...]:
-            part = slope = ops.slice(rows, (start, 0, first), (length, count, inputs))
-            if places is not None:
-                own = taken(ops.reshape(part, (length * count, inputs)), places)
-                slope = part - own[:, None, :]
-            l1 = ops.sum(ops.absolute(slope), axis=-1)
-            tiles = _upper(*_lines(ops.cast(part, "float64"), parts))
-            return *tiles, ops.cast(l1, "float64")
-
-        *tiles, l1 = summed(some_inputs, size, width)
-        return _of_tiles(tiles, parts), l1
-
-    return joined(some_images, batch, images)
+    *tiles, l1 = _over_blocks(block, rows, _own(rows, predicted), (images, width))
+    return _of_tiles(tiles, parts), l1
 
 
 def _products_of_factors(
     rows: Tensor, predicted: Tensor | None, exact: bool, left: Tensor, right: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See `products`."""
-    batch, count, size = rows.shape
-    own = ops.zeros((batch, size), rows.dtype) if predicted is None else _own(rows, predicted)
-    images = fitting(batch, count * size)
-    width = fitting(size, images * count)
-
-    def some_images(start: Tensor, length: int) -> tuple[Tensor, ...]:
-        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, ...]:
-            part = ops.slice(rows, (start, 0, first), (length, count, inputs))
-            base = ops.slice(own, (start, first), (length, inputs))
-            return (ops.cast(backend.fused(_l1)(part, base), "float64"),)
-
-        return summed(some_inputs, size, width)
-
     inner, _ = products(right, None, exact)
     inner = 0.5 * (inner + ops.transpose(inner, (0, 2, 1)))  # to the last digit, or G would be of higher rank
     left = ops.cast(left, "float64")
     gram = ops.matmul(ops.matmul(left, inner), ops.transpose(left, (0, 2, 1)))
-    return gram, *joined(some_images, batch, images)
+    block = backend.fused(lambda part, own: (_l1(part, own),))
+    return gram, *_over_blocks(block, rows, _own(rows, predicted))
+
+
+def _over_blocks(
+    function: Callable[..., tuple[Tensor, ...]],
+    rows: Tensor,
+    own: Tensor,
+    sides: tuple[int, int] | None = None,
+    of_rows: tuple[Tensor, ...] = (),
+) -> tuple[Tensor, ...]:
+    """What a function makes of blocks of rows: (batch, ...) float64 each, summed over the inputs.
+
+    Args:
+        function: a block (image, R, inputs), row i (image, inputs) and `of_rows` -> tensors (image, ...).
+        rows: (batch, R, inputs).
+        own: (batch, inputs), row i.
+        sides: images and inputs of a block; None: as many as fit.
+        of_rows: (batch, R) each.
+    """
+    batch, count, size = rows.shape
+    images = fitting(batch, count * size)
+    images, width = sides or (images, fitting(size, images * count))
+
+    def some_images(start: Tensor, length: int) -> tuple[Tensor, ...]:
+        given = [ops.slice(part, (start, 0), (length, count)) for part in of_rows]
+
+        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, ...]:
+            part = ops.slice(rows, (start, 0, first), (length, count, inputs))
+            base = ops.slice(own, (start, first), (length, inputs))
+            return tuple(ops.cast(tensor, "float64") for tensor in function(part, base, *given))
+
+        return summed(some_inputs, size, width)
+
+    return joined(some_images, batch, images)
 
 
 def noise(count: int, size: int, exact: bool) -> float:
@@ -109,33 +121,21 @@ def _products_of_many(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, T
     off before its products are made, and put back in float64: else the small distance between two long rows
     would be lost in rounding.
     """
-    batch, count, size = rows.shape
-    images = fitting(batch, count * size)
-    width = fitting(size, images * count)
-    inverse = _inverse_scale(rows)
-    if predicted is None:
-        own, weight = ops.zeros((batch, size), rows.dtype), ops.zeros((batch, count), rows.dtype)
-    else:
-        own = _own(rows, predicted)
+    inverse, own = _inverse_scale(rows), _own(rows, predicted)
+    weight = ops.zeros_like(inverse)
+    if predicted is not None:
         finite = ops.all(ops.isfinite(own), axis=1, keepdims=True)
         own = ops.where(finite, own, 0.0)
         own_inverse = backend.elements_at(inverse, predicted[:, None])
         weight = own_inverse * _along(rows, predicted, inverse, own * own_inverse)
+    fused = backend.fused(_prepared)
 
-    def some_images(start: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        of_rows = [ops.slice(part, (start, 0), (length, count)) for part in (inverse, weight)]
+    def block(*given: Tensor) -> tuple[Tensor, ...]:
+        lines, turned, l1 = fused(*given)
+        return *_upper(lines, turned), l1
 
-        def some_inputs(first: Tensor, inputs: int) -> tuple[Tensor, ...]:
-            part = ops.slice(rows, (start, 0, first), (length, count, inputs))
-            base = ops.slice(own, (start, first), (length, inputs))
-            lines, turned, l1 = backend.fused(_prepared)(part, base, *of_rows)
-            made = (*_upper(lines, turned), l1)
-            return tuple(ops.cast(tensor, "float64") for tensor in made)
-
-        *tiles, l1 = summed(some_inputs, size, width)
-        return _of_tiles(tiles, PARTS), l1
-
-    gram, l1 = joined(some_images, batch, images)
+    *tiles, l1 = _over_blocks(block, rows, own, of_rows=(inverse, weight))
+    gram = _of_tiles(tiles, PARTS)
     if predicted is not None:
         along = ops.cast(weight, "float64") / ops.cast(own_inverse, "float64")
         gram = _put_back(gram, along, predicted)
@@ -143,8 +143,10 @@ def _products_of_many(rows: Tensor, predicted: Tensor | None) -> tuple[Tensor, T
     return gram * scale[:, :, None] * scale[:, None, :], l1
 
 
-def _own(rows: Tensor, predicted: Tensor) -> Tensor:
-    """Row i of each image, (batch, inputs)."""
+def _own(rows: Tensor, predicted: Tensor | None) -> Tensor:
+    """Row i of each image, (batch, inputs); zeros where there is none."""
+    if predicted is None:
+        return ops.zeros((rows.shape[0], rows.shape[2]), rows.dtype)
     return taken(ops.reshape(rows, (-1, rows.shape[2])), predicted)
 
 
