@@ -11,7 +11,7 @@ from augnet.findings.trials import Groups, Target, Trial
 from augnet.statistics.sample import rank_of
 
 SIZE, CLASSES, CHANNELS = 16, 5, 3
-MIN_EFFECT = 0.2
+MIN_EFFECT = 0.25
 
 
 class Model:

@@ -310,7 +310,7 @@ class FindingsConfig(Section):
         600, gt=0, description="time for that in one process; where it is short, fewer images are changed"
     )
     min_effect: Number = Field(
-        0.2,
+        0.25,
         ge=0.01,
         le=1,
         description="smallest effect that is a finding: a part of the way to a prediction, or deviations",

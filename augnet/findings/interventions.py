@@ -21,6 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import cycle
 from typing import ClassVar
 
@@ -138,7 +139,7 @@ class Change(ABC):
         return []
 
 
-LARGE, LARGE_BY_NATURE = 0.05, 1.4
+LARGE, LARGE_BY_NATURE = 0.05, 1.2
 """Part of the image from which on places hold parts of objects, and the `Change.by_nature` of such."""
 
 
@@ -197,10 +198,10 @@ class Mark(Place):
     """
 
     both_ways = False
-    by_nature = 1.25
 
 
-def drawn(box: Box, taken: Sequence[Box], size: tuple[int, int], seed: int = 0) -> Box:
+@lru_cache(1024)
+def drawn(box: Box, taken: tuple[Box, ...], size: tuple[int, int], seed: int = 0) -> Box:
     """Of some boxes as large as this one, drawn by lot, the one that shares least with those taken."""
     height, width = size
     tries = []
@@ -284,7 +285,7 @@ class Moving(Change):
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
         """Other windows of the same images, drawn by lot."""
         boxes = [self._window(y, x) for y, x in self.seen]
-        others = [drawn(box, [box], size, number) for number, box in enumerate(boxes)]
+        others = [drawn(box, (box,), size, number) for number, box in enumerate(boxes)]
         return [replace(self, seen=tuple((box.y, box.x) for box in others))]
 
     def _seen(self) -> Iterator[Box]:

@@ -200,7 +200,11 @@ class Trial:
         for stage in range(STAGES):
             for n, found in self._run(kept, [stage], slice(SCREENED)).items():
                 arms[n] += found
-            kept = {n: entry for n, entry in kept.items() if self._is_promising(entry.change, arms[n])}
+            kept = {
+                n: entry
+                for n, entry in kept.items()
+                if self._is_promising(entry.change, arms[n], self._min_effect)
+            }
         for part in (slice(SCREENED, SETTLED), slice(SETTLED, None)):
             more = self._run(kept, range(STAGES), part)
             for n in kept:
@@ -208,7 +212,11 @@ class Trial:
                 arms[n] = [
                     arm.followed_by(others[arm.name]) if arm.name in others else arm for arm in arms[n]
                 ]
-            kept = {n: entry for n, entry in kept.items() if self._is_promising(entry.change, arms[n])}
+            kept = {
+                n: entry
+                for n, entry in kept.items()
+                if self._is_promising(entry.change, arms[n], entry.change.least(self._min_effect, self._size))
+            }
         return [arm for number in asked for arm in arms[number]]
 
     def _run(
@@ -238,25 +246,23 @@ class Trial:
         predict()
         return found
 
-    def _is_promising(self, change: Change, arms: Sequence[Arm]) -> bool:
+    @staticmethod
+    def _is_promising(change: Change, arms: Sequence[Arm], effect: float) -> bool:
         evidence = {arm.name: arm.changed for arm in arms}
         if change.both_ways and needed(evidence) is None:  # is still to be asked
             return enough(evidence).over_control >= SLIGHT
-        return promising(evidence, change.local, self._min_effect)
+        return promising(evidence, change.local, effect)
 
     def _stages(self, change: Change) -> list[list[str]]:
-        """The arms of a candidate: those that are run of each; whether it is needed, of a property of the
-        whole image; the control that rules out most of what is natural; and those of what is left."""
+        """The arms of a candidate: those that are run of each; whether it is needed, of what has no place of
+        its own; the control that rules out most of what is natural; and those of what is left."""
         paints = change.both_ways and change.local
         left = [ELSEWHERE] if change.local else []
         left += [TAKEN, OTHER_PAINTED, OTHER_TAKEN] if paints else []
         left += [FILLED] if change.places and not self.groups.third else []
-        return [
-            [GIVEN, PAINTED] if paints else [GIVEN],
-            [TAKEN] if change.both_ways and not paints else [],
-            [FOREIGN],
-            left,
-        ]
+        loss = [PAINTED] if paints else [TAKEN] if change.both_ways else []
+        first = [[GIVEN, *loss], []] if change.places else [[GIVEN], loss]
+        return [*first, [FOREIGN], left]
 
     def _showing(self, changes: Iterable[Change]) -> dict[str, tuple[int, ...]]:
         """Kind of property -> the donors that show most of what tells donors from receivers."""
