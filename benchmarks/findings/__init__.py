@@ -1,7 +1,7 @@
 """How many planted shortcuts an audit names, and how often it names one where there is none.
 
     python -m benchmarks.findings --cases DIR --seeds 0:40:2             # while choosing rules: below 3353
-    python -m benchmarks.findings --cases DIR --seeds 2693:3353:2 --write  # others, into RESULTS.md
+    python -m benchmarks.findings --cases DIR --seeds 3353:3953:2 --write  # others, into RESULTS.md
 
 A case is drawn from its seed: a data set, a shortcut or none, a network. Training takes seconds, so does the
 audit; `DIR` keeps both, so an interrupted run goes on, and only `--again` audits anew. Whoever changes how
