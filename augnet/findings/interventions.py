@@ -172,7 +172,7 @@ class Place(Change):
     def least(self, min_effect: float, size: tuple[int, int]) -> float:
         """More where it is large enough to hold a part of an object."""
         large = sum(box.area for box in self.places) > LARGE * size[0] * size[1]
-        return max(self.by_nature, LARGE_BY_NATURE if large else 0.0) * min_effect
+        return (LARGE_BY_NATURE if large else self.by_nature) * min_effect
 
     def elsewhere(self, size: tuple[int, int]) -> list[Change]:
         """At the mirrored places, as far from the middle; where these are the same, at one drawn by lot."""

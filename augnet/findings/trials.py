@@ -200,11 +200,7 @@ class Trial:
         for stage in range(STAGES):
             for n, found in self._run(kept, [stage], slice(SCREENED)).items():
                 arms[n] += found
-            kept = {
-                n: entry
-                for n, entry in kept.items()
-                if self._is_promising(entry.change, arms[n], self._min_effect)
-            }
+            kept = _promising(kept, arms, lambda _: self._min_effect)
         for part in (slice(SCREENED, SETTLED), slice(SETTLED, None)):
             more = self._run(kept, range(STAGES), part)
             for n in kept:
@@ -212,11 +208,7 @@ class Trial:
                 arms[n] = [
                     arm.followed_by(others[arm.name]) if arm.name in others else arm for arm in arms[n]
                 ]
-            kept = {
-                n: entry
-                for n, entry in kept.items()
-                if self._is_promising(entry.change, arms[n], entry.change.least(self._min_effect, self._size))
-            }
+            kept = _promising(kept, arms, lambda change: change.least(self._min_effect, self._size))
         return [arm for number in asked for arm in arms[number]]
 
     def _run(
@@ -245,13 +237,6 @@ class Trial:
                     predict()
         predict()
         return found
-
-    @staticmethod
-    def _is_promising(change: Change, arms: Sequence[Arm], effect: float) -> bool:
-        evidence = {arm.name: arm.changed for arm in arms}
-        if change.both_ways and needed(evidence) is None:  # is still to be asked
-            return enough(evidence).over_control >= SLIGHT
-        return promising(evidence, change.local, effect)
 
     def _stages(self, change: Change) -> list[list[str]]:
         """The arms of a candidate: those that are run of each; whether it is needed, of what has no place of
@@ -323,3 +308,19 @@ class Trial:
             else:
                 changed[turn] = (way.put if name in ENOUGH else way.take)(into, of, self._limits)
         return [(Arm(number, name, change.local, images, sources), changed)]
+
+
+def _promising(
+    candidates: Mapping[int, Candidate],
+    arms: Mapping[int, Sequence[Arm]],
+    effect: Callable[[Change], float],
+) -> dict[int, Candidate]:
+    """Those of the candidates whose arms may come to that effect, or are still to be asked whether needed."""
+
+    def is_one(change: Change, own: Sequence[Arm]) -> bool:
+        evidence = {arm.name: arm.changed for arm in own}
+        if change.both_ways and needed(evidence) is None:
+            return enough(evidence).over_control >= SLIGHT
+        return promising(evidence, change.local, effect(change))
+
+    return {n: entry for n, entry in candidates.items() if is_one(entry.change, arms[n])}
